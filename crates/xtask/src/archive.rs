@@ -89,7 +89,10 @@ impl fmt::Display for Key {
         writeln!(f, "target {}", self.target)?;
         writeln!(f, "features {}", features.join(" "))?;
         writeln!(f, "rustflags {}", self.rustflags.join(" "))?;
-        writeln!(f, "cxxflags {}", self.cxxflags)
+        if !self.cxxflags.is_empty() {
+            writeln!(f, "cxxflags {}", self.cxxflags)?;
+        }
+        Ok(())
     }
 }
 
