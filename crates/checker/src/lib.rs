@@ -1,0 +1,22 @@
+//! Histories of what clients saw, and the judges that say whether a correct database could have
+//! answered so.
+//!
+//! ```text
+//!   test or harness ──▶ Recorder ──▶ JSON lines ──▶ History ──▶ operations ──▶ a judge ──▶ verdict
+//!                          └────────── in memory ──────┘                    linearizable
+//! ```
+//!
+//! A judge knows the definition of one consistency level and nothing of the database. It answers
+//! one of three things: the history fits, it does not and here are the lines that show it, or
+//! nobody knows. A judge that cannot read something says so; it never passes over it.
+//!
+//! Nothing here reads a clock: the order of the lines of a history is its clock.
+
+pub mod history;
+pub mod linearizable;
+pub mod recorder;
+mod report;
+
+pub use history::{History, HistoryError};
+pub use recorder::Recorder;
+pub use report::{Cited, Counts, Violation};

@@ -1,0 +1,156 @@
+//! Is every key linearizable: is there one order of its operations, legal for a register, in which
+//! whatever returned before another was invoked comes before it?
+//!
+//! ```text
+//!   operations ──by key──▶ Register ──▶ evident ──▶ zones ──▶ search ──▶ verdict
+//!                                       a value     values    the rest: cas, delete,
+//!                                       nobody      written   values written twice
+//!                                       wrote       once
+//! ```
+//!
+//! Linearizability is local: a store is linearizable if each of its keys is, so keys are judged one by
+//! one. [`monitor`] is a cheaper judge beside it, for histories whose replies carry versions.
+//!
+//! Sources: Herlihy and Wing, "Linearizability" (1990) for the definition and locality; Gibbons and
+//! Korach, "Testing shared memories" (1997) for zones; Wing and Gong (1993) and Lowe, "Testing for
+//! linearizability" (2017) for the search.
+
+mod evident;
+pub mod monitor;
+mod register;
+mod search;
+mod zones;
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use crate::history::{History, Operation};
+use crate::{Counts, Violation};
+use register::Register;
+use search::Found;
+
+/// What is known of a history.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Verdict {
+    /// There is a legal order for every key.
+    Linearizable,
+    /// There is none for this key.
+    Violation(Violation),
+    /// No key was found in violation, but for this one nobody knows.
+    Unknown {
+        /// The key.
+        key: String,
+        /// Why.
+        doubt: Doubt,
+    },
+}
+
+/// Why a key could not be judged.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Doubt {
+    /// The search visited as many configurations as its budget allows.
+    OutOfBudget,
+    /// An operation that is none of a register, or more than one step.
+    NotARegister {
+        /// The line of its invocation.
+        line: usize,
+        /// What it does.
+        text: String,
+    },
+}
+
+/// A verdict, and how much it is about.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Report {
+    /// What is known.
+    pub verdict: Verdict,
+    /// How much was judged.
+    pub counts: Counts,
+}
+
+/// How much a search may do.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Budget {
+    /// Configurations remembered for one key: some hundred bytes each.
+    pub configurations: usize,
+}
+
+impl Default for Budget {
+    fn default() -> Self {
+        Self { configurations: 2_000_000 }
+    }
+}
+
+/// Judges every operation of a history.
+pub fn check(history: &History) -> Report {
+    check_operations(&history.operations(), Budget::default())
+}
+
+/// Judges operations of one history, in the order of their invocations. A caller whose history mixes
+/// levels leaves out the reads that promise less.
+pub fn check_operations(operations: &[Operation], budget: Budget) -> Report {
+    Report { verdict: verdict(operations, budget), counts: Counts::of(operations) }
+}
+
+fn verdict(operations: &[Operation], budget: Budget) -> Verdict {
+    let mut keys: BTreeMap<&str, Vec<&Operation>> = BTreeMap::new();
+    for operation in operations {
+        let mut touched: Vec<_> = operation.micro_ops.iter().map(|op| op.key()).collect();
+        touched.sort_unstable();
+        touched.dedup();
+        for key in touched {
+            keys.entry(key).or_default().push(operation);
+        }
+    }
+    let mut unknown = None;
+    for (key, operations) in keys {
+        let judged = Register::new(key, &operations).and_then(|register| judge(&register, budget));
+        match judged {
+            Ok(None) => {}
+            Ok(Some(violation)) => return Verdict::Violation(violation),
+            Err(doubt) => {
+                unknown.get_or_insert(Verdict::Unknown { key: key.to_owned(), doubt });
+            }
+        }
+    }
+    unknown.unwrap_or(Verdict::Linearizable)
+}
+
+/// Judges one key by the cheapest judge that can.
+fn judge(register: &Register<'_>, budget: Budget) -> Result<Option<Violation>, Doubt> {
+    if let Some(violation) = evident::judge(register).or_else(|| zones::judge(register)) {
+        return Ok(Some(violation));
+    }
+    if zones::is_complete(register) {
+        return Ok(None);
+    }
+    match search::judge(register, budget) {
+        Found::Order => Ok(None),
+        Found::Violation(violation) => Ok(Some(violation)),
+        Found::OutOfBudget => Err(Doubt::OutOfBudget),
+    }
+}
+
+impl fmt::Display for Verdict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Linearizable => f.write_str("linearizable"),
+            Self::Violation(violation) => write!(f, "not linearizable\n{violation}"),
+            Self::Unknown { key, doubt } => write!(f, "unknown\nkey {key}: {doubt}"),
+        }
+    }
+}
+
+impl fmt::Display for Doubt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::OutOfBudget => f.write_str("the search ran out of its budget"),
+            Self::NotARegister { line, text } => {
+                write!(f, "line {line}: `{text}` is no single operation of a register")
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod linearizable_test;

@@ -1,0 +1,426 @@
+//! Any register, by search: Wing and Gong's, with Lowe's memory of configurations.
+//!
+//! The calls and returns still to be ordered form a list in line order. A step may come next if its
+//! call stands before the first return: nothing that is left returned before it was called.
+//!
+//! ```text
+//!   call a · call b · ret b · call c · ret a · ret c        a or b may come next, c may not yet
+//!        take b: lift its call and return ──▶ call a · call c · ret a · ret c      state: b's
+//!        stuck at a return: put the last step back and try the one after it
+//! ```
+//!
+//! A step of unknown outcome has a call and no return: it may be taken at any later time, or never.
+//! An order is found when no return is left.
+//!
+//! What keeps it short:
+//! - A configuration is the set of steps taken and the state; one that was reached before is not
+//!   entered again. The set is kept as the words of a bitset between the first step not taken and the
+//!   last taken, so it is as long as the concurrency, not as the history.
+//! - A step that only looks is taken as soon as it is legal, and no other is tried in its stead:
+//!   where it stands it changes nothing for the others.
+//! - A value with one writer is not replaced before all its certain finders were taken: it will not
+//!   come back.
+
+use std::collections::{HashMap, HashSet};
+
+use super::Budget;
+use super::register::{Action, Register, State, Step, show};
+use crate::Violation;
+use crate::history::Operation;
+
+/// How a search ended.
+#[derive(Debug)]
+pub(super) enum Found {
+    /// A legal order.
+    Order,
+    /// Every order fails.
+    Violation(Violation),
+    /// Neither, within the budget.
+    OutOfBudget,
+}
+
+/// Searches for a legal order.
+pub(super) fn judge(register: &Register<'_>, budget: Budget) -> Found {
+    Search::new(register).run(budget)
+}
+
+/// What a step demands and does, with states replaced by small numbers.
+#[derive(Clone, Copy, Debug)]
+struct Demand {
+    finds: Option<usize>,
+    avoids: Option<usize>,
+    leaves: Option<usize>,
+    /// Whether a legal order must have it.
+    certain: bool,
+    /// Its place in the bitset of its kind.
+    bit: usize,
+}
+
+/// A step taken, and what to go back to.
+#[derive(Clone, Copy, Debug)]
+struct Taken {
+    step: usize,
+    state_before: usize,
+    /// Taken because it only looks: there is no alternative to try.
+    forced: bool,
+}
+
+/// The return nearest to the end that stopped an order.
+#[derive(Debug)]
+struct Stop {
+    step: usize,
+    /// The states there, of different orders.
+    states: Vec<usize>,
+    /// The step that left the first of them.
+    last_write: Option<usize>,
+    /// Steps that were called and not taken.
+    waiting: Vec<usize>,
+}
+
+#[derive(Debug)]
+struct Search<'r, 'a> {
+    register: &'r Register<'a>,
+    states: Vec<State>,
+    demands: Vec<Demand>,
+    /// Whether a state has one writer, so that it is current once.
+    single: Vec<bool>,
+    /// Certain finders of each state that were not taken.
+    finders_left: Vec<usize>,
+    /// The list: node 0 is both ends, the call of step i is node 2i + 1, its return node 2i + 2.
+    next: Vec<usize>,
+    previous: Vec<usize>,
+    returns_left: usize,
+    taken: Vec<Taken>,
+    state: usize,
+    certain_taken: Bits,
+    unknown_taken: Bits,
+    visited: HashSet<Box<[u64]>>,
+    /// A configuration on its way into `visited`.
+    scratch: Vec<u64>,
+    stop: Option<Stop>,
+}
+
+/// States an explanation names at most.
+const STATES_SHOWN_MAX: usize = 4;
+/// Waiting steps an explanation names at most.
+const WAITING_SHOWN_MAX: usize = 3;
+
+impl<'r, 'a> Search<'r, 'a> {
+    fn new(register: &'r Register<'a>) -> Self {
+        let steps = &register.steps;
+        let mut states: Vec<State> = vec![None];
+        let mut numbers: HashMap<State, usize> = HashMap::from([(None, 0)]);
+        let mut number = |state: State| {
+            *numbers.entry(state).or_insert_with(|| {
+                states.push(state);
+                states.len() - 1
+            })
+        };
+        let (mut certain_count, mut unknown_count) = (0, 0);
+        let mut demands = Vec::with_capacity(steps.len());
+        for step in steps {
+            let certain = step.is_certain();
+            let count = if certain { &mut certain_count } else { &mut unknown_count };
+            let avoids = match step.action {
+                Action::Mismatch(state) => Some(number(state)),
+                _ => None,
+            };
+            let finds = step.action.finds().map(&mut number);
+            let leaves = step.action.leaves().map(&mut number);
+            demands.push(Demand { finds, avoids, leaves, certain, bit: *count });
+            *count += 1;
+        }
+        let mut finders_left = vec![0; states.len()];
+        for demand in demands.iter().filter(|demand| demand.certain) {
+            if let Some(state) = demand.finds {
+                finders_left[state] += 1;
+            }
+        }
+        let writers = register.writers();
+        let single = |state: &State| {
+            let count = writers.get(state).map_or(0, Vec::len);
+            if state.is_none() { count == 0 } else { count == 1 }
+        };
+        let single = states.iter().map(single).collect();
+
+        let mut nodes: Vec<(usize, usize)> = Vec::with_capacity(steps.len() * 2);
+        for (at, step) in steps.iter().enumerate() {
+            nodes.push((step.call, call_node(at)));
+            if step.is_certain() {
+                nodes.push((step.ret, return_node(at)));
+            }
+        }
+        nodes.sort_unstable();
+        let mut next = vec![0; steps.len() * 2 + 1];
+        let mut previous = next.clone();
+        let mut last = 0;
+        for (_, node) in nodes {
+            next[last] = node;
+            previous[node] = last;
+            last = node;
+        }
+        previous[0] = last;
+
+        Self {
+            register,
+            states,
+            demands,
+            single,
+            finders_left,
+            next,
+            previous,
+            returns_left: certain_count,
+            taken: Vec::new(),
+            state: 0,
+            certain_taken: Bits::new(certain_count),
+            unknown_taken: Bits::new(unknown_count),
+            visited: HashSet::new(),
+            scratch: Vec::new(),
+            stop: None,
+        }
+    }
+
+    fn run(mut self, budget: Budget) -> Found {
+        self.take_looks();
+        let mut node = self.next[0];
+        while self.returns_left > 0 {
+            let stuck = if is_call(node) {
+                let step = step_of(node);
+                match self.after(step) {
+                    None => {
+                        node = self.next[node];
+                        continue;
+                    }
+                    Some(state) => {
+                        self.take(step, state, false);
+                        self.take_looks();
+                        !self.enter()
+                    }
+                }
+            } else {
+                self.note_stop(step_of(node));
+                true
+            };
+            if self.visited.len() > budget.configurations {
+                return Found::OutOfBudget;
+            }
+            if !stuck {
+                node = self.next[0];
+                continue;
+            }
+            match self.put_back() {
+                Some(step) => node = self.next[call_node(step)],
+                None => return Found::Violation(self.explain()),
+            }
+        }
+        Found::Order
+    }
+
+    /// The state after a step; `None` if it may not be taken in this one.
+    fn after(&self, step: usize) -> Option<usize> {
+        let demand = &self.demands[step];
+        if demand.finds.is_some_and(|state| state != self.state)
+            || demand.avoids == Some(self.state)
+        {
+            return None;
+        }
+        let Some(state) = demand.leaves else { return Some(self.state) };
+        let own = usize::from(demand.certain && demand.finds.is_some());
+        let wanted = self.single[self.state] && self.finders_left[self.state] > own;
+        (!wanted).then_some(state)
+    }
+
+    /// Takes every step that only looks and may come next. One pass does: each lifts its own return
+    /// out of the way and leaves the state as it is.
+    fn take_looks(&mut self) {
+        let mut node = self.next[0];
+        while is_call(node) {
+            let step = step_of(node);
+            if self.demands[step].leaves.is_none() && self.after(step).is_some() {
+                self.take(step, self.state, true);
+            }
+            node = self.next[node];
+        }
+    }
+
+    fn take(&mut self, step: usize, state: usize, forced: bool) {
+        self.taken.push(Taken { step, state_before: self.state, forced });
+        self.state = state;
+        let demand = self.demands[step];
+        // The return first: so the lifted call still leads to what follows them both.
+        if demand.certain {
+            self.lift(return_node(step));
+            self.returns_left -= 1;
+            self.certain_taken.set(demand.bit);
+            if let Some(found) = demand.finds {
+                self.finders_left[found] -= 1;
+            }
+        } else {
+            self.unknown_taken.set(demand.bit);
+        }
+        self.lift(call_node(step));
+    }
+
+    /// Puts steps back up to the last that had alternatives, and returns that one.
+    fn put_back(&mut self) -> Option<usize> {
+        while let Some(Taken { step, state_before, forced }) = self.taken.pop() {
+            self.state = state_before;
+            let demand = self.demands[step];
+            self.unlift(call_node(step));
+            if demand.certain {
+                self.unlift(return_node(step));
+                self.returns_left += 1;
+                self.certain_taken.clear(demand.bit);
+                if let Some(found) = demand.finds {
+                    self.finders_left[found] += 1;
+                }
+            } else {
+                self.unknown_taken.clear(demand.bit);
+            }
+            if !forced {
+                return Some(step);
+            }
+        }
+        None
+    }
+
+    fn lift(&mut self, node: usize) {
+        let (before, after) = (self.previous[node], self.next[node]);
+        self.next[before] = after;
+        self.previous[after] = before;
+    }
+
+    /// Undoes [`Self::lift`]; nodes are put back in the reverse of the order they were lifted in.
+    fn unlift(&mut self, node: usize) {
+        let (before, after) = (self.previous[node], self.next[node]);
+        self.next[before] = node;
+        self.previous[after] = node;
+    }
+
+    /// Remembers the configuration; false if it was known.
+    fn enter(&mut self) -> bool {
+        self.scratch.clear();
+        self.scratch.push(self.state as u64);
+        self.scratch.extend_from_slice(&self.unknown_taken.words);
+        self.certain_taken.window(&mut self.scratch);
+        if self.visited.contains(self.scratch.as_slice()) {
+            return false;
+        }
+        self.visited.insert(self.scratch.as_slice().into())
+    }
+
+    fn note_stop(&mut self, step: usize) {
+        let line = |step: usize| self.register.steps[step].ret;
+        match &mut self.stop {
+            Some(stop) if stop.step == step => {
+                if stop.states.len() < STATES_SHOWN_MAX && !stop.states.contains(&self.state) {
+                    stop.states.push(self.state);
+                }
+                return;
+            }
+            Some(stop) if line(stop.step) > line(step) => return,
+            _ => {}
+        }
+        let mut waiting = Vec::new();
+        let mut node = self.next[0];
+        while is_call(node) && waiting.len() < WAITING_SHOWN_MAX {
+            if step_of(node) != step {
+                waiting.push(step_of(node));
+            }
+            node = self.next[node];
+        }
+        let writes = |taken: &&Taken| self.demands[taken.step].leaves.is_some();
+        let last_write = self.taken.iter().rev().find(writes).map(|taken| taken.step);
+        self.stop = Some(Stop { step, states: vec![self.state], last_write, waiting });
+    }
+
+    fn explain(&self) -> Violation {
+        let stop = self.stop.as_ref().expect("an order fails at a return");
+        let step = |at: usize| -> &Step<'a> { &self.register.steps[at] };
+        let stopped = step(stop.step);
+        let mut sources: Vec<&Operation> = vec![stopped.source];
+        sources.extend(stop.last_write.map(|at| step(at).source));
+        sources.extend(stop.waiting.iter().map(|&at| step(at).source));
+        let mut values: Vec<_> = stop.states.iter().map(|&state| self.states[state]).collect();
+        values.sort_unstable();
+        let values: Vec<_> = values.into_iter().map(show).collect();
+        let demand = match stopped.action {
+            Action::Read(state) | Action::Swap(state, _) => format!("which found {}", show(state)),
+            Action::Mismatch(state) => format!("which found another value than {}", show(state)),
+            Action::Write(state) => {
+                format!("which left {} too early for those that found another", show(state))
+            }
+        };
+        Violation {
+            key: self.register.key.to_owned(),
+            rule: "no order of the operations is legal",
+            operations: self.register.cite(&sources),
+            why: format!(
+                "no order gets past line {}, the return of the operation of line {}, {demand}: the \
+                 orders that get so far have {} there",
+                stopped.ret,
+                stopped.call,
+                values.join(" or ")
+            ),
+        }
+    }
+}
+
+fn call_node(step: usize) -> usize {
+    2 * step + 1
+}
+
+fn return_node(step: usize) -> usize {
+    2 * step + 2
+}
+
+fn is_call(node: usize) -> bool {
+    node % 2 == 1
+}
+
+fn step_of(node: usize) -> usize {
+    (node - 1) / 2
+}
+
+/// A set of steps, compared by the part of it that differs between configurations.
+#[derive(Debug)]
+struct Bits {
+    words: Vec<u64>,
+    count: usize,
+    /// Every word before it is full.
+    full: usize,
+}
+
+impl Bits {
+    fn new(len: usize) -> Self {
+        Self { words: vec![0; len.div_ceil(64)], count: 0, full: 0 }
+    }
+
+    fn set(&mut self, bit: usize) {
+        self.words[bit / 64] |= 1 << (bit % 64);
+        self.count += 1;
+    }
+
+    fn clear(&mut self, bit: usize) {
+        self.words[bit / 64] &= !(1 << (bit % 64));
+        self.count -= 1;
+        self.full = self.full.min(bit / 64);
+    }
+
+    /// Appends the number of full words at the front and the words from there to the last set bit:
+    /// equal if and only if the sets are.
+    fn window(&mut self, output: &mut Vec<u64>) {
+        while self.words.get(self.full) == Some(&u64::MAX) {
+            self.full += 1;
+        }
+        output.push(self.full as u64);
+        let mut left = self.count - self.full * 64;
+        for &word in &self.words[self.full..] {
+            if left == 0 {
+                break;
+            }
+            output.push(word);
+            left -= word.count_ones() as usize;
+        }
+    }
+}
