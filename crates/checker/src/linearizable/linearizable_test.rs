@@ -92,14 +92,12 @@ fn simulate(seed: u64, shape: Shape) -> Vec<Operation> {
             }
             Client::Called(op) => Client::Applied(apply(&op, &mut state)),
             Client::Applied(answer) => {
-                match answer {
-                    _ if numbers.percent(shape.trouble_percent / 2) => {
-                        *process = recorder.info(*process, time, Extras::default()).unwrap();
-                    }
-                    Some(op) => {
-                        drop(recorder.ok(*process, time, vec![op], Extras::default()).unwrap())
-                    }
-                    None => drop(recorder.mismatch(*process, time, Extras::default()).unwrap()),
+                if numbers.percent(shape.trouble_percent / 2) {
+                    *process = recorder.info(*process, time, Extras::default()).unwrap();
+                } else if let Some(op) = answer {
+                    recorder.ok(*process, time, vec![op], Extras::default()).unwrap();
+                } else {
+                    recorder.mismatch(*process, time, Extras::default()).unwrap();
                 }
                 Client::Idle
             }

@@ -19,12 +19,12 @@
 //! - A step that only looks is taken as soon as it is legal, and no other is tried in its stead:
 //!   where it stands it changes nothing for the others.
 //! - A value with one writer is not replaced before all its certain finders were taken: it will not
-//!   come back.
+//!   come back. (This is foresight: the search gives up before the line that cannot be.)
 
 use std::collections::{HashMap, HashSet};
 
 use super::Budget;
-use super::register::{Action, Register, State, Step, show};
+use super::register::{Action, Register, State, show};
 use crate::Violation;
 use crate::history::Operation;
 
@@ -41,7 +41,22 @@ pub(super) enum Found {
 
 /// Searches for a legal order.
 pub(super) fn judge(register: &Register<'_>, budget: Budget) -> Found {
-    Search::new(register).run(budget)
+    match Search::new(register, Foresight::Used).run(budget) {
+        // For the explanation once more without foresight, which gives up long before the line that
+        // cannot be. It is slower, so there may be no time for it.
+        Found::Violation(early) => match Search::new(register, Foresight::None).run(budget) {
+            Found::Violation(exact) => Found::Violation(exact),
+            Found::Order | Found::OutOfBudget => Found::Violation(early),
+        },
+        found => found,
+    }
+}
+
+/// Whether a search looks at what later steps will find.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Foresight {
+    Used,
+    None,
 }
 
 /// What a step demands and does, with states replaced by small numbers.
@@ -82,7 +97,9 @@ struct Search<'r, 'a> {
     register: &'r Register<'a>,
     states: Vec<State>,
     demands: Vec<Demand>,
-    /// Whether a state has one writer, so that it is current once.
+    foresight: Foresight,
+    /// Whether a state is known to be current once, because it has one writer. Unknown without
+    /// foresight.
     single: Vec<bool>,
     /// Certain finders of each state that were not taken.
     finders_left: Vec<usize>,
@@ -102,11 +119,13 @@ struct Search<'r, 'a> {
 
 /// States an explanation names at most.
 const STATES_SHOWN_MAX: usize = 4;
+/// Writers of the value that was found an explanation names at most, the latest.
+const WRITERS_SHOWN_MAX: usize = 2;
 /// Waiting steps an explanation names at most.
 const WAITING_SHOWN_MAX: usize = 3;
 
 impl<'r, 'a> Search<'r, 'a> {
-    fn new(register: &'r Register<'a>) -> Self {
+    fn new(register: &'r Register<'a>, foresight: Foresight) -> Self {
         let steps = &register.steps;
         let mut states: Vec<State> = vec![None];
         let mut numbers: HashMap<State, usize> = HashMap::from([(None, 0)]);
@@ -139,7 +158,7 @@ impl<'r, 'a> Search<'r, 'a> {
         let writers = register.writers();
         let single = |state: &State| {
             let count = writers.get(state).map_or(0, Vec::len);
-            if state.is_none() { count == 0 } else { count == 1 }
+            foresight == Foresight::Used && count == usize::from(state.is_some())
         };
         let single = states.iter().map(single).collect();
 
@@ -165,6 +184,7 @@ impl<'r, 'a> Search<'r, 'a> {
             register,
             states,
             demands,
+            foresight,
             single,
             finders_left,
             next,
@@ -336,32 +356,44 @@ impl<'r, 'a> Search<'r, 'a> {
 
     fn explain(&self) -> Violation {
         let stop = self.stop.as_ref().expect("an order fails at a return");
-        let step = |at: usize| -> &Step<'a> { &self.register.steps[at] };
-        let stopped = step(stop.step);
-        let mut sources: Vec<&Operation> = vec![stopped.source];
-        sources.extend(stop.last_write.map(|at| step(at).source));
-        sources.extend(stop.waiting.iter().map(|&at| step(at).source));
+        let stopped = &self.register.steps[stop.step];
+        let found = stopped.action.finds();
+        let wrote = self.register.steps.iter().rev().filter(|step| {
+            found.is_some() && step.action.leaves() == found && step.call < stopped.ret
+        });
+        let others =
+            stop.last_write.iter().chain(&stop.waiting).map(|&at| &self.register.steps[at]);
+        let cited = others.chain(wrote.take(WRITERS_SHOWN_MAX)).chain([stopped]);
+        let sources: Vec<&Operation> = cited.map(|step| step.source).collect();
+
         let mut values: Vec<_> = stop.states.iter().map(|&state| self.states[state]).collect();
         values.sort_unstable();
-        let values: Vec<_> = values.into_iter().map(show).collect();
+        let mut values: Vec<_> = values.into_iter().map(show).collect();
+        if values.len() == STATES_SHOWN_MAX {
+            values.push("others".to_owned());
+        }
+        let values = values.join(" or ");
         let demand = match stopped.action {
-            Action::Read(state) | Action::Swap(state, _) => format!("which found {}", show(state)),
-            Action::Mismatch(state) => format!("which found another value than {}", show(state)),
-            Action::Write(state) => {
-                format!("which left {} too early for those that found another", show(state))
-            }
+            Action::Read(state) | Action::Swap(state, _) => format!("found {}", show(state)),
+            Action::Mismatch(state) => format!("found another value than {}", show(state)),
+            Action::Write(state) => format!("left {}", show(state)),
+        };
+        let (call, ret) = (stopped.call, stopped.ret);
+        let why = match self.foresight {
+            Foresight::None => format!(
+                "before line {ret} every legal order ends with {values}; but the operation of line \
+                 {call}, which returned there, {demand}"
+            ),
+            Foresight::Used => format!(
+                "no legal order gets past line {ret}, where the operation of line {call} returned: it \
+                 {demand}, the value there is {values}, and what later operations found must fit too"
+            ),
         };
         Violation {
             key: self.register.key.to_owned(),
             rule: "no order of the operations is legal",
             operations: self.register.cite(&sources),
-            why: format!(
-                "no order gets past line {}, the return of the operation of line {}, {demand}: the \
-                 orders that get so far have {} there",
-                stopped.ret,
-                stopped.call,
-                values.join(" or ")
-            ),
+            why,
         }
     }
 }

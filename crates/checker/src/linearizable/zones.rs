@@ -26,7 +26,7 @@
 
 use std::collections::HashMap;
 
-use super::register::{Action, NEVER, Register, State, show};
+use super::register::{Action, NEVER, Register, State, Step, show};
 use crate::Violation;
 use crate::history::Operation;
 
@@ -144,8 +144,10 @@ fn swapped_twice(register: &Register<'_>, state: State, first: usize, second: us
 
 /// `one` and `other` precede each other.
 fn contradiction(register: &Register<'_>, one: &Cluster, other: &Cluster) -> Violation {
-    // The step that was called last is the one that saw what it should not have: it is of `old`.
-    let (old, new) = if one.s > other.s { (one, other) } else { (other, one) };
+    // The initial value is always the older; else the step that was called last is the one that saw
+    // what it should not have.
+    let age = |cluster: &Cluster| (cluster.writer.is_none(), cluster.s);
+    let (old, new) = if age(one) > age(other) { (one, other) } else { (other, one) };
     let step = |at: Option<usize>| at.map(|at| &register.steps[at]);
     let (old_first, old_last) = (step(old.f.1), step(old.s.1));
     let (new_first, new_last) = (step(new.f.1), step(new.s.1));
@@ -163,16 +165,29 @@ fn contradiction(register: &Register<'_>, one: &Cluster, other: &Cluster) -> Vio
     };
     let older = match old_first {
         Some(first) => format!(
-            "{old_value} is older than {new_value}: line {} returned it before line {} was invoked",
-            first.ret, new.s.0
+            "{old_value} is older than {new_value}: {} before line {} was invoked",
+            shown(first, old.state),
+            new.s.0
         ),
         None => format!("{old_value} is the initial value and older than {new_value}"),
     };
+    let newer = new_first.expect("only the initial value has a virtual write, and it is the older");
     let why = format!(
-        "{older}; but line {} returned {new_value} before line {} was invoked, which found {old_value}",
-        new.f.0, old.s.0
+        "{older}; but {} before line {} was invoked, which found {old_value}",
+        shown(newer, new.state),
+        old.s.0
     );
     let cited = [old_first, old_last, new_first, new_last];
     let sources: Vec<&Operation> = cited.iter().flatten().map(|step| step.source).collect();
     Violation { key: register.key.to_owned(), rule, operations: register.cite(&sources), why }
+}
+
+/// How the return of a step showed that its cluster's value had been current.
+fn shown(step: &Step<'_>, state: State) -> String {
+    let verb = match step.action {
+        Action::Read(_) => "returned",
+        action if action.leaves() == Some(state) => "acknowledged",
+        _ => "replaced",
+    };
+    format!("line {} {verb} {}", step.ret, show(state))
 }
