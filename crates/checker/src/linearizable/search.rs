@@ -9,19 +9,21 @@
 //!        stuck at a return: put the last step back and try the one after it
 //! ```
 //!
-//! A step of unknown outcome has a call and no return: it may be taken at any later time, or never.
-//! An order is found when no return is left.
+//! A step of unknown outcome has a call and no return: it may be taken at any later time, or never. It
+//! stands in a list of its own, tried when the certain steps are stuck. An order is found when no return
+//! is left.
 //!
 //! What keeps it short:
-//! - A configuration is the set of steps taken and the state; one that was reached before is not
-//!   entered again. The set is kept as the words of a bitset between the first step not taken and the
-//!   last taken, so it is as long as the concurrency, not as the history.
+//! - A configuration is the state, the certain steps taken and the unknown steps taken. One whose state
+//!   and certain steps were reached before with the same unknown steps or fewer is not entered: nobody
+//!   needs to have taken an unknown step. The certain steps are kept as the words of a bitset between
+//!   the first not taken and the last taken, so they are as long as the concurrency, not as the history.
 //! - A step that only looks is taken as soon as it is legal, and no other is tried in its stead:
 //!   where it stands it changes nothing for the others.
 //! - A value with one writer is not replaced before all its certain finders were taken: it will not
 //!   come back. (This is foresight: the search gives up before the line that cannot be.)
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 
 use super::Budget;
 use super::register::{Action, Register, State, show};
@@ -80,6 +82,13 @@ struct Taken {
     forced: bool,
 }
 
+/// What a search used of its budget.
+#[derive(Clone, Copy, Debug, Default)]
+struct Spent {
+    configurations: usize,
+    comparisons: usize,
+}
+
 /// The return nearest to the end that stopped an order.
 #[derive(Debug)]
 struct Stop {
@@ -103,7 +112,8 @@ struct Search<'r, 'a> {
     single: Vec<bool>,
     /// Certain finders of each state that were not taken.
     finders_left: Vec<usize>,
-    /// The list: node 0 is both ends, the call of step i is node 2i + 1, its return node 2i + 2.
+    /// Two rings of nodes: the call of step i is node 2i + 1, its return node 2i + 2; node 0 is both
+    /// ends of the certain steps, node [`Self::unknown_end`] those of the unknown.
     next: Vec<usize>,
     previous: Vec<usize>,
     returns_left: usize,
@@ -111,12 +121,16 @@ struct Search<'r, 'a> {
     state: usize,
     certain_taken: Bits,
     unknown_taken: Bits,
-    visited: HashSet<Box<[u64]>>,
-    /// A configuration on its way into `visited`.
+    /// For a state and certain steps, the sets of unknown steps with which they were reached.
+    visited: HashMap<Box<[u64]>, Vec<Box<[u64]>>>,
+    spent: Spent,
+    /// A key of `visited` on its way there.
     scratch: Vec<u64>,
     stop: Option<Stop>,
 }
 
+/// Comparisons of sets of unknown steps that are allowed for each configuration.
+const COMPARISONS_PER_CONFIGURATION: usize = 32;
 /// States an explanation names at most.
 const STATES_SHOWN_MAX: usize = 4;
 /// Writers of the value that was found an explanation names at most, the latest.
@@ -162,23 +176,27 @@ impl<'r, 'a> Search<'r, 'a> {
         };
         let single = states.iter().map(single).collect();
 
-        let mut nodes: Vec<(usize, usize)> = Vec::with_capacity(steps.len() * 2);
+        let mut certain_nodes: Vec<(usize, usize)> = Vec::with_capacity(certain_count * 2);
+        let mut unknown_nodes = Vec::with_capacity(unknown_count);
         for (at, step) in steps.iter().enumerate() {
-            nodes.push((step.call, call_node(at)));
             if step.is_certain() {
-                nodes.push((step.ret, return_node(at)));
+                certain_nodes.extend([(step.call, call_node(at)), (step.ret, return_node(at))]);
+            } else {
+                unknown_nodes.push((step.call, call_node(at)));
             }
         }
-        nodes.sort_unstable();
-        let mut next = vec![0; steps.len() * 2 + 1];
+        let unknown_end = return_node(steps.len());
+        let mut next = vec![0; unknown_end + 1];
         let mut previous = next.clone();
-        let mut last = 0;
-        for (_, node) in nodes {
-            next[last] = node;
-            previous[node] = last;
-            last = node;
+        for (end, mut nodes) in [(0, certain_nodes), (unknown_end, unknown_nodes)] {
+            nodes.sort_unstable();
+            let mut last = end;
+            for (_, node) in nodes.into_iter().chain([(usize::MAX, end)]) {
+                next[last] = node;
+                previous[node] = last;
+                last = node;
+            }
         }
-        previous[0] = last;
 
         Self {
             register,
@@ -194,39 +212,30 @@ impl<'r, 'a> Search<'r, 'a> {
             state: 0,
             certain_taken: Bits::new(certain_count),
             unknown_taken: Bits::new(unknown_count),
-            visited: HashSet::new(),
+            visited: HashMap::new(),
+            spent: Spent::default(),
             scratch: Vec::new(),
             stop: None,
         }
     }
 
     fn run(mut self, budget: Budget) -> Found {
+        let comparisons = budget.configurations.saturating_mul(COMPARISONS_PER_CONFIGURATION);
         self.take_looks();
         let mut node = self.next[0];
         while self.returns_left > 0 {
-            let stuck = if is_call(node) {
-                let step = step_of(node);
-                match self.after(step) {
-                    None => {
-                        node = self.next[node];
-                        continue;
-                    }
-                    Some(state) => {
-                        self.take(step, state, false);
-                        self.take_looks();
-                        !self.enter()
-                    }
-                }
-            } else {
-                self.note_stop(step_of(node));
-                true
-            };
-            if self.visited.len() > budget.configurations {
+            if self.spent.configurations > budget.configurations
+                || self.spent.comparisons > comparisons
+            {
                 return Found::OutOfBudget;
             }
-            if !stuck {
-                node = self.next[0];
-                continue;
+            if let Some((step, state)) = self.candidate(node) {
+                self.take(step, state, false);
+                self.take_looks();
+                if self.enter() {
+                    node = self.next[0];
+                    continue;
+                }
             }
             match self.put_back() {
                 Some(step) => node = self.next[call_node(step)],
@@ -234,6 +243,46 @@ impl<'r, 'a> Search<'r, 'a> {
             }
         }
         Found::Order
+    }
+
+    /// The first step from `node` on that may come next, and the state after it: the certain ones up
+    /// to the first return, then the unknown ones called before it.
+    fn candidate(&mut self, mut node: usize) -> Option<(usize, usize)> {
+        let mut deadline = None;
+        while node != self.unknown_end() {
+            if !is_call(node) {
+                deadline = Some(self.register.steps[step_of(node)].ret);
+                self.note_stop(step_of(node));
+                node = self.next[self.unknown_end()];
+                continue;
+            }
+            let step = step_of(node);
+            if !self.demands[step].certain {
+                let deadline = *deadline.get_or_insert_with(|| self.first_return());
+                if self.register.steps[step].call > deadline {
+                    return None;
+                }
+            }
+            if let Some(state) = self.after(step) {
+                return Some((step, state));
+            }
+            node = self.next[node];
+        }
+        None
+    }
+
+    /// The line before which the next step was called.
+    fn first_return(&self) -> usize {
+        let mut node = self.next[0];
+        while is_call(node) {
+            node = self.next[node];
+        }
+        self.register.steps[step_of(node)].ret
+    }
+
+    /// Both ends of the ring of unknown steps: the node after the last step's.
+    fn unknown_end(&self) -> usize {
+        self.next.len() - 1
     }
 
     /// The state after a step; `None` if it may not be taken in this one.
@@ -317,16 +366,25 @@ impl<'r, 'a> Search<'r, 'a> {
         self.previous[after] = node;
     }
 
-    /// Remembers the configuration; false if it was known.
+    /// Remembers the configuration; false if there is no use in entering it.
     fn enter(&mut self) -> bool {
         self.scratch.clear();
         self.scratch.push(self.state as u64);
-        self.scratch.extend_from_slice(&self.unknown_taken.words);
         self.certain_taken.window(&mut self.scratch);
-        if self.visited.contains(self.scratch.as_slice()) {
-            return false;
+        let unknown = &self.unknown_taken.words;
+        if let Some(reached) = self.visited.get_mut(self.scratch.as_slice()) {
+            self.spent.comparisons += reached.len();
+            if reached.iter().any(|fewer| is_subset(fewer, unknown)) {
+                return false;
+            }
+            reached.retain(|more| !is_subset(unknown, more));
+            reached.push(unknown.as_slice().into());
+        } else {
+            let key = self.scratch.as_slice().into();
+            self.visited.insert(key, vec![unknown.as_slice().into()]);
         }
-        self.visited.insert(self.scratch.as_slice().into())
+        self.spent.configurations += 1;
+        true
     }
 
     fn note_stop(&mut self, step: usize) {
@@ -412,6 +470,10 @@ fn is_call(node: usize) -> bool {
 
 fn step_of(node: usize) -> usize {
     (node - 1) / 2
+}
+
+fn is_subset(fewer: &[u64], more: &[u64]) -> bool {
+    fewer.iter().zip(more).all(|(fewer, more)| fewer & !more == 0)
 }
 
 /// A set of steps, compared by the part of it that differs between configurations.
