@@ -22,6 +22,7 @@ mod batch;
 mod column;
 mod engine;
 mod error;
+pub mod key;
 
 pub use batch::{Batch, Write};
 pub use column::Column;

@@ -1,0 +1,79 @@
+//! Rows of the node itself, in the column `Node`.
+
+use latitude_types::{NodeId, RangeId};
+
+use super::{Span, done, take};
+
+const IDENT: u8 = 1;
+const CLOCK_BOUND: u8 = 2;
+const REPLICA: u8 = 3;
+const VISIBLE: u8 = 4;
+
+/// Who the node is: its id, cluster, store.
+pub fn ident() -> Vec<u8> {
+    vec![IDENT]
+}
+
+/// What the node's clock must never exceed without first moving this.
+pub fn clock_bound() -> Vec<u8> {
+    vec![CLOCK_BOUND]
+}
+
+/// The replica of that range that lives here.
+pub fn replica(range: RangeId) -> Vec<u8> {
+    let mut out = vec![REPLICA];
+    out.extend_from_slice(&range.0.to_be_bytes());
+    out
+}
+
+/// All replicas that live here.
+pub fn replicas() -> Span {
+    Span { start: vec![REPLICA], end: vec![REPLICA + 1] }
+}
+
+/// How much of that origin the node last told others it sees.
+pub fn visible(origin: NodeId) -> Vec<u8> {
+    let mut out = vec![VISIBLE];
+    out.extend_from_slice(&origin.0.to_be_bytes());
+    out
+}
+
+/// The same of all origins.
+pub fn visibles() -> Span {
+    Span { start: vec![VISIBLE], end: vec![VISIBLE + 1] }
+}
+
+/// The range of a replica's row, if the row is one.
+pub fn decode_replica(mut row: &[u8]) -> Option<RangeId> {
+    if take(&mut row)? != [REPLICA] {
+        return None;
+    }
+    let range = RangeId(u64::from_be_bytes(take(&mut row)?));
+    done(row, range)
+}
+
+/// The origin of a row of [`visible`], if the row is one.
+pub fn decode_visible(mut row: &[u8]) -> Option<NodeId> {
+    if take(&mut row)? != [VISIBLE] {
+        return None;
+    }
+    let origin = NodeId(u32::from_be_bytes(take(&mut row)?));
+    done(row, origin)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn replicas_and_origins_decode_and_lie_in_their_spans_only() {
+        let (replica, visible) = (replica(RangeId(u64::MAX)), visible(NodeId(u32::MAX)));
+        assert_eq!(decode_replica(&replica), Some(RangeId(u64::MAX)));
+        assert_eq!(decode_visible(&visible), Some(NodeId(u32::MAX)));
+        assert_eq!((decode_replica(&visible), decode_visible(&replica)), (None, None));
+        assert!(replicas().contains(&replica) && visibles().contains(&visible));
+        for row in [ident(), clock_bound(), visible] {
+            assert!(!replicas().contains(&row));
+        }
+    }
+}
