@@ -94,6 +94,14 @@ impl Batch {
         self.writes.iter()
     }
 
+    /// The value the batch last gives that key, to change it where it is stored.
+    pub(crate) fn value_mut(&mut self, column: Column, key: &[u8]) -> Option<&mut Bytes> {
+        self.writes.iter_mut().rev().find_map(|write| match write {
+            Write::Put { column: c, key: k, value } if *c == column && k == key => Some(value),
+            _ => None,
+        })
+    }
+
     fn push(&mut self, write: Write) {
         self.bytes += match &write {
             Write::Put { key, value, .. } => key.len() + value.len(),

@@ -54,7 +54,7 @@ pub trait View: Send + Sync {
     fn scan(&self, column: Column, scan: Scan) -> Rows<'_>;
 }
 
-/// Keeps rows in columns. See the crate's documentation for its three promises.
+/// Keeps rows in columns. See the crate's documentation for what it promises.
 ///
 /// Every call may block on the disk.
 pub trait Engine: View + 'static {
@@ -78,8 +78,8 @@ pub trait Engine: View + 'static {
 
     /// What was missing or damaged when the store was opened; `None` if it was whole.
     ///
-    /// It is found again at every opening until something has been synced: what a node decides about
-    /// the damage belongs into the first batch it writes.
+    /// It is found again at every opening, at least until the first `sync`: what a node decides about
+    /// the damage belongs into a batch written before that.
     fn damage(&self) -> Option<&Damage>;
 
     /// Bytes that can still be written where the store lives.
