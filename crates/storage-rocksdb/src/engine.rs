@@ -237,31 +237,39 @@ struct Noter {
 }
 
 impl Noter {
-    fn start(mut marker: Marker) -> Result<Self> {
+    fn start(marker: Marker) -> Result<Self> {
         let status = Arc::new(Status::default());
         let (end, ended) = mpsc::channel();
         let shared = status.clone();
-        let run = move || {
-            let mut noted = 0;
-            loop {
-                let last = ended.recv_timeout(NOTE_INTERVAL) != Err(RecvTimeoutError::Timeout);
-                let synced = shared.synced.load(Ordering::Acquire);
-                if synced > noted && shared.check().is_ok() {
-                    noted = synced;
-                    if let Err(error) = marker.note(synced) {
-                        let message = format!("the marker cannot be written: {error}");
-                        shared.fail(Error::new(Kind::Io, message));
-                    }
-                }
-                if last {
-                    return;
-                }
+        // A tick each second, and a last one at the end.
+        let mut over = false;
+        let ticks = std::iter::from_fn(move || {
+            if over {
+                return None;
             }
-        };
+            over = ended.recv_timeout(NOTE_INTERVAL) != Err(RecvTimeoutError::Timeout);
+            Some(())
+        });
+        let run = move || note_at(ticks, &shared, marker);
         let thread = Builder::new().name("storage-marker".into()).spawn(run).map_err(|error| {
             Error::new(Kind::Io, format!("the marker's thread does not start: {error}"))
         })?;
         Ok(Self { status, end: Some(end), thread: Some(thread) })
+    }
+}
+
+/// Notes at each tick what has been synced since the one before.
+fn note_at(ticks: impl Iterator<Item = ()>, status: &Status, mut marker: Marker) {
+    let mut noted = 0;
+    for () in ticks {
+        let synced = status.synced.load(Ordering::Acquire);
+        if synced <= noted || status.check().is_err() {
+            continue;
+        }
+        noted = synced;
+        if let Err(error) = marker.note(synced) {
+            status.fail(Error::new(Kind::Io, format!("the marker cannot be written: {error}")));
+        }
     }
 }
 
@@ -286,6 +294,35 @@ mod tests {
         let broken = "IO error: While fdatasync: 000004.log: Input/output error";
         assert_eq!(kind_of(ErrorKind::IOError, broken), Kind::Io);
         assert_eq!(kind_of(ErrorKind::Corruption, "Corruption: block checksum"), Kind::Corrupt);
+    }
+
+    #[test]
+    fn each_tick_notes_what_was_synced_before_it() {
+        let directory = tempfile::tempdir().unwrap();
+        Marker::create(directory.path()).unwrap();
+        let noted = || Marker::open(directory.path()).unwrap().1;
+        let status = Status::default();
+        let mut tick = 0;
+        let ticks = std::iter::from_fn(|| {
+            assert_eq!(noted(), Some([0, 0, 5, 5][tick]));
+            status.synced.store([0, 5, 5, 9][tick], Ordering::Release);
+            tick += 1;
+            (tick <= 3).then_some(())
+        });
+        note_at(ticks, &status, Marker::open(directory.path()).unwrap().0);
+        assert_eq!(noted(), Some(5), "synced after the last tick");
+    }
+
+    #[test]
+    fn a_marker_that_cannot_be_written_stops_the_store() {
+        let directory = tempfile::tempdir().unwrap();
+        std::os::unix::fs::symlink("/dev/full", directory.path().join(Marker::NAME)).unwrap();
+        let (marker, synced) = Marker::open(directory.path()).unwrap();
+        assert_eq!(synced, None);
+        let status = Status::default();
+        status.synced.store(5, Ordering::Release);
+        note_at([()].into_iter(), &status, marker);
+        assert_eq!(status.check().unwrap_err().kind, Kind::Fatal);
     }
 
     #[test]

@@ -6,7 +6,7 @@
 use std::fs;
 use std::path::Path;
 
-use latitude_storage::{Damage, Engine};
+use latitude_storage::{Batch, Column, Damage, Engine};
 
 use super::files::{keys, length, live_log, open, put, truncate};
 
@@ -28,7 +28,7 @@ fn a_crash_spares_what_was_synced_and_a_prefix_of_the_rest() {
     // From the whole log down to what was synced: fewer and fewer batches, each whole or absent.
     let all = ["a", "b", "c", "d", "e"];
     let mut counts = Vec::new();
-    for cut in (synced..=length(&log)).rev() {
+    for cut in (synced..=length(&log)).rev().step_by(7).chain([synced]) {
         let copy = copied(directory.path());
         truncate(&live_log(copy.path()), cut);
         let engine = open(copy.path());
@@ -92,10 +92,14 @@ fn a_bit_flipped_in_the_synced_log_is_noticed() {
     engine.sync().unwrap();
     let log = live_log(directory.path());
     let first = length(&log) as usize;
-    for key in ["b", "c"] {
-        put(&engine, key);
-        engine.sync().unwrap();
+    // Longer than the blocks in which the log is read, so that what follows could be found again.
+    let mut batch = Batch::new();
+    for column in [Column::Base, Column::Log] {
+        batch.put(column, "b", vec![0; 100_000]);
     }
+    engine.write(batch).unwrap();
+    put(&engine, "c");
+    engine.sync().unwrap();
     drop(engine);
     let mut bytes = fs::read(&log).unwrap();
     bytes[first + 10] ^= 1;
