@@ -11,8 +11,7 @@
 //!          range u64, generation u32, [3], index u64                  entry
 //! Base     0 u32, range u64, [1]                                      metadata of a range
 //!          0 u32, range u64, [2]                                      how far its log is applied
-//!          0 u32, range u64, [3], client 16 B                         sequences answered, by client
-//!          0 u32, range u64, [4], client 16 B, sequence u64           result of a log write
+//!          0 u32, range u64, [3], client 16 B                         answers to log writes, by client
 //!          keyspace u32, ‹key›, [1]                                   value
 //!          keyspace u32, ‹key›, [2], birth u64, client 16 B,          result of a local write, or the
 //!              sequence u64, [1 log | 2 local]                        mark of a spent id

@@ -14,8 +14,8 @@ use std::fs;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 
+use rand::RngExt;
 use rand::rngs::SmallRng;
-use rand::{Rng, SeedableRng};
 use tokio::net::TcpStream;
 
 /// The least port drawn: below live well-known services.
@@ -48,7 +48,7 @@ impl Port {
     pub(crate) async fn draw() -> io::Result<Self> {
         let end = fs::read_to_string(EPHEMERAL_RANGE).ok();
         let end = end.as_deref().and_then(ephemeral_start).unwrap_or(EPHEMERAL_START);
-        let mut random = SmallRng::from_os_rng();
+        let mut random = rand::make_rng::<SmallRng>();
         let mut refusal = None;
         for _ in 0..DRAWS {
             let has_room = end >= PORT_MIN + PORTS_MIN;
