@@ -1,0 +1,482 @@
+//! One replica of one range: what a node can ask of its Raft group.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::FutureExt;
+use latitude_range::{Applied, Range, RangeMeta, Staged};
+use latitude_storage::{Batch, Engine};
+use latitude_types::{Epoch, NodeId, RangeId, ReplicaId, Stamp};
+use openraft::async_runtime::WatchReceiver;
+use openraft::entry::RaftEntry;
+use openraft::errors::{
+    ClientWriteError, Fatal, ForwardReason, ForwardToLeader, LinearizableReadError, RaftError,
+};
+use openraft::impls::ProgressResponder;
+use openraft::{Instant, Raft, ReadPolicy, ServerState};
+use tokio::sync::watch;
+
+use crate::committer::Committer;
+use crate::log::RangeLog;
+use crate::machine::{Progress, StateMachine};
+use crate::network::{Network, Transport};
+use crate::settings::Settings;
+use crate::types::{Entry, LeaderId, LeaderToken, LogId, Membership, Proposal, TypeConfig};
+use crate::wire::{self, Request, Response};
+
+/// What every group of a node shares.
+#[derive(Clone)]
+pub struct GroupContext {
+    /// The node's store.
+    pub engine: Arc<dyn Engine>,
+    /// Its group commit.
+    pub committer: Committer,
+    /// Its way to other nodes.
+    pub transport: Arc<dyn Transport>,
+    /// Raft's timing, the same on every node.
+    pub settings: Settings,
+}
+
+/// A range as all its founding replicas begin it: each writes the same rows, so that none has to
+/// initialize the others and a late one fits in as if it had been there.
+#[derive(Clone, Debug)]
+pub struct Birth {
+    /// The range's metadata.
+    pub meta: RangeMeta,
+    /// Its voters.
+    pub voters: Vec<ReplicaId>,
+}
+
+/// Who leads, as one replica knows it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Leadership {
+    /// The highest term seen.
+    pub term: u64,
+    /// The leader, if one is known.
+    pub leader: Option<ReplicaId>,
+    /// Set if this replica leads: to be given back with each proposal.
+    pub token: Option<LeaderToken>,
+}
+
+/// What a replica knows of its group.
+#[derive(Clone, Debug)]
+pub struct GroupStatus {
+    /// Who leads.
+    pub leadership: Leadership,
+    /// The voters of the effective configuration.
+    pub voters: BTreeSet<ReplicaId>,
+    /// Whether a change of the voters is under way.
+    pub joint: bool,
+    /// The last entry in the log.
+    pub last_index: u64,
+    /// The last entry applied here.
+    pub applied_index: u64,
+    /// On the leader: the replicas whose log is known to equal the leader's.
+    pub caught_up: BTreeSet<ReplicaId>,
+    /// On the leader: the nodes of voters not heard from for more than two heartbeats.
+    pub silent: Vec<NodeId>,
+}
+
+/// A place in a range's log.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
+pub struct LogPosition {
+    /// The leader's term.
+    pub term: u64,
+    /// The index.
+    pub index: u64,
+}
+
+impl LogPosition {
+    fn of(id: LogId) -> Self {
+        Self { term: id.leader_id.term, index: id.index }
+    }
+}
+
+/// A proposal that was committed and applied.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Appended {
+    /// Where it stands.
+    pub at: LogPosition,
+    /// What it answered.
+    pub applied: Applied,
+}
+
+/// Why a proposal was not applied.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum ProposeError {
+    /// Certainly not appended: this replica does not lead, or not any more.
+    NotLeader(Option<ReplicaId>),
+    /// Certainly not appended: the leader has not heard from a quorum lately.
+    NoQuorum,
+    /// It was appended, and another leader took over: it may have been committed.
+    Unknown,
+    /// The group stopped; it may have been committed.
+    Stopped,
+}
+
+/// Why a read index could not be had.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum ReadError {
+    /// This replica does not lead.
+    NotLeader(Option<ReplicaId>),
+    /// Too few voters answered; these did.
+    NoQuorum {
+        /// The nodes that answered.
+        heard: Vec<NodeId>,
+    },
+    /// The group stopped.
+    Stopped,
+}
+
+/// Why leadership was not handed over.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum TransferError {
+    /// This replica does not lead.
+    #[error("this replica does not lead the range")]
+    NotLeader,
+    /// The target is no voter.
+    #[error("{0} holds no voter of the range")]
+    NotVoter(NodeId),
+    /// The target's log is behind: the range would be without a leader until it caught up.
+    #[error("{0} has not caught up")]
+    Behind(NodeId),
+    /// The voters are being changed.
+    #[error("the range's voters are being changed")]
+    Joint,
+    /// The group stopped.
+    #[error("the replica has stopped")]
+    Stopped,
+}
+
+/// Why a replica cannot be opened.
+#[derive(Debug, thiserror::Error)]
+#[error("replica {replica} of range {range} cannot be opened: {source}")]
+pub struct OpenError {
+    /// The range.
+    pub range: RangeId,
+    /// The replica.
+    pub replica: ReplicaId,
+    /// What the store said.
+    pub source: io::Error,
+}
+
+/// One replica of one range. Cheap to clone.
+#[derive(Clone)]
+pub struct Group {
+    range: RangeId,
+    epoch: Epoch,
+    replica: ReplicaId,
+    raft: Raft<TypeConfig, StateMachine>,
+    log: RangeLog,
+    progress: watch::Receiver<Progress>,
+    settings: Settings,
+}
+
+impl Birth {
+    /// Puts the first rows of a replica into a batch: the metadata, and the log's entry 0, which names
+    /// the voters.
+    pub fn stage(&self, replica: ReplicaId, engine: &dyn Engine, batch: &mut Batch) {
+        let mut staged = Staged::new(engine);
+        Range::create(&self.meta, &mut staged);
+        batch.append(staged.into_batch());
+        let nobody = LeaderId { term: 0, node_id: ReplicaId::default() };
+        let membership = Membership::new_with_defaults(
+            vec![self.voters.iter().copied().collect()],
+            self.voters.iter().copied(),
+        );
+        let entry = Entry::new_membership(LogId { leader_id: nobody, index: 0 }, membership);
+        RangeLog::stage_birth(self.meta.id, replica.generation, &entry, batch);
+    }
+}
+
+impl Group {
+    /// Opens a replica whose rows are in the store, and starts it.
+    pub async fn open(
+        context: &GroupContext,
+        range: RangeId,
+        replica: ReplicaId,
+    ) -> Result<Self, OpenError> {
+        let fail = |source| OpenError { range, replica, source };
+        let GroupContext { engine, committer, transport, settings } = context;
+        let log = RangeLog::open(Arc::clone(engine), committer.clone(), range, replica.generation)
+            .map_err(fail)?;
+        let (machine, progress) = StateMachine::open(Arc::clone(engine), range).map_err(fail)?;
+        let network =
+            Network { transport: Arc::clone(transport), range, from: replica, settings: *settings };
+        let raft = Raft::new(replica, settings.raft_config(), network, log.clone(), machine)
+            .await
+            .map_err(|error| fail(io::Error::other(error)))?;
+        Ok(Self { range, epoch: Epoch(1), replica, raft, log, progress, settings: *settings })
+    }
+
+    /// The range.
+    pub fn range(&self) -> RangeId {
+        self.range
+    }
+
+    /// The range's epoch.
+    pub fn epoch(&self) -> Epoch {
+        self.epoch
+    }
+
+    /// This replica.
+    pub fn replica(&self) -> ReplicaId {
+        self.replica
+    }
+
+    /// Campaigns, if nobody has ever voted in this group; else nothing.
+    ///
+    /// Elections are openraft's business, and asking for one beside it would break leases; but before the
+    /// first vote there is no leader and no lease, and waiting out an election timeout serves nobody.
+    pub async fn campaign_at_birth(&self) {
+        if matches!(self.log.has_voted(), Ok(false)) && self.leadership().term == 0 {
+            // A group that has stopped needs no leader.
+            let _ = self.raft.trigger().elect(false).await;
+        }
+    }
+
+    /// Who leads, as far as this replica knows now.
+    pub fn leadership(&self) -> Leadership {
+        leadership_of(&self.raft.server_metrics().borrow_watched())
+    }
+
+    /// Resolves when what [`Group::leadership`] says may have changed; `Err` once the group has stopped.
+    pub async fn leadership_changed(&self, seen: &Leadership) -> Result<Leadership, ReadError> {
+        let mut metrics = self.raft.server_metrics();
+        loop {
+            let now = leadership_of(&metrics.borrow_watched());
+            if now != *seen {
+                return Ok(now);
+            }
+            metrics.changed().await.map_err(|_| ReadError::Stopped)?;
+        }
+    }
+
+    /// What this replica knows of its group.
+    pub fn status(&self) -> GroupStatus {
+        let metrics = self.raft.metrics().borrow_watched().clone();
+        let leadership = self.leadership();
+        let membership = metrics.membership_config.membership().clone();
+        let voters: BTreeSet<_> = membership.voter_ids().collect();
+        let last_index = metrics.last_log_index.unwrap_or(0);
+        let mut caught_up = BTreeSet::new();
+        for (replica, matched) in metrics.replication.iter().flatten() {
+            if matched.as_ref().is_some_and(|id| id.index == last_index) {
+                caught_up.insert(*replica);
+            }
+        }
+        let patience = 2 * self.settings.heartbeat_interval;
+        let mut silent = Vec::new();
+        for (replica, acked) in metrics.heartbeat.iter().flatten() {
+            let heard = acked.as_ref().is_some_and(|at| at.elapsed() <= patience);
+            if *replica != self.replica && voters.contains(replica) && !heard {
+                silent.push(replica.node);
+            }
+        }
+        GroupStatus {
+            leadership,
+            joint: membership.get_joint_config().len() > 1,
+            voters,
+            last_index,
+            applied_index: self.progress.borrow().index,
+            caught_up,
+            silent,
+        }
+    }
+
+    /// The voters of the effective configuration.
+    pub fn voters(&self) -> BTreeSet<ReplicaId> {
+        self.raft.voter_ids().collect()
+    }
+
+    /// The largest stamp in this replica's log, applied or not: the clock of a new leader must be above it
+    /// before it stamps (INV-3).
+    pub fn stamp_max(&self) -> Stamp {
+        self.log.stamp_max()
+    }
+
+    /// Hands an encoded entry to Raft under the given leadership.
+    ///
+    /// The entry has its place in the queue when this returns; the future it returns resolves when the
+    /// entry is applied here, or will not be. Called by one task per range, in the order of stamps.
+    pub async fn propose(
+        &self,
+        token: LeaderToken,
+        entry: Bytes,
+    ) -> Result<impl Future<Output = Result<Appended, ProposeError>> + Send + use<>, ProposeError>
+    {
+        let (responder, complete) = ProgressResponder::complete_only();
+        self.raft
+            .write(Proposal(entry))
+            .with_leader(token.leader_id())
+            .responder(responder)
+            .await
+            // The group had stopped before it took the proposal.
+            .map_err(|_| ProposeError::NotLeader(None))?;
+        Ok(async move {
+            match complete.await {
+                Ok(Ok(written)) => {
+                    Ok(Appended { at: LogPosition::of(written.log_id), applied: written.data })
+                }
+                Ok(Err(error)) => Err(propose_error(error)),
+                Err(_) => Err(ProposeError::Stopped),
+            }
+        })
+    }
+
+    /// Confirms with a quorum that this replica leads, and resolves with the index that a linearizable read
+    /// which began before this call must see applied. Waits no longer than `wait`.
+    pub async fn read_index(&self, wait: Duration) -> Result<u64, ReadError> {
+        let option =
+            openraft::LinearizerOption::from(ReadPolicy::ReadIndex).with_wait_timeout(wait);
+        match self.raft.get_read_linearizer(option).await {
+            Ok(linearizer) => Ok(linearizer.read_log_id().index()),
+            Err(RaftError::APIError(LinearizableReadError::ForwardToLeader(forward))) => {
+                Err(ReadError::NotLeader(forward.leader_id))
+            }
+            Err(RaftError::APIError(LinearizableReadError::QuorumNotEnough(quorum))) => {
+                Err(ReadError::NoQuorum {
+                    heard: quorum.got.iter().map(|replica| replica.node).collect(),
+                })
+            }
+            Err(RaftError::Fatal(_)) => Err(ReadError::Stopped),
+        }
+    }
+
+    /// Resolves once entry `index` is applied here.
+    pub async fn applied(&self, index: u64) -> Result<(), ReadError> {
+        let mut progress = self.progress.clone();
+        let reached = progress.wait_for(|progress| progress.index >= index).await;
+        reached.map(drop).map_err(|_| ReadError::Stopped)
+    }
+
+    /// How far this replica has applied its log, and the last stamp it applied.
+    pub fn applied_position(&self) -> (LogPosition, Stamp) {
+        let Progress { index, term, stamp } = *self.progress.borrow();
+        (LogPosition { term, index }, stamp)
+    }
+
+    /// Watches entries being applied: resolves with each change.
+    pub fn watch_applied(&self) -> impl futures::Stream<Item = u64> + Send + 'static {
+        futures::stream::unfold(self.progress.clone(), |mut progress| async move {
+            progress.changed().await.ok()?;
+            let index = progress.borrow_and_update().index;
+            Some((index, progress))
+        })
+    }
+
+    /// Hands leadership to the voter on `to`.
+    ///
+    /// A transfer that fails costs an election timeout without a leader, so it is refused unless the target
+    /// has everything.
+    pub async fn transfer_leader(&self, to: NodeId) -> Result<(), TransferError> {
+        let status = self.status();
+        if status.leadership.token.is_none() {
+            return Err(TransferError::NotLeader);
+        }
+        if status.joint {
+            return Err(TransferError::Joint);
+        }
+        let target = status
+            .voters
+            .iter()
+            .find(|replica| replica.node == to)
+            .ok_or(TransferError::NotVoter(to))?;
+        if *target == self.replica {
+            return Ok(());
+        }
+        if !status.caught_up.contains(target) || status.silent.contains(&to) {
+            return Err(TransferError::Behind(to));
+        }
+        self.raft.trigger().transfer_leader(*target).await.map_err(|_| TransferError::Stopped)
+    }
+
+    /// Answers another replica's message.
+    ///
+    /// The message takes its place in Raft's queue when the future is first polled, so the order of first
+    /// polls is the order of messages.
+    pub(crate) fn handle(
+        &self,
+        body: &[u8],
+    ) -> Result<impl Future<Output = io::Result<Vec<u8>>> + Send + use<>, io::Error> {
+        let request = wire::decode::<Request>(body)?;
+        let raft = self.raft.clone();
+        let answer = async move {
+            let response = match request {
+                Request::Append { vote, prev, entries, leader_commit } => {
+                    let request = wire::append_request(vote, prev, entries, leader_commit);
+                    raft.append_entries(request).await.map_err(stopped)?.into()
+                }
+                Request::Vote(body) => {
+                    Response::from(&raft.vote(body.into()).await.map_err(stopped)?)
+                }
+                Request::PreVote(body) => {
+                    Response::from(&raft.pre_vote(body.into()).await.map_err(stopped)?)
+                }
+                Request::TransferLeader { from, to, last } => {
+                    let result =
+                        raft.handle_transfer_leader(wire::transfer_request(from, to, last)).await;
+                    Response::TransferLeader(result.map_err(io::Error::other)?.map_err(Into::into))
+                }
+            };
+            Ok(wire::encode(&response))
+        };
+        // Outside tokio's budget: were the first poll put off because the task that reads the connection
+        // has done much already, the next message would overtake this one.
+        Ok(tokio::task::unconstrained(answer).boxed())
+    }
+
+    /// Resolves when the group stops by itself, with the reason: a fault of its store or of ours.
+    pub async fn failed(&self) -> String {
+        let mut metrics = self.raft.metrics();
+        loop {
+            let state = metrics.borrow_watched().running_state.clone();
+            match state {
+                Err(Fatal::Stopped) => return std::future::pending().await,
+                Err(error) => return error.to_string(),
+                Ok(()) => {}
+            }
+            if metrics.changed().await.is_err() {
+                return std::future::pending().await;
+            }
+        }
+    }
+
+    /// Stops the replica. It hears and says nothing more.
+    pub async fn stop(&self) {
+        // A group that is gone has stopped.
+        let _ = self.raft.shutdown().await;
+    }
+}
+
+fn stopped(error: RaftError<TypeConfig>) -> io::Error {
+    io::Error::other(error)
+}
+
+fn leadership_of(metrics: &openraft::metrics::RaftServerMetrics<TypeConfig>) -> Leadership {
+    let leader_id = metrics.vote.leader_id;
+    let leads = metrics.state == ServerState::Leader && metrics.vote.committed;
+    Leadership {
+        term: leader_id.term,
+        leader: metrics.current_leader,
+        token: leads.then(|| LeaderToken::of(leader_id)),
+    }
+}
+
+fn propose_error(error: ClientWriteError<TypeConfig>) -> ProposeError {
+    match error {
+        ClientWriteError::ForwardToLeader(ForwardToLeader {
+            reason: ForwardReason::LeaseExpired,
+            ..
+        }) => ProposeError::NoQuorum,
+        ClientWriteError::ForwardToLeader(forward) => ProposeError::NotLeader(forward.leader_id),
+        // Refused before it was appended: the leadership it was proposed under is over.
+        ClientWriteError::PreconditionFailed(_) => ProposeError::NotLeader(None),
+        ClientWriteError::LogEntryDiscarded(_) | ClientWriteError::ChangeMembershipError(_) => {
+            ProposeError::Unknown
+        }
+    }
+}

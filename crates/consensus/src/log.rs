@@ -1,0 +1,341 @@
+//! The Raft log of one replica, in the node's store.
+//!
+//! ```text
+//!   purged ≤ ... rows of Column::Log ... ≤ last          cache: a tail of it, decoded
+//! ```
+//!
+//! Writes go to the engine unsynced and are readable at once; they are durable, and openraft is told so,
+//! when the [`Committer`]'s next sync is through.
+
+use std::collections::VecDeque;
+use std::io;
+use std::ops::{Bound, RangeBounds};
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use bytes::Bytes;
+use latitude_storage::{Batch, Column, Engine, key};
+use latitude_types::{Generation, RangeId, Stamp};
+use openraft::storage::{IOFlushed, LogState, RaftLogStorage};
+use openraft::{EntryPayload, OptionalSend, RaftLogReader};
+
+use crate::committer::Committer;
+use crate::types::{Entry, LogId, Proposal, TypeConfig, Vote};
+use crate::wire;
+
+/// Decoded entries kept in memory, by the size of their payloads: replication and apply read what was
+/// just appended.
+const CACHE_BYTES_MAX: usize = 1 << 20;
+/// The most one replication request carries, unless a single entry is larger.
+const REQUEST_BYTES_MAX: usize = 1 << 20;
+
+/// The log of one replica. Cheap to clone; all clones are the same log.
+#[derive(Clone)]
+pub(crate) struct RangeLog {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    engine: Arc<dyn Engine>,
+    committer: Committer,
+    range: RangeId,
+    generation: Generation,
+    state: Mutex<State>,
+}
+
+struct State {
+    purged: Option<LogId>,
+    last: Option<LogId>,
+    /// The largest stamp ever appended; not lowered by a truncation.
+    stamp_max: Stamp,
+    /// A contiguous tail of the log.
+    cache: VecDeque<Entry>,
+    cache_bytes: usize,
+}
+
+impl RangeLog {
+    /// The log as the store has it.
+    ///
+    /// # Errors
+    /// An entry is damaged, or entries are missing between the purged and the last one: the replica has
+    /// lost what it may have acknowledged, and must not vote.
+    pub(crate) fn open(
+        engine: Arc<dyn Engine>,
+        committer: Committer,
+        range: RangeId,
+        generation: Generation,
+    ) -> io::Result<Self> {
+        let purged = match engine
+            .get(Column::Log, &key::log::state(range, generation))
+            .map_err(io::Error::other)?
+        {
+            Some(row) => Some(wire::decode_log_id(&row)?),
+            None => None,
+        };
+        let mut state = State {
+            purged,
+            last: None,
+            stamp_max: Stamp::ZERO,
+            cache: VecDeque::new(),
+            cache_bytes: 0,
+        };
+        let all = key::log::entries_from(range, generation, 0).scan();
+        let mut expected = state.purged.as_ref().map_or(0, |id| id.index + 1);
+        for row in engine.scan(Column::Log, all) {
+            let (_, row) = row.map_err(io::Error::other)?;
+            let entry = wire::decode_entry(&row)?;
+            if entry.log_id.index < expected {
+                // A purge was written and its deletion of rows not yet: rows below are as good as gone.
+                continue;
+            }
+            if entry.log_id.index != expected {
+                return Err(io::Error::new(
+                    io::ErrorKind::InvalidData,
+                    format!("the log of range {range} has a hole: entry {expected} is missing"),
+                ));
+            }
+            expected += 1;
+            state.push(entry);
+        }
+        if state.last.is_none() {
+            state.last = state.purged;
+        }
+        Ok(Self {
+            shared: Arc::new(Shared {
+                engine,
+                committer,
+                range,
+                generation,
+                state: Mutex::new(state),
+            }),
+        })
+    }
+
+    /// The largest stamp this log holds: a new leader's clock must be above it before it stamps.
+    pub(crate) fn stamp_max(&self) -> Stamp {
+        self.state().stamp_max
+    }
+
+    /// Whether the replica has ever voted or heard of a vote.
+    pub(crate) fn has_voted(&self) -> io::Result<bool> {
+        Ok(self.read_vote_row()?.is_some())
+    }
+
+    /// The first entry of a range, the same on every founding replica, so that none of them has to
+    /// initialize the others.
+    pub(crate) fn stage_birth(
+        range: RangeId,
+        generation: Generation,
+        entry: &Entry,
+        batch: &mut Batch,
+    ) {
+        let key = key::log::entry(range, generation, entry.log_id.index);
+        batch.put(Column::Log, key, wire::encode_entry(entry));
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.shared.state.lock().expect("nothing panics while it holds the log's state")
+    }
+
+    fn read_vote_row(&self) -> io::Result<Option<Bytes>> {
+        let Shared { engine, range, generation, .. } = &*self.shared;
+        engine.get(Column::Log, &key::log::vote(*range, *generation)).map_err(io::Error::other)
+    }
+
+    fn write(&self, batch: Batch) -> io::Result<()> {
+        self.shared.engine.write(batch).map_err(io::Error::other)
+    }
+
+    /// Entries `start..end`, as many as fit into `bytes_max`, at least one if there is one.
+    fn read(&self, start: u64, end: u64, bytes_max: usize) -> io::Result<Vec<Entry>> {
+        let mut entries = Vec::new();
+        let mut bytes = 0;
+        let mut take = |entry: Entry, entries: &mut Vec<Entry>| {
+            let size = payload_len(&entry);
+            if !entries.is_empty() && bytes + size > bytes_max {
+                return false;
+            }
+            bytes += size;
+            entries.push(entry);
+            true
+        };
+        let cached_from = {
+            let state = self.state();
+            let cached_from = state.cache.front().map_or(u64::MAX, |entry| entry.log_id.index);
+            if start >= cached_from {
+                let skipped = (start - cached_from) as usize;
+                for entry in
+                    state.cache.iter().skip(skipped).take_while(|entry| entry.log_id.index < end)
+                {
+                    if !take(entry.clone(), &mut entries) {
+                        break;
+                    }
+                }
+                return Ok(entries);
+            }
+            cached_from
+        };
+        // What precedes the cache comes from the store; the rest, if wanted, from the cache after it.
+        let Shared { engine, range, generation, .. } = &*self.shared;
+        let stored = key::log::entries(*range, *generation, start..end.min(cached_from));
+        for row in engine.scan(Column::Log, stored.scan()) {
+            let (_, row) = row.map_err(io::Error::other)?;
+            if !take(wire::decode_entry(&row)?, &mut entries) {
+                return Ok(entries);
+            }
+        }
+        if end > cached_from
+            && entries.last().is_some_and(|entry| entry.log_id.index + 1 == cached_from)
+        {
+            let state = self.state();
+            for entry in state.cache.iter().take_while(|entry| entry.log_id.index < end) {
+                let follows =
+                    entries.last().is_some_and(|last| last.log_id.index + 1 == entry.log_id.index);
+                if !follows || !take(entry.clone(), &mut entries) {
+                    break;
+                }
+            }
+        }
+        Ok(entries)
+    }
+}
+
+impl State {
+    fn push(&mut self, entry: Entry) {
+        if let EntryPayload::Normal(proposal) = &entry.payload
+            && let Some(stamp) = Proposal::stamp(proposal)
+        {
+            self.stamp_max = self.stamp_max.max(stamp);
+        }
+        self.last = Some(entry.log_id);
+        self.cache_bytes += payload_len(&entry);
+        self.cache.push_back(entry);
+        while self.cache_bytes > CACHE_BYTES_MAX && self.cache.len() > 1 {
+            self.pop_front();
+        }
+    }
+
+    fn pop_front(&mut self) {
+        if let Some(entry) = self.cache.pop_front() {
+            self.cache_bytes -= payload_len(&entry);
+        }
+    }
+}
+
+/// What an entry weighs in the cache and in a request.
+fn payload_len(entry: &Entry) -> usize {
+    const OVERHEAD: usize = 128;
+    OVERHEAD
+        + match &entry.payload {
+            EntryPayload::Normal(proposal) => proposal.0.len(),
+            EntryPayload::Blank | EntryPayload::Membership(_) => 0,
+        }
+}
+
+impl RaftLogReader<TypeConfig> for RangeLog {
+    async fn try_get_log_entries<RB>(&mut self, range: RB) -> io::Result<Vec<Entry>>
+    where
+        RB: RangeBounds<u64> + Clone + std::fmt::Debug + OptionalSend,
+    {
+        let start = match range.start_bound() {
+            Bound::Included(index) => *index,
+            Bound::Excluded(index) => index + 1,
+            Bound::Unbounded => 0,
+        };
+        let end = match range.end_bound() {
+            Bound::Included(index) => index + 1,
+            Bound::Excluded(index) => *index,
+            Bound::Unbounded => u64::MAX,
+        };
+        self.read(start, end, usize::MAX)
+    }
+
+    async fn limited_get_log_entries(&mut self, start: u64, end: u64) -> io::Result<Vec<Entry>> {
+        self.read(start, end, REQUEST_BYTES_MAX)
+    }
+
+    async fn read_vote(&mut self) -> io::Result<Option<Vote>> {
+        match self.read_vote_row()? {
+            Some(row) => Ok(Some(wire::decode::<wire::Vote>(&row)?.into())),
+            None => Ok(None),
+        }
+    }
+}
+
+impl RaftLogStorage<TypeConfig> for RangeLog {
+    type LogReader = Self;
+
+    async fn get_log_state(&mut self) -> io::Result<LogState<TypeConfig>> {
+        let state = self.state();
+        Ok(LogState { last_purged_log_id: state.purged, last_log_id: state.last })
+    }
+
+    async fn get_log_reader(&mut self) -> Self {
+        self.clone()
+    }
+
+    async fn save_vote(&mut self, vote: &Vote) -> io::Result<()> {
+        let mut batch = Batch::new();
+        let key = key::log::vote(self.shared.range, self.shared.generation);
+        batch.put(Column::Log, key, wire::encode(&wire::Vote::from(vote)));
+        self.write(batch)?;
+        self.shared.committer.durable().await
+    }
+
+    async fn append<I>(&mut self, entries: I, callback: IOFlushed<TypeConfig>) -> io::Result<()>
+    where
+        I: IntoIterator<Item = Entry> + OptionalSend,
+        I::IntoIter: OptionalSend,
+    {
+        let entries: Vec<_> = entries.into_iter().collect();
+        let mut batch = Batch::new();
+        for entry in &entries {
+            let key =
+                key::log::entry(self.shared.range, self.shared.generation, entry.log_id.index);
+            batch.put(Column::Log, key, wire::encode_entry(entry));
+        }
+        self.write(batch)?;
+        {
+            let mut state = self.state();
+            for entry in entries {
+                state.push(entry);
+            }
+        }
+        self.shared.committer.durable_then(callback);
+        Ok(())
+    }
+
+    async fn truncate_after(&mut self, last: Option<LogId>) -> io::Result<()> {
+        let from = last.as_ref().map_or(0, |id| id.index + 1);
+        let span = key::log::entries_from(self.shared.range, self.shared.generation, from);
+        let mut batch = Batch::new();
+        batch.delete_range(Column::Log, span.start, span.end);
+        // Unsynced: the next append, in the same write-ahead log, makes it durable with itself.
+        self.write(batch)?;
+        let mut state = self.state();
+        while state.cache.back().is_some_and(|entry| entry.log_id.index >= from) {
+            if let Some(entry) = state.cache.pop_back() {
+                state.cache_bytes -= payload_len(&entry);
+            }
+        }
+        state.last = last;
+        Ok(())
+    }
+
+    async fn purge(&mut self, upto: LogId) -> io::Result<()> {
+        let Shared { range, generation, .. } = &*self.shared;
+        let mut batch = Batch::new();
+        batch.put(Column::Log, key::log::state(*range, *generation), wire::encode_log_id(&upto));
+        let span = key::log::entries(*range, *generation, 0..upto.index + 1);
+        batch.delete_range(Column::Log, span.start, span.end);
+        self.write(batch)?;
+        let mut state = self.state();
+        while state.cache.front().is_some_and(|entry| entry.log_id.index <= upto.index) {
+            state.pop_front();
+        }
+        if state.last.as_ref().is_none_or(|last| last.index < upto.index) {
+            state.last = Some(upto);
+        }
+        state.purged = Some(upto);
+        Ok(())
+    }
+}

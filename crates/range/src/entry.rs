@@ -1,0 +1,317 @@
+//! A log entry: many operations and, later, folds, under one stamp.
+//!
+//! ```text
+//!   ┌─────────┬──────┬───────┬───────┬───────┬──────────┬───────────────────────────┐
+//!   │ version │ kind │ stamp │ range │ epoch │ keyspace │ body: segments, operations │
+//!   └─────────┴──────┴───────┴───────┴───────┴──────────┴───────────────────────────┘
+//! ```
+//!
+//! The kind is must-understand: a replica that meets one it does not know stops. A kind is enabled by
+//! the range's feature level, which only rises through the log, so that no leader proposes what a
+//! voter cannot apply.
+
+use bytes::Bytes;
+use latitude_types::{
+    Epoch, Key, KeySpan, KeyspaceId, Level, NodeId, OperationId, RangeId, Stamp, Timestamp,
+    WriteTime,
+};
+use serde::{Deserialize, Serialize};
+
+use crate::codec::{self, DecodeError};
+
+const VERSION: u8 = 1;
+
+/// What an entry is. The numbers of those not built yet are reserved, so that they mean the same for
+/// ever.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u8)]
+pub enum EntryKind {
+    /// Segments of a fold and operations.
+    Write = 1,
+    /// A node becomes an origin of the range.
+    Admit = 2,
+    /// An origin is to stop taking local writes.
+    Seal = 3,
+    /// An origin has stopped, at this position.
+    Sealed = 4,
+    /// An origin is lost, at this position.
+    Lost = 5,
+    /// What a lost origin still had is brought in.
+    Salvage = 6,
+    /// An origin is forgotten.
+    Forget = 7,
+    /// The range is cut in two.
+    Split = 8,
+    /// The range stops, to be merged into its left neighbour.
+    Freeze = 9,
+    /// The range goes on after all.
+    Thaw = 10,
+    /// The frozen right neighbour is taken in.
+    Merge = 11,
+    /// The feature level rises.
+    Feature = 12,
+}
+
+/// A log entry.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Entry {
+    /// Its place in the one total order; above the stamp of every entry before it in this log.
+    pub stamp: Stamp,
+    /// The range it was proposed in.
+    pub range: RangeId,
+    /// The range's epoch when it was proposed.
+    pub epoch: Epoch,
+    /// The keyspace of everything in it.
+    pub keyspace: KeyspaceId,
+    /// What it does.
+    pub body: Body,
+}
+
+/// What an entry does.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Body {
+    /// Kind [`EntryKind::Write`].
+    Write(Write),
+}
+
+/// Folds, then operations, applied in this order in one batch.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct Write {
+    /// Deltas that the base takes in.
+    pub segments: Vec<Segment>,
+    /// Log writes; their place here is their ordinal.
+    pub operations: Vec<Operation>,
+}
+
+/// A stretch of one origin's stream of local writes, to be folded into the base.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Segment {
+    /// The node that took the local writes.
+    pub origin: NodeId,
+    /// The segment holds every delta of the origin in the span positioned above this ...
+    pub from: Timestamp,
+    /// ... up to and including this.
+    pub to: Timestamp,
+    /// The keys it covers.
+    pub span: KeySpan,
+    /// The deltas, in the order of their positions.
+    pub deltas: Vec<Delta>,
+}
+
+/// A delta in a segment: whole, or named by its hash where the receiver is known to hold it.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum Delta {
+    /// The delta's bytes.
+    Whole(Bytes),
+    /// Its position and the hash of its bytes.
+    Stripped(Timestamp, u64),
+}
+
+/// One log write.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Operation {
+    /// With it the write takes effect at most once.
+    pub id: OperationId,
+    /// Every sequence of the client below this one has been answered.
+    pub answered_below: u64,
+    /// The level it was sent at; strict and sequential writes are applied alike.
+    pub level: Level,
+    /// The key.
+    pub key: Key,
+    /// What to do with it.
+    pub op: Op,
+    /// The ids of live elements it ends (sets, maps, flags, siblings).
+    pub named: Vec<OperationId>,
+    /// What must have been folded before it: the session's own local writes.
+    pub need: Positions,
+    /// The session's past.
+    pub past: Past,
+    /// Room for what is to come (expiry, transaction, result wish). Must-understand: an entry with one
+    /// this version does not know stops the replica.
+    pub extensions: Vec<Extension>,
+}
+
+/// What an operation does.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum Op {
+    /// The key now has this value.
+    Put {
+        /// The value.
+        value: Bytes,
+    },
+    /// The key has no value.
+    Delete,
+    /// The key gets a new value if it holds what is expected.
+    CompareAndSet {
+        /// What it must hold.
+        expected: Expected,
+        /// The new value; `None` removes the key.
+        new_value: Option<Bytes>,
+    },
+}
+
+/// What a conditional write expects.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum Expected {
+    /// The key does not exist.
+    Absent,
+    /// The key holds exactly these bytes.
+    Value(Bytes),
+    /// The key holds the value written then.
+    Version(WriteTime),
+}
+
+/// How far into each origin's stream, and a floor for all it does not name.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct Positions {
+    /// By origin, ascending.
+    pub by_node: Vec<(NodeId, Timestamp)>,
+    /// For every other origin.
+    pub floor: Timestamp,
+}
+
+/// What an operation causally follows.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct Past {
+    /// Local writes.
+    pub seen: Positions,
+    /// Log entries, exactly: range, epoch and stamp.
+    pub log: Vec<(RangeId, Epoch, Stamp)>,
+    /// Log entries of every other range.
+    pub log_floor: Stamp,
+}
+
+/// Something a later version adds to an operation or a value.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Extension {
+    /// What it is.
+    pub kind: u16,
+    /// Its content.
+    pub body: Bytes,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Header {
+    stamp: Stamp,
+    range: RangeId,
+    epoch: Epoch,
+    keyspace: KeyspaceId,
+}
+
+impl Entry {
+    /// The entry as it stands in the log.
+    pub fn encode(&self) -> Bytes {
+        let Body::Write(write) = &self.body;
+        let header = Header {
+            stamp: self.stamp,
+            range: self.range,
+            epoch: self.epoch,
+            keyspace: self.keyspace,
+        };
+        let mut bytes = codec::encode(VERSION, &(EntryKind::Write as u8));
+        bytes = postcard::to_extend(&header, bytes).expect("our structures serialize");
+        bytes = postcard::to_extend(write, bytes).expect("our structures serialize");
+        bytes.into()
+    }
+
+    /// The entry of these bytes.
+    ///
+    /// # Errors
+    /// [`DecodeError::Kind`] for a kind this version does not know: the replica must stop.
+    pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
+        let damaged = |error: postcard::Error| DecodeError::Damaged {
+            what: "log entry",
+            message: error.to_string(),
+        };
+        match bytes {
+            [VERSION, kind, rest @ ..] if *kind == EntryKind::Write as u8 => {
+                let (header, rest) = postcard::take_from_bytes::<Header>(rest).map_err(damaged)?;
+                let Header { stamp, range, epoch, keyspace } = header;
+                let body = Body::Write(postcard::from_bytes(rest).map_err(damaged)?);
+                Ok(Self { stamp, range, epoch, keyspace, body })
+            }
+            [VERSION, kind, ..] => Err(DecodeError::Kind(*kind)),
+            [found, ..] => {
+                Err(DecodeError::Version { what: "log entry", found: *found, known: VERSION })
+            }
+            [] => Err(DecodeError::Damaged { what: "log entry", message: "it is empty".into() }),
+        }
+    }
+
+    /// The stamp of an encoded entry, without reading the rest: what a new leader must be above.
+    pub fn stamp_of(bytes: &[u8]) -> Option<Stamp> {
+        match bytes {
+            [VERSION, _, rest @ ..] => {
+                Some(postcard::take_from_bytes::<Header>(rest).ok()?.0.stamp)
+            }
+            _ => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use latitude_types::{ClientId, OperationKind};
+
+    use super::*;
+
+    fn entry() -> Entry {
+        let id = OperationId {
+            birth: Timestamp::from_ms(5),
+            client: ClientId([7; 16]),
+            sequence: 3,
+            kind: OperationKind::Log,
+        };
+        let operation = Operation {
+            id,
+            answered_below: 2,
+            level: Level::Strict,
+            key: Key::new(b"k").unwrap(),
+            op: Op::Put { value: Bytes::from_static(b"v") },
+            named: vec![],
+            need: Positions::default(),
+            past: Past::default(),
+            extensions: vec![],
+        };
+        Entry {
+            stamp: Stamp { time: Timestamp::from_ms(9), node: NodeId(1) },
+            range: RangeId(4),
+            epoch: Epoch(1),
+            keyspace: KeyspaceId(16),
+            body: Body::Write(Write { segments: vec![], operations: vec![operation] }),
+        }
+    }
+
+    #[test]
+    fn an_entry_decodes_to_itself_and_its_stamp_can_be_read_alone() {
+        let bytes = entry().encode();
+        assert_eq!(Entry::decode(&bytes), Ok(entry()));
+        assert_eq!(Entry::stamp_of(&bytes), Some(entry().stamp));
+    }
+
+    /// The bytes on disk and on the wire. If this changes, [`VERSION`] must.
+    #[test]
+    fn the_layout_of_version_1_never_changes() {
+        let hex: String = entry().encode().iter().map(|byte| format!("{byte:02x}")).collect();
+        assert_eq!(hex, include_str!("entry_v1.hex").trim());
+    }
+
+    #[test]
+    fn an_unknown_kind_or_version_is_named() {
+        let mut bytes = entry().encode().to_vec();
+        bytes[1] = 99;
+        assert_eq!(Entry::decode(&bytes), Err(DecodeError::Kind(99)));
+        bytes[0] = 2;
+        let error = DecodeError::Version { what: "log entry", found: 2, known: 1 };
+        assert_eq!(Entry::decode(&bytes), Err(error));
+        assert!(Entry::decode(&[]).is_err());
+    }
+
+    #[test]
+    fn an_entry_cut_short_anywhere_is_an_error() {
+        let bytes = entry().encode();
+        for len in 0..bytes.len() {
+            assert!(Entry::decode(&bytes[..len]).is_err(), "{len} of {} bytes", bytes.len());
+        }
+    }
+}

@@ -1,0 +1,41 @@
+//! One key range as a state machine, replayed identically on every replica.
+//!
+//! ```text
+//!   client ─▶ leader: Operation ─┐
+//!                                ├─ Entry (stamp, operations) ─▶ log ─▶ Range::apply ─▶ Batch, replies
+//!                    Segment ────┘                                          │
+//!                                                             Reader ◀── base rows
+//! ```
+//!
+//! What it keeps (`consistency.md`, part 2):
+//!
+//! * INV-3: applied stamps strictly rise; an entry whose stamp does not is refused, by every replica
+//!   alike, and has no effect.
+//! * INV-8: an operation id takes effect once, at one index.
+//! * INV-9: the base is a function of the log alone: nothing here reads a clock, a random number or
+//!   anything that is not in the log or in the base.
+//!
+//! Not known here: Raft, RocksDB, who leads, what time it is. An outcome that depends on them is
+//! somebody else's.
+
+mod codec;
+mod commands;
+mod entry;
+mod ids;
+mod meta;
+mod range;
+mod reader;
+mod row;
+mod staged;
+
+pub use codec::DecodeError;
+pub use entry::{
+    Body, Delta, Entry, EntryKind, Expected, Extension, Op, Operation, Past, Positions, Segment,
+    Write,
+};
+pub use ids::{Answer, IdTable, Lookup};
+pub use meta::{FEATURE_LEVEL, Origin, OriginState, RangeMeta, ValueType};
+pub use range::{Applied, ApplyError, Done, Range, Refusal, Reply};
+pub use reader::{Page, Reader, ScanRequest, ScanRow};
+pub use row::{Content, Element, ValueRow};
+pub use staged::Staged;

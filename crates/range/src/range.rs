@@ -1,0 +1,249 @@
+//! Applying log entries.
+
+use latitude_storage::{Column, View, key};
+use latitude_types::{Error, RangeId, Reason, Stamp, Timestamp, WriteTime};
+use serde::{Deserialize, Serialize};
+
+use crate::codec::DecodeError;
+use crate::commands;
+use crate::entry::{Body, Entry, Operation};
+use crate::ids::{Answer, IdTable, Lookup};
+use crate::meta::{FEATURE_LEVEL, RangeMeta};
+use crate::staged::Staged;
+
+/// One key range, replayed identically on every replica.
+///
+/// Holds in memory what every entry needs (the metadata and the ids); both are rows of the base too,
+/// written in the same batch as what the entry did.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Range {
+    meta: RangeMeta,
+    ids: IdTable,
+}
+
+/// What applying an entry answers its proposer: one reply for each operation, in order.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Applied {
+    /// In the order of the entry's operations.
+    pub replies: Vec<Reply>,
+}
+
+/// The reply to one operation.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Reply {
+    /// What it did, or why it did nothing.
+    pub result: Result<Done, Refusal>,
+    /// The id was known: `result` is what the first copy was answered.
+    pub duplicate: bool,
+}
+
+/// What a log write did.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum Done {
+    /// The key was written, or deleted; this is the version it has now.
+    Written {
+        /// The new version.
+        version: WriteTime,
+    },
+    /// The condition did not hold; this is the version found, if the key exists.
+    Mismatch {
+        /// The version found.
+        found: Option<WriteTime>,
+    },
+}
+
+/// Why an operation had no effect: decided by the log alone, so that every replica refuses alike.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Refusal {
+    /// The entry's stamp is not above the last one (INV-3): propose again with a new stamp.
+    Restamp,
+    /// The key is not in the range, or the entry was proposed under another epoch.
+    Moved,
+    /// The entry belongs to another keyspace.
+    KeyspaceChanged,
+    /// The id's birth is ten minutes or more before the stamp.
+    IdExpired,
+    /// The id's birth is after the stamp.
+    IdFromFuture,
+    /// The client had the answer to this id, and it is no longer kept.
+    IdRetired,
+}
+
+impl Refusal {
+    /// As a client's error.
+    pub fn into_error(self) -> Error {
+        match self {
+            Self::Restamp => {
+                Error::new(Reason::LeaderChanged, "the write lost its place in the log: retry")
+            }
+            Self::Moved => Error::new(
+                Reason::RangeMoved,
+                "the key moved to another range: learn the ranges again",
+            ),
+            Self::KeyspaceChanged => Error::new(
+                Reason::KeyspaceChanged,
+                "the keyspace is another one than the request was routed by",
+            ),
+            Self::IdExpired => Error::new(
+                Reason::IdExpired,
+                "the write's id is more than ten minutes old, so a repetition could no longer be recognised",
+            ),
+            Self::IdFromFuture => Error::new(
+                Reason::IdFromFuture,
+                "the write's id was born after this cluster's clock: make births from the clock in replies",
+            ),
+            // The write did happen, at its first copy; only its answer is gone.
+            Self::IdRetired => Error::unknown(
+                Reason::IdRetired,
+                "the write was answered before and its answer is no longer kept",
+            ),
+        }
+    }
+}
+
+/// Applying failed for a reason that is not in the log: this replica must stop, or it would differ from
+/// the others.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ApplyError {
+    /// The store failed.
+    #[error(transparent)]
+    Storage(#[from] latitude_storage::Error),
+    /// The log or the base holds what this version cannot read.
+    #[error(transparent)]
+    Decode(#[from] DecodeError),
+    /// The entry uses what this version does not know.
+    #[error("the entry uses {0}, which this version does not know")]
+    Unsupported(&'static str),
+    /// The base has no such range.
+    #[error("the store holds no base of range {0}")]
+    Missing(RangeId),
+}
+
+impl Range {
+    /// Puts the rows of a range that has applied nothing into `staged`.
+    pub fn create(meta: &RangeMeta, staged: &mut Staged<'_>) {
+        staged.put(key::local::meta(meta.id), meta.encode());
+    }
+
+    /// The range as its base in `view` has it.
+    pub fn open(id: RangeId, view: &dyn View) -> Result<Self, ApplyError> {
+        let meta = read_meta(id, view)?;
+        let mut ids = IdTable::default();
+        for row in view.scan(Column::Base, key::local::id_windows(id).into()) {
+            let (key, row) = row?;
+            let (_, client) = key::local::decode_id_window(&key).ok_or(DecodeError::Damaged {
+                what: "key of an id window",
+                message: "wrong length".into(),
+            })?;
+            ids.load(client, &row)?;
+        }
+        Ok(Self { meta, ids })
+    }
+
+    /// The range's metadata after the last entry applied.
+    pub fn meta(&self) -> &RangeMeta {
+        &self.meta
+    }
+
+    /// The stamp of the last entry applied.
+    pub fn last_stamp(&self) -> Stamp {
+        self.meta.last_stamp
+    }
+
+    /// Applies a committed entry on top of `staged`. The same entry on the same base gives the same
+    /// writes and replies, on every replica.
+    ///
+    /// # Errors
+    /// Only what is not in the log; the replica must stop, and nothing staged may be written.
+    pub fn apply(&mut self, entry: &Entry, staged: &mut Staged<'_>) -> Result<Applied, ApplyError> {
+        let Body::Write(write) = &entry.body;
+        if self.meta.feature_level > FEATURE_LEVEL {
+            return Err(ApplyError::Unsupported("a newer feature level"));
+        }
+        if !write.segments.is_empty() {
+            return Err(ApplyError::Unsupported("folds"));
+        }
+        if write.operations.iter().any(|operation| !operation.extensions.is_empty()) {
+            return Err(ApplyError::Unsupported("an extension"));
+        }
+        let refuse_all = |refusal: Refusal| Applied {
+            replies: write.operations.iter().map(|_| Reply::refused(refusal.clone())).collect(),
+        };
+        if entry.stamp <= self.meta.last_stamp || entry.stamp <= self.meta.floor {
+            return Ok(refuse_all(Refusal::Restamp));
+        }
+        self.meta.last_stamp = entry.stamp;
+        self.ids.expire(entry.stamp.time);
+        let applied = if entry.keyspace != self.meta.keyspace || entry.range != self.meta.id {
+            refuse_all(Refusal::KeyspaceChanged)
+        } else {
+            let mut replies = Vec::with_capacity(write.operations.len());
+            for (ordinal, operation) in (0..).zip(&write.operations) {
+                replies.push(self.apply_operation(entry.stamp, ordinal, operation, staged)?);
+            }
+            Applied { replies }
+        };
+        self.stage_own_rows(staged);
+        Ok(applied)
+    }
+
+    fn apply_operation(
+        &mut self,
+        stamp: Stamp,
+        ordinal: u32,
+        operation: &Operation,
+        staged: &mut Staged<'_>,
+    ) -> Result<Reply, ApplyError> {
+        let id = &operation.id;
+        match self.ids.look_up(id) {
+            Lookup::Known(answer) => return Ok(Reply { result: Ok(answer.done), duplicate: true }),
+            Lookup::Retired => return Ok(Reply::refused(Refusal::IdRetired)),
+            Lookup::New => {}
+        }
+        if let Some(refusal) = refuse_id(id.birth, id.expires_at(), stamp.time) {
+            return Ok(Reply::refused(refusal));
+        }
+        if !self.meta.span.contains(operation.key.as_bytes()) {
+            return Ok(Reply::refused(Refusal::Moved));
+        }
+        let place = commands::Place { keyspace: self.meta.keyspace, stamp, ordinal };
+        let done = commands::apply(&place, operation, staged)?;
+        self.ids.record(id, operation.answered_below, Answer { done: done.clone() });
+        Ok(Reply { result: Ok(done), duplicate: false })
+    }
+
+    fn stage_own_rows(&mut self, staged: &mut Staged<'_>) {
+        let range = self.meta.id;
+        for (client, row) in self.ids.take_dirty() {
+            let key = key::local::id_window(range, client);
+            match row {
+                Some(row) => staged.put(key, row),
+                None => staged.delete(key),
+            }
+        }
+        staged.put(key::local::meta(range), self.meta.encode());
+    }
+}
+
+impl Reply {
+    fn refused(refusal: Refusal) -> Self {
+        Self { result: Err(refusal), duplicate: false }
+    }
+}
+
+/// Ids are taken while `birth ≤ stamp ≤ birth + 10 min`.
+fn refuse_id(birth: Timestamp, expires_at: Timestamp, stamp: Timestamp) -> Option<Refusal> {
+    if birth > stamp {
+        Some(Refusal::IdFromFuture)
+    } else if stamp > expires_at {
+        Some(Refusal::IdExpired)
+    } else {
+        None
+    }
+}
+
+/// The metadata row of a range.
+pub(crate) fn read_meta(id: RangeId, view: &dyn View) -> Result<RangeMeta, ApplyError> {
+    let row = view.get(Column::Base, &key::local::meta(id))?.ok_or(ApplyError::Missing(id))?;
+    Ok(RangeMeta::decode(&row)?)
+}

@@ -1,0 +1,70 @@
+//! The row of a key in the base.
+
+use bytes::Bytes;
+use latitude_types::{OperationId, Stamp, WriteTime};
+use serde::{Deserialize, Serialize};
+
+use crate::codec::{self, DecodeError};
+use crate::entry::{Extension, Past};
+
+const VERSION: u8 = 1;
+
+/// A key's row. A deleted key keeps one, with its stamp and past, until nothing can bring it back.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct ValueRow {
+    /// The stamp of the entry that last changed it.
+    pub stamp: Stamp,
+    /// Which operation of that entry.
+    pub ordinal: u32,
+    /// The time of the write that won; also the value's version.
+    pub version: WriteTime,
+    /// What the key holds.
+    pub content: Content,
+    /// Room for what is to come (expiry, codec). Must-understand.
+    pub extensions: Vec<Extension>,
+    /// What the value causally follows. Last, and not part of what replicas compare: each may know
+    /// of another part of it that it is stable.
+    pub past: Past,
+}
+
+/// What a key holds.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum Content {
+    /// Nothing: it was deleted.
+    Deleted,
+    /// A register's value.
+    Plain(Bytes),
+    /// Live elements with their ids (siblings, sets, maps, flags).
+    Live(Vec<Element>),
+}
+
+/// A live element.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Element {
+    /// The operation that made it.
+    pub id: OperationId,
+    /// Its time.
+    pub time: WriteTime,
+    /// Its content.
+    pub value: Bytes,
+}
+
+impl ValueRow {
+    /// As a row of the base.
+    pub fn encode(&self) -> Vec<u8> {
+        codec::encode(VERSION, self)
+    }
+
+    /// From a row of the base.
+    pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
+        codec::decode("value row", VERSION, bytes)
+    }
+
+    /// The value, unless the key was deleted.
+    pub fn value(&self) -> Option<&Bytes> {
+        match &self.content {
+            Content::Plain(value) => Some(value),
+            Content::Deleted | Content::Live(_) => None,
+        }
+    }
+}
