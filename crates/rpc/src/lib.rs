@@ -18,7 +18,13 @@ pub use status::{error_from_status, error_to_pb, status_from_error};
 
 /// Code generated from `/proto`; documented there.
 pub mod pb {
-    #![allow(missing_docs, unreachable_pub, unused_qualifications, clippy::all, reason = "generated code")]
+    #![allow(
+        missing_docs,
+        unreachable_pub,
+        unused_qualifications,
+        clippy::all,
+        reason = "generated code"
+    )]
 
     /// `latitude.v1`: what clients and operators say.
     pub mod v1 {
