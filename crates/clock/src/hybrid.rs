@@ -376,6 +376,14 @@ mod tests {
     }
 
     #[test]
+    fn a_lower_bound_changes_nothing() {
+        let (_, clock) = clock_at(START_MS);
+        clock.raise_bound(Timestamp::from_ms(START_MS + 5));
+        clock.raise_bound(Timestamp::from_ms(START_MS + 3));
+        assert_eq!(clock.bound(), Timestamp::from_ms(START_MS + 5));
+    }
+
+    #[test]
     fn threads_never_share_a_timestamp() {
         let (_, clock) = clock_at(START_MS);
         clock.raise_bound(HORIZON);
