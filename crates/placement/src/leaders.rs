@@ -48,8 +48,8 @@ pub struct Transfer {
 ///
 /// 1. to the preferred leader, wherever it can lead;
 /// 2. where the preferred leader is down, any leader is fine; but one that leads two or more ranges above
-///    its fair share gives one to a replica below its own. (The fair share: leaders per live node,
-///    rounded up.)
+///    its fair share gives one to the replica with the fewest, if that makes the two more even. (The
+///    fair share: leaders per live node, rounded up.)
 ///
 /// A node takes part in at most `per_node_max` transfers at once, those under way included, on either
 /// side: a failed transfer leaves its range without a leader for a while, and many on one node would
@@ -74,13 +74,13 @@ pub fn rebalance_leaders(
         if preferred_is_live || plan.leaders_of(leader) < plan.fair_share + 2 {
             continue;
         }
-        let below = range
+        let fewer = range
             .replicas
             .iter()
             .filter(|replica| plan.can_lead(replica))
-            .filter(|replica| plan.leaders_of(replica.node) < plan.fair_share)
+            .filter(|replica| plan.leaders_of(replica.node) + 2 <= plan.leaders_of(leader))
             .min_by_key(|replica| (plan.leaders_of(replica.node), replica.node));
-        if let Some(taker) = below {
+        if let Some(taker) = fewer {
             plan.propose(range, taker);
         }
     }
