@@ -102,8 +102,9 @@ impl Committer {
     /// Resolves when a sync has failed, with what the store said: the node must stop.
     pub async fn failed(&self) -> String {
         let mut failure = self.failure.clone();
-        match failure.wait_for(Option::is_some).await {
-            Ok(message) => message.clone().unwrap_or_default(),
+        let message = failure.wait_for(Option::is_some).await.map(|message| message.clone());
+        match message {
+            Ok(message) => message.unwrap_or_default(),
             // The loop ended without a failure: the node is stopping anyway.
             Err(_) => std::future::pending().await,
         }

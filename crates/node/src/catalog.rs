@@ -1,0 +1,220 @@
+//! The directory as this node has it, and the task that keeps it current.
+//!
+//! A node with a replica of the meta range reads it from its own base whenever an entry is applied; any
+//! other asks those nodes. Either way it may be a little old: who acts on it is told so by the range he
+//! reaches, and asks for a newer one.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::StreamExt;
+use latitude_consensus::Group;
+use latitude_directory::{Directory, KeyspaceRecord, KeyspaceState, RangeRecord};
+use latitude_range::{Reader, ScanRequest};
+use latitude_rpc::pb::peer as pb;
+use latitude_storage::Engine;
+use latitude_types::{Error, KeySpan, KeyspaceId, Level, RangeId, Reason};
+use serde::{Deserialize, Serialize};
+use tokio::sync::{Notify, watch};
+use tokio::time::timeout;
+
+use crate::shared::Shared;
+
+/// How often a node without the meta range asks, unless it is told that it is behind.
+const ASK_EVERY: Duration = Duration::from_secs(1);
+const ASK_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// The directory as this node has it. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Catalog {
+    current: Arc<watch::Sender<Arc<Directory>>>,
+    behind: Arc<Notify>,
+}
+
+/// Keys and values of the meta range.
+type MetaRows = Vec<(Vec<u8>, Vec<u8>)>;
+
+/// The rows of the meta range, as they travel between nodes.
+#[derive(Serialize, Deserialize)]
+struct WireRows {
+    meta: Vec<u8>,
+    rows: MetaRows,
+}
+
+/// The keyspace of the meta range, which is in no directory.
+pub(crate) fn meta_keyspace() -> Arc<KeyspaceRecord> {
+    Arc::new(KeyspaceRecord {
+        id: KeyspaceId::META,
+        name: String::new(),
+        state: KeyspaceState::Active,
+        ranges: vec![RangeId::META],
+        place: Vec::new(),
+        default_level: Level::Strict,
+        log_only: true,
+        value_len_max: 8 << 20,
+    })
+}
+
+impl Catalog {
+    pub(crate) fn new() -> Self {
+        Self { current: Arc::new(watch::Sender::new(Arc::default())), behind: Arc::default() }
+    }
+
+    /// The directory as it is known now.
+    pub(crate) fn current(&self) -> Arc<Directory> {
+        Arc::clone(&self.current.borrow())
+    }
+
+    /// Watches it change.
+    pub(crate) fn watch(&self) -> watch::Receiver<Arc<Directory>> {
+        self.current.subscribe()
+    }
+
+    /// Says that a newer one seems to exist.
+    pub(crate) fn is_behind(&self) {
+        self.behind.notify_one();
+    }
+
+    /// Takes a directory unless the one known is newer.
+    pub(crate) fn offer(&self, directory: Directory) {
+        self.current.send_if_modified(|current| {
+            let newer =
+                directory.version() > current.version() || current.ranges().next().is_none();
+            if newer {
+                *current = Arc::new(directory);
+            }
+            newer
+        });
+    }
+
+    /// Waits for a directory in which `wanted` finds something.
+    pub(crate) async fn wait_for<T>(&self, mut wanted: impl FnMut(&Directory) -> Option<T>) -> T {
+        let mut watch = self.watch();
+        loop {
+            if let Some(found) = wanted(&watch.borrow_and_update()) {
+                return found;
+            }
+            self.is_behind();
+            if watch.changed().await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        }
+    }
+}
+
+/// The meta range's rows and the index they stand for, from this node's replica.
+fn read_rows(engine: &dyn Engine) -> Result<MetaRows, Error> {
+    let internal =
+        |error: latitude_range::ApplyError| Error::new(Reason::Internal, error.to_string());
+    let snapshot = engine.snapshot();
+    let reader = Reader::new(RangeId::META, &*snapshot).map_err(internal)?;
+    let everything = ScanRequest {
+        span: KeySpan::all(),
+        reverse: false,
+        limit: usize::MAX,
+        bytes_max: usize::MAX,
+        keys_only: false,
+    };
+    let page = reader.scan(&everything).map_err(internal)?;
+    Ok(page.rows.into_iter().map(|row| (row.key.to_vec(), row.value.to_vec())).collect())
+}
+
+fn assemble(
+    version: u64,
+    meta: RangeRecord,
+    rows: &[(Vec<u8>, Vec<u8>)],
+) -> Result<Directory, Error> {
+    let rows = rows.iter().map(|(key, value)| (key.as_slice(), value.as_slice()));
+    Directory::from_rows(version, meta, rows)
+        .map_err(|error| Error::new(Reason::Internal, error.to_string()))
+}
+
+/// Answers another node that asks for the directory.
+pub(crate) fn answer(
+    shared: &Shared,
+    request: &pb::DirectoryRequest,
+) -> Result<pb::DirectoryReply, Error> {
+    let group = shared.registry.get(RangeId::META);
+    let group = group.ok_or_else(|| {
+        Error::new(Reason::RangeNotHere, "this node has no replica of the meta range")
+    })?;
+    // Read before the rows: they are at least as new as the version says.
+    let version = group.applied_position().0.index;
+    if version <= request.version {
+        return Ok(pb::DirectoryReply { version, directory: None });
+    }
+    let membership = shared
+        .membership()
+        .ok_or_else(|| Error::new(Reason::NotInitialized, "in no cluster yet"))?;
+    let rows = WireRows { meta: membership.meta.encode(), rows: read_rows(&*shared.engine)? };
+    let bytes = postcard::to_stdvec(&rows).expect("our records serialize");
+    Ok(pb::DirectoryReply { version, directory: Some(bytes.into()) })
+}
+
+/// Keeps the catalog current for as long as the node runs.
+pub(crate) async fn keep(shared: Arc<Shared>) {
+    let stop = shared.stop.clone();
+    tokio::select! {
+        biased;
+        () = stop.cancelled() => {}
+        () = keep_current(shared) => {}
+    }
+}
+
+async fn keep_current(shared: Arc<Shared>) {
+    loop {
+        match shared.registry.get(RangeId::META) {
+            Some(group) => follow(&shared, &group).await,
+            None => {
+                ask(&shared).await;
+                // Either the time is up or somebody found out that the catalog is old.
+                let _ = timeout(ASK_EVERY, shared.catalog.behind.notified()).await;
+            }
+        }
+    }
+}
+
+/// Follows this node's own replica of the meta range until it goes.
+async fn follow(shared: &Shared, group: &Group) {
+    let mut applied = std::pin::pin!(group.watch_applied());
+    loop {
+        let version = group.applied_position().0.index;
+        let read = shared.membership().map(|membership| {
+            read_rows(&*shared.engine).and_then(|rows| assemble(version, membership.meta, &rows))
+        });
+        match read {
+            Some(Ok(directory)) => shared.catalog.offer(directory),
+            Some(Err(error)) => tracing::error!(%error, "the meta range cannot be read"),
+            None => {}
+        }
+        if applied.next().await.is_none() {
+            return;
+        }
+    }
+}
+
+/// Asks the meta range's nodes, one after the other, until one answers.
+async fn ask(shared: &Shared) {
+    let Some(membership) = shared.membership() else { return };
+    let version = shared.catalog.current().version();
+    for founder in membership.founders.iter().filter(|founder| founder.id != membership.node) {
+        let Ok(mut client) = shared.peers().client(founder.id) else { continue };
+        let request = pb::DirectoryRequest { version };
+        let Ok(Ok(reply)) = timeout(ASK_TIMEOUT, client.directory(request)).await else { continue };
+        let pb::DirectoryReply { version, directory } = reply.into_inner();
+        let Some(bytes) = directory else { return };
+        let read = postcard::from_bytes::<WireRows>(&bytes)
+            .map_err(|error| Error::new(Reason::Malformed, error.to_string()))
+            .and_then(|WireRows { meta, rows }| {
+                let meta = RangeRecord::decode(&meta)
+                    .map_err(|e| Error::new(Reason::Malformed, e.to_string()))?;
+                assemble(version, meta, &rows)
+            });
+        match read {
+            Ok(directory) => return shared.catalog.offer(directory),
+            Err(error) => {
+                tracing::warn!(peer = %founder.id, %error, "a directory that cannot be read")
+            }
+        }
+    }
+}

@@ -1,0 +1,51 @@
+//! What a node is told.
+
+use std::time::Duration;
+
+use latitude_consensus::Settings;
+use latitude_directory::Address;
+use latitude_types::StoreId;
+
+/// What a node is told.
+#[derive(Clone, Debug)]
+pub struct NodeConfig {
+    /// The store it runs on.
+    pub store: StoreId,
+    /// Its region.
+    pub region: String,
+    /// Its zone.
+    pub zone: String,
+    /// Where it listens: `host:port`. Port 0: any free one.
+    pub listen: String,
+    /// Where others reach it; `None`: where it listens.
+    pub advertise: Option<Address>,
+    /// Where it finds others. Empty: it is a cluster of its own.
+    pub join: Vec<String>,
+    /// Raft's timing: the same on every node.
+    pub settings: Settings,
+    /// ε: how far clocks may differ.
+    pub max_clock_offset: Duration,
+    /// What it takes.
+    pub limits: Limits,
+}
+
+/// What a node takes before it refuses.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Requests in hand at once.
+    pub requests_in_flight_max: usize,
+    /// Writes are refused while the disk has less free than this, in bytes; 0: never.
+    pub free_space_floor: u64,
+    /// The deadline of a request that names none.
+    pub default_timeout: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            requests_in_flight_max: 4096,
+            free_space_floor: 512 << 20,
+            default_timeout: Duration::from_secs(10),
+        }
+    }
+}

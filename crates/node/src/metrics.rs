@@ -1,0 +1,136 @@
+//! What a node counts, for Prometheus. One registry per node: several nodes can live in one process.
+
+use std::sync::Mutex;
+use std::time::Duration;
+
+use latitude_rpc::pb::v1;
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::encoding::text::encode;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use prometheus_client::registry::Registry;
+
+use crate::shared::{NO_PANIC, Shared};
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct RequestLabels {
+    operation: &'static str,
+    result: String,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct OperationLabels {
+    operation: &'static str,
+}
+
+/// What a node counts.
+pub(crate) struct Metrics {
+    registry: Mutex<Registry>,
+    requests: Family<RequestLabels, Counter>,
+    request_seconds: Family<OperationLabels, Histogram>,
+    entry_operations: Histogram,
+    syncs: Gauge,
+    sync_completions: Gauge,
+    replicas: Gauge,
+    leaders: Gauge,
+    free_bytes: Gauge,
+    in_flight: Gauge,
+    live_nodes: Gauge,
+}
+
+impl Metrics {
+    pub(crate) fn new() -> Self {
+        let metrics = Self {
+            registry: Mutex::new(Registry::with_prefix("latitude")),
+            requests: Family::default(),
+            request_seconds: Family::new_with_constructor(|| {
+                Histogram::new(exponential_buckets(0.0001, 2.0, 18))
+            }),
+            entry_operations: Histogram::new(exponential_buckets(1.0, 2.0, 11)),
+            syncs: Gauge::default(),
+            sync_completions: Gauge::default(),
+            replicas: Gauge::default(),
+            leaders: Gauge::default(),
+            free_bytes: Gauge::default(),
+            in_flight: Gauge::default(),
+            live_nodes: Gauge::default(),
+        };
+        {
+            let mut registry = metrics.registry.lock().expect(NO_PANIC);
+            let requests = metrics.requests.clone();
+            registry.register(
+                "requests",
+                "Requests answered, by operation and by reason of failure",
+                requests,
+            );
+            let seconds = metrics.request_seconds.clone();
+            registry.register("request_seconds", "Time a request took on this node", seconds);
+            let operations = metrics.entry_operations.clone();
+            registry.register("entry_operations", "Operations in one log entry", operations);
+            for (name, help, gauge) in [
+                ("store_syncs", "Syncs of the store since the start", &metrics.syncs),
+                (
+                    "store_sync_completions",
+                    "Writes those syncs made durable",
+                    &metrics.sync_completions,
+                ),
+                ("replicas", "Replicas on this node", &metrics.replicas),
+                ("leaders", "Replicas on this node that lead their range", &metrics.leaders),
+                ("store_free_bytes", "Bytes free where the store lives", &metrics.free_bytes),
+                ("requests_in_flight", "Requests in hand", &metrics.in_flight),
+                ("live_nodes", "Nodes this one hears from, itself among them", &metrics.live_nodes),
+            ] {
+                registry.register(name, help, gauge.clone());
+            }
+        }
+        metrics
+    }
+
+    pub(crate) fn observe_entry(&self, operations: usize) {
+        self.entry_operations.observe(operations as f64);
+    }
+
+    pub(crate) fn observe_reply(&self, reply: &v1::Reply, took: Duration) {
+        use v1::reply::Result as Answer;
+        let (operation, result) = match &reply.result {
+            Some(Answer::Get(_)) => ("get", "ok".to_string()),
+            Some(Answer::Write(_)) => ("write", "ok".to_string()),
+            Some(Answer::CompareAndSet(_)) => ("compare_and_set", "ok".to_string()),
+            Some(Answer::Scan(_)) => ("scan", "ok".to_string()),
+            Some(Answer::Error(error)) => ("any", error.reason.clone()),
+            None => ("any", "INTERNAL".to_string()),
+        };
+        self.requests.get_or_create(&RequestLabels { operation, result }).inc();
+        self.request_seconds
+            .get_or_create(&OperationLabels { operation })
+            .observe(took.as_secs_f64());
+    }
+
+    /// Everything, in Prometheus's text format.
+    pub(crate) fn render(&self, shared: &Shared) -> String {
+        let stats = shared.committer.stats();
+        self.syncs.set(stats.syncs() as i64);
+        self.sync_completions.set(stats.completions() as i64);
+        let ranges = shared.all_ranges();
+        self.replicas.set(ranges.len() as i64);
+        let leaders =
+            ranges.iter().filter(|handle| handle.group.leadership().token.is_some()).count();
+        self.leaders.set(leaders as i64);
+        self.free_bytes.set(shared.engine.free_space().unwrap_or(0) as i64);
+        let free_permits = shared.admission.available_permits();
+        self.in_flight
+            .set(shared.config.limits.requests_in_flight_max.saturating_sub(free_permits) as i64);
+        if shared.joined.borrow().is_some() {
+            let directory = shared.catalog.current();
+            let live =
+                directory.nodes().filter(|node| crate::liveness::is_live(shared, node.id)).count();
+            self.live_nodes.set(live as i64);
+        }
+        let mut text = String::new();
+        encode(&mut text, &self.registry.lock().expect(NO_PANIC))
+            .expect("writing to a string cannot fail");
+        text
+    }
+}

@@ -1,0 +1,258 @@
+//! The one place where a range's entries are stamped, ordered and handed to Raft (INV-3).
+//!
+//! ```text
+//!   operations ─▶ [ queue ] ─▶ as many as are waiting ─▶ one Entry: stamp, encode, propose ─▶ Raft
+//!                                                               └── one task per range ──┘
+//! ```
+//!
+//! Commands are gathered *before* Raft, because what costs there is the entry, not the command: while
+//! entries are under way up to the limit, the next one fills up. On a fast network few entries are let
+//! under way, so that they are large; over an ocean many, so that none waits for a round trip that is
+//! not its own.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::stream::FuturesUnordered;
+use futures::{FutureExt, StreamExt};
+use latitude_consensus::{Group, LeaderToken, LogPosition, ProposeError};
+use latitude_range::{Body, Entry, Operation, Reply, Write};
+use latitude_types::{Error, KeyspaceId, LeaderHint, NodeId, RangeId, Reason, ReplicaId, Stamp};
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
+
+use crate::clock_keeper::Clock;
+use crate::metrics::Metrics;
+
+/// One entry carries at most this many operations ...
+const OPERATIONS_MAX: usize = 1024;
+/// ... and this many bytes of keys and values, unless a single operation has more.
+const BYTES_MAX: usize = 1 << 20;
+/// Entries under way at once where a commit takes less than [`FAST_COMMIT`], and where it takes more.
+const IN_FLIGHT: (usize, usize) = (2, 16);
+const FAST_COMMIT: Duration = Duration::from_millis(5);
+
+/// An operation's answer: its reply and where it stands in the log.
+#[derive(Clone, Debug)]
+pub(crate) struct Written {
+    pub(crate) reply: Reply,
+    pub(crate) at: LogPosition,
+    pub(crate) stamp: Stamp,
+}
+
+pub(crate) struct Proposal {
+    pub(crate) operation: Operation,
+    pub(crate) answer: oneshot::Sender<Result<Written, Error>>,
+}
+
+/// Queues operations for a range. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Proposer {
+    queue: mpsc::UnboundedSender<Proposal>,
+}
+
+impl Proposer {
+    /// A proposer, and the loop somebody must run for it.
+    pub(crate) fn new(
+        group: Group,
+        keyspace: KeyspaceId,
+        clock: Clock,
+        node: NodeId,
+        metrics: Arc<Metrics>,
+    ) -> (Self, impl Future<Output = ()> + Send + 'static) {
+        let (queue, waiting) = mpsc::unbounded_channel();
+        (Self { queue }, run(group, keyspace, clock, node, metrics, waiting))
+    }
+
+    /// Proposes an operation and waits for its answer.
+    pub(crate) async fn propose(&self, operation: Operation) -> Result<Written, Error> {
+        let (answer, received) = oneshot::channel();
+        if self.queue.send(Proposal { operation, answer }).is_err() {
+            return Err(Error::new(Reason::RangeNotHere, "the replica has just left this node"));
+        }
+        // Once queued it may have been appended, whatever became of the queue.
+        received.await.unwrap_or_else(|_| {
+            Err(Error::unknown(Reason::ShuttingDown, "the node stopped meanwhile"))
+        })
+    }
+}
+
+async fn run(
+    group: Group,
+    keyspace: KeyspaceId,
+    clock: Clock,
+    node: NodeId,
+    metrics: Arc<Metrics>,
+    mut waiting: mpsc::UnboundedReceiver<Proposal>,
+) {
+    let mut under_way = FuturesUnordered::new();
+    let mut stamped_under: Option<LeaderToken> = None;
+    let mut commit_takes = Duration::ZERO;
+    let mut held: Option<Proposal> = None;
+    loop {
+        let limit = if commit_takes < FAST_COMMIT { IN_FLIGHT.0 } else { IN_FLIGHT.1 };
+        let first = tokio::select! {
+            biased;
+            Some(took) = under_way.next(), if !under_way.is_empty() => {
+                if let Some(took) = took {
+                    // Follows a change within a few commits and forgets a hiccup as fast.
+                    commit_takes = (commit_takes * 3 + took) / 4;
+                }
+                continue;
+            }
+            first = next(&mut held, &mut waiting), if under_way.len() < limit => match first {
+                Some(first) => first,
+                None => return,
+            },
+        };
+        let batch = gather(first, &mut held, &mut waiting);
+        let (operations, answers): (Vec<_>, Vec<_>) =
+            batch.into_iter().map(|proposal| (proposal.operation, proposal.answer)).unzip();
+        metrics.observe_entry(operations.len());
+        match append(&group, keyspace, &clock, node, &mut stamped_under, operations).await {
+            Ok((stamp, done)) => {
+                let started = Instant::now();
+                let range = group.range();
+                under_way.push(
+                    async move {
+                        match done.await {
+                            Ok(appended) => {
+                                for (answer, reply) in
+                                    answers.into_iter().zip(appended.applied.replies)
+                                {
+                                    drop(answer.send(Ok(Written {
+                                        reply,
+                                        at: appended.at,
+                                        stamp,
+                                    })));
+                                }
+                                Some(started.elapsed())
+                            }
+                            Err(error) => {
+                                let error = into_error(range, error);
+                                answers
+                                    .into_iter()
+                                    .for_each(|answer| drop(answer.send(Err(error.clone()))));
+                                None
+                            }
+                        }
+                    }
+                    .boxed(),
+                );
+            }
+            Err(error) => {
+                answers.into_iter().for_each(|answer| drop(answer.send(Err(error.clone()))))
+            }
+        }
+    }
+}
+
+async fn next(
+    held: &mut Option<Proposal>,
+    waiting: &mut mpsc::UnboundedReceiver<Proposal>,
+) -> Option<Proposal> {
+    match held.take() {
+        Some(proposal) => Some(proposal),
+        None => waiting.recv().await,
+    }
+}
+
+/// `first` and what else is waiting, as far as it fits; what does not is held for the next entry.
+fn gather(
+    first: Proposal,
+    held: &mut Option<Proposal>,
+    waiting: &mut mpsc::UnboundedReceiver<Proposal>,
+) -> Vec<Proposal> {
+    let mut bytes = size(&first.operation);
+    let mut batch = vec![first];
+    while batch.len() < OPERATIONS_MAX {
+        let Ok(proposal) = waiting.try_recv() else { break };
+        // Nobody waits for it any more, and it was never proposed.
+        if proposal.answer.is_closed() {
+            continue;
+        }
+        bytes += size(&proposal.operation);
+        if bytes > BYTES_MAX {
+            *held = Some(proposal);
+            break;
+        }
+        batch.push(proposal);
+    }
+    batch
+}
+
+fn size(operation: &Operation) -> usize {
+    use latitude_range::Op;
+    operation.key.as_bytes().len()
+        + match &operation.op {
+            Op::Put { value } => value.len(),
+            Op::Delete => 0,
+            Op::CompareAndSet { new_value, .. } => new_value.as_ref().map_or(0, bytes::Bytes::len),
+        }
+}
+
+/// Stamps an entry and hands it to Raft.
+async fn append(
+    group: &Group,
+    keyspace: KeyspaceId,
+    clock: &Clock,
+    node: NodeId,
+    stamped_under: &mut Option<LeaderToken>,
+    operations: Vec<Operation>,
+) -> Result<
+    (
+        Stamp,
+        impl Future<Output = Result<latitude_consensus::Appended, ProposeError>> + Send + use<>,
+    ),
+    Error,
+> {
+    let leadership = group.leadership();
+    let token = leadership.token.ok_or_else(|| not_leader(group.range(), leadership.leader))?;
+    if *stamped_under != Some(token) {
+        // A new leader is above every stamp in its own log before it gives its first (INV-3 ii).
+        clock.merge(group.stamp_max().time).await?;
+        *stamped_under = Some(token);
+    }
+    // The births were merged when the requests came in, so the stamp is above each.
+    let stamp = Stamp { time: clock.now().await?, node };
+    let entry = Entry {
+        stamp,
+        range: group.range(),
+        epoch: group.epoch(),
+        keyspace,
+        body: Body::Write(Write { segments: Vec::new(), operations }),
+    };
+    let done = group
+        .propose(token, entry.encode())
+        .await
+        .map_err(|error| into_error(group.range(), error))?;
+    Ok((stamp, done))
+}
+
+pub(crate) fn not_leader(range: RangeId, leader: Option<ReplicaId>) -> Error {
+    match leader {
+        Some(leader) => Error {
+            leader: Some(LeaderHint { range, node: leader.node }),
+            ..Error::new(Reason::NotLeader, format!("range {range} is led by {}", leader.node))
+        },
+        None => Error::new(Reason::NoLeader, format!("range {range} has no leader at the moment")),
+    }
+}
+
+fn into_error(range: RangeId, error: ProposeError) -> Error {
+    match error {
+        ProposeError::NotLeader(leader) => not_leader(range, leader),
+        ProposeError::NoQuorum => Error::new(
+            Reason::NoQuorum,
+            format!("the leader of range {range} does not hear from a quorum"),
+        ),
+        ProposeError::Unknown => Error::unknown(
+            Reason::LeaderChanged,
+            format!("another leader took over range {range} while the write was under way"),
+        ),
+        ProposeError::Stopped => Error::unknown(
+            Reason::ShuttingDown,
+            "the replica stopped while the write was under way",
+        ),
+    }
+}

@@ -1,0 +1,157 @@
+//! Makes the node's replicas what the directory says they should be.
+//!
+//! ```text
+//!   directory: replicas on this node ─┐
+//!                                     ├─▶ missing: write its birth, open it     gone: stop it, delete its rows
+//!   store: replicas that live here ───┘
+//! ```
+//!
+//! Every replica of a new range begins with the same rows, so it does not matter which comes first, nor
+//! whether one comes much later.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use latitude_consensus::{Birth, Group};
+use latitude_directory::RangeRecord;
+use latitude_range::RangeMeta;
+use latitude_storage::{Batch, Column, key};
+use latitude_types::{KeyspaceId, RangeId, ReplicaId};
+
+use crate::identity::{self, stored_replicas};
+use crate::proposer::Proposer;
+use crate::range_handle::RangeHandle;
+use crate::reader::ReadQueue;
+use crate::shared::{NO_PANIC, Shared};
+
+/// Reconciles whenever the directory changes, for as long as the node runs.
+pub(crate) async fn keep(shared: Arc<Shared>) {
+    let mut directory = shared.catalog.watch();
+    loop {
+        if let Err(error) = reconcile(&shared).await {
+            shared.fail(error);
+            return;
+        }
+        tokio::select! {
+            biased;
+            () = shared.stop.cancelled() => return,
+            changed = directory.changed() => if changed.is_err() { return },
+            () = shared.reconcile.notified() => {}
+        }
+    }
+}
+
+async fn reconcile(shared: &Arc<Shared>) -> Result<(), String> {
+    let Ok(node) = shared.node() else { return Ok(()) };
+    if shared.identity.lock().expect(NO_PANIC).quarantine.is_some() {
+        return Ok(());
+    }
+    let directory = shared.catalog.current();
+    let stored: BTreeMap<RangeId, ReplicaId> = stored_replicas(&*shared.engine, node)
+        .map_err(|error| error.to_string())?
+        .into_iter()
+        .collect();
+    for (replica, record) in directory.replicas_on(node) {
+        if shared.range(record.id).is_some() {
+            continue;
+        }
+        if stored.get(&record.id) != Some(&replica) {
+            be_born(shared, replica, record).await?;
+        }
+        open(shared, replica, record).await?;
+    }
+    for (range, replica) in stored {
+        let dropped =
+            directory.version() > 0 && directory.range(range).is_none() && range != RangeId::META;
+        if dropped {
+            bury(shared, range, replica).await?;
+        }
+    }
+    Ok(())
+}
+
+/// Writes the first rows of a replica and makes them durable.
+async fn be_born(shared: &Shared, replica: ReplicaId, record: &RangeRecord) -> Result<(), String> {
+    let meta = RangeMeta::new(
+        record.id,
+        record.keyspace,
+        record.span.clone(),
+        record.value_len_max,
+        record.log_only,
+    );
+    let birth = Birth { meta, voters: record.replicas.clone() };
+    let mut batch = Batch::new();
+    birth.stage(replica, &*shared.engine, &mut batch);
+    identity::stage_replica(record.id, replica.generation, &mut batch);
+    shared.engine.write(batch).map_err(|error| error.to_string())?;
+    shared.committer.durable().await.map_err(|error| error.to_string())
+}
+
+/// Opens a replica and lets it take part.
+async fn open(
+    shared: &Arc<Shared>,
+    replica: ReplicaId,
+    record: &Arc<RangeRecord>,
+) -> Result<(), String> {
+    let group = Group::open(&shared.group_context(), record.id, replica)
+        .await
+        .map_err(|error| error.to_string())?;
+    let keyspace: KeyspaceId = record.keyspace;
+    let (proposer, propose) = Proposer::new(
+        group.clone(),
+        keyspace,
+        shared.clock.clone(),
+        replica.node,
+        Arc::clone(&shared.metrics),
+    );
+    let (reads, read) = ReadQueue::new(group.clone(), shared.config.settings.election_timeout_max);
+    let watch = {
+        let (shared, group) = (Arc::clone(shared), group.clone());
+        async move {
+            let reason = group.failed().await;
+            // A replica that cannot apply or store what it must would differ from the others.
+            shared.fail(format!(
+                "replica {} of range {} failed: {reason}",
+                group.replica(),
+                group.range()
+            ));
+        }
+    };
+    let tasks = [tokio::spawn(propose), tokio::spawn(read), tokio::spawn(watch)];
+    let tasks = tasks.iter().map(tokio::task::JoinHandle::abort_handle).collect();
+    let handle =
+        RangeHandle { record: Arc::clone(record), group: group.clone(), proposer, reads, tasks };
+    shared.ranges.write().expect(NO_PANIC).insert(record.id, handle);
+    shared.registry.insert(group.clone());
+    if record.replicas.first() == Some(&replica) {
+        group.campaign_at_birth().await;
+    }
+    tracing::debug!(range = %record.id, %replica, "replica opened");
+    Ok(())
+}
+
+/// Stops the replica of a dropped range and deletes its rows.
+async fn bury(shared: &Shared, range: RangeId, replica: ReplicaId) -> Result<(), String> {
+    let handle = shared.ranges.write().expect(NO_PANIC).remove(&range);
+    shared.registry.remove(range);
+    let mut batch = Batch::new();
+    if let Some(handle) = handle {
+        handle.stop().await;
+        let rows = key::base::value_span(handle.record.keyspace, &handle.record.span);
+        batch.delete_range(Column::Base, rows.start, rows.end);
+    } else if let Ok(meta) =
+        latitude_range::Reader::new(range, &*shared.engine).map(|reader| reader.meta().clone())
+    {
+        let rows = key::base::value_span(meta.keyspace, &meta.span);
+        batch.delete_range(Column::Base, rows.start, rows.end);
+    }
+    let own = key::local::span_of(range);
+    batch.delete_range(Column::Base, own.start, own.end);
+    let log = key::log::span_of(range, replica.generation);
+    batch.delete_range(Column::Log, log.start, log.end);
+    batch.delete(Column::Node, key::node::replica(range));
+    shared.engine.write(batch).map_err(|error| error.to_string())?;
+    shared.committer.durable().await.map_err(|error| error.to_string())?;
+    tracing::info!(%range, "replica of a dropped range removed");
+    Ok(())
+}

@@ -1,0 +1,218 @@
+//! A client's command, parsed once: nothing behind this speaks protobuf.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use latitude_consistency::{self as levels, Plan};
+use latitude_directory::KeyspaceRecord;
+use latitude_range::Expected;
+use latitude_rpc::FromWire;
+use latitude_rpc::pb::v1;
+use latitude_types::{
+    Epoch, Error, Key, KeySpan, Level, OperationId, OperationKind, RangeId, Reason, WriteTime,
+};
+use tokio::time::Instant;
+
+/// The most rows a scan answers, and how many if it names no limit.
+const SCAN_ROWS: (usize, usize) = (10_000, 1_000);
+/// The most bytes a scan answers, and how many if it names no limit.
+const SCAN_BYTES: (usize, usize) = (8 << 20, 1 << 20);
+/// The longest deadline a client may ask for.
+const TIMEOUT_MAX: Duration = Duration::from_secs(300);
+const REQUEST_ID_LEN_MAX: usize = 64;
+
+/// What is to be done.
+#[derive(Clone, Debug)]
+pub(crate) enum Operation {
+    Get { key: Key },
+    Put { key: Key, value: Bytes },
+    Delete { key: Key },
+    CompareAndSet { key: Key, expected: Expected, new_value: Option<Bytes> },
+    Scan(Scan),
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Scan {
+    pub(crate) span: KeySpan,
+    pub(crate) limit: usize,
+    pub(crate) bytes_max: usize,
+    pub(crate) reverse: bool,
+    pub(crate) keys_only: bool,
+}
+
+/// A write's id, with what the client says of its earlier ones.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct WriteId {
+    pub(crate) id: OperationId,
+    pub(crate) answered_below: u64,
+}
+
+/// A command, parsed and planned.
+#[derive(Clone, Debug)]
+pub(crate) struct Request {
+    pub(crate) operation: Operation,
+    pub(crate) plan: Plan,
+    pub(crate) level_asked: Level,
+    /// `None`: the client gave none, or it is a read.
+    pub(crate) id: Option<WriteId>,
+    pub(crate) deadline: Instant,
+    pub(crate) receipt: v1::ReceiptDetail,
+    /// The range and epoch the client routed by.
+    pub(crate) routed_by: Option<(RangeId, Epoch)>,
+    pub(crate) no_forward: bool,
+}
+
+impl Operation {
+    pub(crate) fn is_write(&self) -> bool {
+        !matches!(self, Self::Get { .. } | Self::Scan(_))
+    }
+
+    /// Its name, for metrics and logs.
+    pub(crate) fn name(&self) -> &'static str {
+        match self {
+            Self::Get { .. } => "get",
+            Self::Put { .. } => "put",
+            Self::Delete { .. } => "delete",
+            Self::CompareAndSet { .. } => "compare_and_set",
+            Self::Scan(_) => "scan",
+        }
+    }
+
+    fn level_class(&self) -> levels::Operation {
+        match self {
+            Self::Get { .. } | Self::Scan(_) => levels::Operation::Read,
+            Self::Put { .. } | Self::Delete { .. } => levels::Operation::Write,
+            Self::CompareAndSet { .. } => levels::Operation::ConditionalWrite,
+        }
+    }
+}
+
+impl Request {
+    /// Parses and plans a command for a keyspace.
+    pub(crate) fn parse(
+        command: v1::Command,
+        keyspace: &KeyspaceRecord,
+        now: Instant,
+        default_timeout: Duration,
+    ) -> Result<Self, Error> {
+        let operation = parse_operation(&command, keyspace)?;
+        let level = Option::<Level>::from_wire(command.level)?;
+        let keyspace_levels =
+            levels::KeyspaceLevels::new(keyspace.default_level, keyspace.log_only)?;
+        let plan = levels::plan(operation.level_class(), level, keyspace_levels)?;
+        if command.request_id.len() > REQUEST_ID_LEN_MAX {
+            let message = format!("the request id has more than {REQUEST_ID_LEN_MAX} bytes");
+            return Err(Error::new(Reason::ArgumentInvalid, message));
+        }
+        let id = match &command.id {
+            Some(id) if operation.is_write() => Some(WriteId {
+                id: OperationId::from_wire((id, OperationKind::Log))?,
+                answered_below: id.answered_below,
+            }),
+            _ => None,
+        };
+        let timeout = match command.timeout_ms {
+            0 => default_timeout,
+            ms => Duration::from_millis(u64::from(ms)).min(TIMEOUT_MAX),
+        };
+        let receipt = match command.receipt() {
+            v1::ReceiptDetail::Unspecified => v1::ReceiptDetail::Short,
+            detail => detail,
+        };
+        Ok(Self {
+            operation,
+            plan,
+            level_asked: level.unwrap_or(plan.level),
+            id,
+            deadline: now + timeout,
+            receipt,
+            routed_by: (command.range_id != 0)
+                .then_some((RangeId(command.range_id), Epoch(command.range_epoch))),
+            no_forward: command.no_forward,
+        })
+    }
+
+    /// The place among keys that decides which range serves it.
+    pub(crate) fn routing_key(&self) -> RoutingKey<'_> {
+        match &self.operation {
+            Operation::Get { key }
+            | Operation::Put { key, .. }
+            | Operation::Delete { key }
+            | Operation::CompareAndSet { key, .. } => RoutingKey::At(key.as_bytes()),
+            Operation::Scan(scan) if scan.reverse => match scan.span.end() {
+                Some(end) => RoutingKey::Below(end),
+                None => RoutingKey::Last,
+            },
+            Operation::Scan(scan) => RoutingKey::At(scan.span.start()),
+        }
+    }
+}
+
+/// Where among the ranges a request begins.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum RoutingKey<'a> {
+    /// In the range that holds it.
+    At(&'a [u8]),
+    /// In the range that holds the greatest key below it.
+    Below(&'a [u8]),
+    /// In the last range.
+    Last,
+}
+
+fn parse_operation(command: &v1::Command, keyspace: &KeyspaceRecord) -> Result<Operation, Error> {
+    use v1::command::Operation as Wire;
+    let value_fits = |value: &Bytes| {
+        let most = keyspace.value_len_max as usize;
+        if value.len() <= most {
+            return Ok(());
+        }
+        let message = format!(
+            "the value has {} bytes; the keyspace {:?} takes up to {most}",
+            value.len(),
+            keyspace.name
+        );
+        Err(Error::new(Reason::ValueTooLarge, message))
+    };
+    match &command.operation {
+        None => Err(Error::new(
+            Reason::Malformed,
+            "the command names no operation: set get, put, delete, ...",
+        )),
+        Some(Wire::Get(get)) => Ok(Operation::Get { key: Key::from_wire(&get.key)? }),
+        Some(Wire::Put(put)) => {
+            value_fits(&put.value)?;
+            Ok(Operation::Put { key: Key::from_wire(&put.key)?, value: put.value.clone() })
+        }
+        Some(Wire::Delete(delete)) => Ok(Operation::Delete { key: Key::from_wire(&delete.key)? }),
+        Some(Wire::CompareAndSet(cas)) => {
+            use v1::compare_and_set::Expected as WireExpected;
+            let expected = match &cas.expected {
+                Some(WireExpected::Absent(true)) => Expected::Absent,
+                Some(WireExpected::Absent(false)) | None => {
+                    let message = "the compare-and-set says nothing of what it expects: set absent, value or version";
+                    return Err(Error::new(Reason::Malformed, message));
+                }
+                Some(WireExpected::Value(value)) => Expected::Value(value.clone()),
+                Some(WireExpected::Version(version)) => {
+                    Expected::Version(WriteTime::from_wire(version)?)
+                }
+            };
+            cas.new_value.as_ref().map_or(Ok(()), value_fits)?;
+            let key = Key::from_wire(&cas.key)?;
+            Ok(Operation::CompareAndSet { key, expected, new_value: cas.new_value.clone() })
+        }
+        Some(Wire::Scan(scan)) => {
+            let limited = |asked: u32, (most, default): (usize, usize)| match asked as usize {
+                0 => default,
+                asked => asked.min(most),
+            };
+            Ok(Operation::Scan(Scan {
+                span: KeySpan::from_wire((&scan.start, scan.end.as_ref()))?,
+                limit: limited(scan.limit, SCAN_ROWS),
+                bytes_max: limited(scan.max_bytes, SCAN_BYTES),
+                reverse: scan.reverse,
+                keys_only: scan.keys_only,
+            }))
+        }
+    }
+}

@@ -1,0 +1,479 @@
+//! The doors of a node: gRPC for clients, operators and peers, and `/metrics`, on one port.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::stream::{BoxStream, FuturesUnordered};
+use futures::{FutureExt, Stream, StreamExt};
+use latitude_clock::{Judge, Reading};
+use latitude_rpc::pb::peer::peer_server::{Peer, PeerServer};
+use latitude_rpc::pb::peer::{self as pb, Frame, Greeting, Message};
+use latitude_rpc::pb::v1;
+use latitude_rpc::pb::v1::admin_server::{Admin, AdminServer};
+use latitude_rpc::pb::v1::latitude_server::{Latitude, LatitudeServer};
+use latitude_rpc::{
+    FILE_DESCRIPTOR_SET, FromWire, MESSAGE_LEN_MAX, error_to_pb, status_from_error,
+};
+use latitude_types::{
+    ClusterId, Error, Generation, KeyspaceId, NodeId, RangeId, Reason, StoreId, Timestamp,
+};
+use prost::Message as _;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::service::Routes;
+use tonic::{Request, Response, Status, Streaming};
+
+use crate::admin;
+use crate::bootstrap;
+use crate::catalog;
+use crate::identity::Membership;
+use crate::peers::CLOCK_REFUSED;
+use crate::router;
+use crate::shared::{Shared, not_initialized};
+
+/// Commands of one stream in hand at once; more wait in the connection.
+const STREAM_COMMANDS_MAX: usize = 1024;
+/// The most commands, and bytes, of a batch.
+const BATCH_COMMANDS_MAX: usize = 1024;
+const BATCH_BYTES_MAX: usize = 16 << 20;
+
+/// Everything a node answers.
+pub(crate) fn routes(shared: &Arc<Shared>) -> Result<Routes, tonic_reflection::server::Error> {
+    let doors = Doors { shared: Arc::clone(shared) };
+    let reflection = tonic_reflection::server::Builder::configure()
+        .register_encoded_file_descriptor_set(FILE_DESCRIPTOR_SET)
+        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+        .build_v1()?;
+    let (health, health_service) = tonic_health::server::health_reporter();
+    tokio::spawn(report_health(Arc::clone(shared), health));
+    let limit = MESSAGE_LEN_MAX;
+    let latitude = LatitudeServer::new(doors.clone())
+        .max_decoding_message_size(limit)
+        .max_encoding_message_size(limit);
+    let peer = PeerServer::new(doors.clone())
+        .max_decoding_message_size(limit)
+        .max_encoding_message_size(limit);
+    let grpc = Routes::new(latitude)
+        .add_service(AdminServer::new(doors))
+        .add_service(peer)
+        .add_service(reflection)
+        .add_service(health_service);
+    let metrics = {
+        let shared = Arc::clone(shared);
+        axum::routing::get(move || {
+            let text = shared.metrics.render(&shared);
+            async move {
+                (
+                    [(
+                        "content-type",
+                        "application/openmetrics-text; version=1.0.0; charset=utf-8",
+                    )],
+                    text,
+                )
+            }
+        })
+    };
+    Ok(grpc.into_axum_router().route("/metrics", metrics).into())
+}
+
+/// Tells the standard health service whether the node serves.
+async fn report_health(shared: Arc<Shared>, health: tonic_health::server::HealthReporter) {
+    let mut joined = shared.joined.subscribe();
+    let mut draining = shared.draining.subscribe();
+    loop {
+        let serves = joined.borrow_and_update().is_some() && !*draining.borrow_and_update();
+        if serves {
+            health.set_serving::<LatitudeServer<Doors>>().await;
+        } else {
+            health.set_not_serving::<LatitudeServer<Doors>>().await;
+        }
+        let status = if serves {
+            tonic_health::ServingStatus::Serving
+        } else {
+            tonic_health::ServingStatus::NotServing
+        };
+        health.set_service_status("", status).await;
+        tokio::select! {
+            biased;
+            () = shared.stop.cancelled() => return,
+            changed = joined.changed() => if changed.is_err() { return },
+            changed = draining.changed() => if changed.is_err() { return },
+        }
+    }
+}
+
+#[derive(Clone)]
+struct Doors {
+    shared: Arc<Shared>,
+}
+
+fn status(error: Error) -> Status {
+    status_from_error(&error)
+}
+
+/// A reply as the answer of a unary call.
+fn unary(reply: v1::Reply) -> Result<Response<v1::Reply>, Status> {
+    match &reply.result {
+        Some(v1::reply::Result::Error(error)) => {
+            Err(status(Error::from_wire(error.clone()).map_err(status)?))
+        }
+        _ => Ok(Response::new(reply)),
+    }
+}
+
+#[tonic::async_trait]
+impl Latitude for Doors {
+    async fn execute(&self, request: Request<v1::Command>) -> Result<Response<v1::Reply>, Status> {
+        let mut command = request.into_inner();
+        command.tag = 0;
+        unary(router::execute(&self.shared, command).await)
+    }
+
+    async fn batch(
+        &self,
+        request: Request<v1::BatchRequest>,
+    ) -> Result<Response<v1::BatchReply>, Status> {
+        let batch = request.into_inner();
+        let (count, bytes) = (batch.commands.len(), batch.encoded_len());
+        if count > BATCH_COMMANDS_MAX || bytes > BATCH_BYTES_MAX {
+            let message = format!(
+                "the batch has {count} commands and {bytes} bytes: up to {BATCH_COMMANDS_MAX} and {BATCH_BYTES_MAX} \
+                 are taken; send several"
+            );
+            return Err(status(Error::new(Reason::BatchTooLarge, message)));
+        }
+        let replies =
+            batch.commands.into_iter().map(|command| router::execute(&self.shared, command));
+        Ok(Response::new(v1::BatchReply { replies: futures::future::join_all(replies).await }))
+    }
+
+    type StreamStream = BoxStream<'static, Result<v1::ReplyFrame, Status>>;
+
+    async fn stream(
+        &self,
+        request: Request<Streaming<v1::CommandFrame>>,
+    ) -> Result<Response<Self::StreamStream>, Status> {
+        let (frames, replies) = mpsc::channel(16);
+        tokio::spawn(serve_stream(Arc::clone(&self.shared), request.into_inner(), frames));
+        Ok(Response::new(ReceiverStream::new(replies).boxed()))
+    }
+
+    async fn hello(
+        &self,
+        _request: Request<v1::HelloRequest>,
+    ) -> Result<Response<v1::HelloReply>, Status> {
+        let shared = &self.shared;
+        let membership = shared.membership();
+        Ok(Response::new(v1::HelloReply {
+            cluster_id: membership
+                .as_ref()
+                .map_or_else(Bytes::new, |m| Bytes::copy_from_slice(&m.cluster.id.0)),
+            cluster_incarnation: membership.as_ref().map_or(0, |m| m.cluster.incarnation),
+            node: membership.map_or(0, |m| m.node.0),
+            region: shared.config.region.clone(),
+            zone: shared.config.zone.clone(),
+            clock: shared.clock.now().await.map_err(status)?.0,
+            version: env!("CARGO_PKG_VERSION").to_string(),
+        }))
+    }
+
+    async fn locate(
+        &self,
+        request: Request<v1::LocateRequest>,
+    ) -> Result<Response<v1::LocateReply>, Status> {
+        admin::locate(&self.shared, request.into_inner()).await.map(Response::new).map_err(status)
+    }
+}
+
+/// Serves a stream of commands: replies leave as they are ready, many to a frame.
+async fn serve_stream(
+    shared: Arc<Shared>,
+    mut incoming: Streaming<v1::CommandFrame>,
+    frames: mpsc::Sender<Result<v1::ReplyFrame, Status>>,
+) {
+    let mut in_hand = FuturesUnordered::new();
+    let mut ready: Vec<v1::Reply> = Vec::new();
+    let mut open = true;
+    loop {
+        while let Some(Some(reply)) = in_hand.next().now_or_never() {
+            ready.push(reply);
+        }
+        let takes_more = open && in_hand.len() < STREAM_COMMANDS_MAX;
+        tokio::select! {
+            biased;
+            permit = frames.reserve(), if !ready.is_empty() => match permit {
+                Ok(permit) => permit.send(Ok(v1::ReplyFrame { replies: std::mem::take(&mut ready) })),
+                // The client is gone. What it began goes on to its end, unheard.
+                Err(_) => return,
+            },
+            Some(reply) = in_hand.next(), if !in_hand.is_empty() => ready.push(reply),
+            frame = incoming.next(), if takes_more => match frame {
+                Some(Ok(frame)) => {
+                    for command in frame.commands {
+                        let shared = Arc::clone(&shared);
+                        in_hand.push(async move { router::execute(&shared, command).await }.boxed());
+                    }
+                }
+                Some(Err(_)) | None => open = false,
+            },
+            else => return,
+        }
+    }
+}
+
+#[tonic::async_trait]
+impl Admin for Doors {
+    async fn init(
+        &self,
+        request: Request<v1::InitRequest>,
+    ) -> Result<Response<v1::InitReply>, Status> {
+        let patience = match request.into_inner().timeout_ms {
+            0 => Duration::from_secs(30),
+            ms => Duration::from_millis(u64::from(ms)),
+        };
+        bootstrap::init(&self.shared, patience).await.map(Response::new).map_err(status)
+    }
+
+    async fn status(
+        &self,
+        _request: Request<v1::StatusRequest>,
+    ) -> Result<Response<v1::StatusReply>, Status> {
+        Ok(Response::new(admin::status(&self.shared)))
+    }
+
+    async fn list_nodes(
+        &self,
+        _request: Request<v1::ListNodesRequest>,
+    ) -> Result<Response<v1::ListNodesReply>, Status> {
+        self.shared.node().map_err(status)?;
+        Ok(Response::new(v1::ListNodesReply { nodes: admin::node_statuses(&self.shared) }))
+    }
+
+    async fn list_ranges(
+        &self,
+        request: Request<v1::ListRangesRequest>,
+    ) -> Result<Response<v1::ListRangesReply>, Status> {
+        admin::list_ranges(&self.shared, &request.into_inner()).map(Response::new).map_err(status)
+    }
+
+    async fn create_keyspace(
+        &self,
+        request: Request<v1::CreateKeyspaceRequest>,
+    ) -> Result<Response<v1::CreateKeyspaceReply>, Status> {
+        admin::create_keyspace(&self.shared, request.into_inner())
+            .await
+            .map(Response::new)
+            .map_err(status)
+    }
+
+    async fn list_keyspaces(
+        &self,
+        _request: Request<v1::ListKeyspacesRequest>,
+    ) -> Result<Response<v1::ListKeyspacesReply>, Status> {
+        admin::list_keyspaces(&self.shared).map(Response::new).map_err(status)
+    }
+
+    async fn drop_keyspace(
+        &self,
+        request: Request<v1::DropKeyspaceRequest>,
+    ) -> Result<Response<v1::DropKeyspaceReply>, Status> {
+        admin::drop_keyspace(&self.shared, request.into_inner())
+            .await
+            .map(Response::new)
+            .map_err(status)
+    }
+
+    async fn transfer_leader(
+        &self,
+        request: Request<v1::TransferLeaderRequest>,
+    ) -> Result<Response<v1::TransferLeaderReply>, Status> {
+        let passed_on = request.metadata().contains_key(admin::PASSED_ON);
+        let reply = admin::transfer_leader(&self.shared, request.into_inner(), passed_on).await;
+        reply.map(Response::new).map_err(status)
+    }
+}
+
+#[tonic::async_trait]
+impl Peer for Doors {
+    type ExchangeStream = Pin<Box<dyn Stream<Item = Result<Frame, Status>> + Send + 'static>>;
+
+    async fn exchange(
+        &self,
+        request: Request<Streaming<Frame>>,
+    ) -> Result<Response<Self::ExchangeStream>, Status> {
+        let mut incoming = request.into_inner();
+        let membership = self.shared.membership().ok_or_else(|| status(not_initialized()))?;
+        let hello =
+            incoming.message().await?.ok_or_else(|| Status::invalid_argument("no greeting"))?;
+        let greeting = hello.greeting.ok_or_else(|| Status::invalid_argument("no greeting"))?;
+        let from = check_greeting(&self.shared, &membership, &greeting)?;
+        let (frames, answers) = mpsc::channel(16);
+        tokio::spawn(serve_peer(Arc::clone(&self.shared), from, incoming, frames));
+        Ok(Response::new(Box::pin(ReceiverStream::new(answers))))
+    }
+
+    async fn identify(
+        &self,
+        _request: Request<pb::IdentifyRequest>,
+    ) -> Result<Response<pb::IdentifyReply>, Status> {
+        Ok(Response::new(bootstrap::identify(&self.shared)))
+    }
+
+    async fn adopt(
+        &self,
+        request: Request<pb::AdoptRequest>,
+    ) -> Result<Response<pb::AdoptReply>, Status> {
+        bootstrap::adopt(&self.shared, &request.into_inner()).await.map_err(status)?;
+        Ok(Response::new(pb::AdoptReply {}))
+    }
+
+    async fn join(
+        &self,
+        request: Request<pb::JoinRequest>,
+    ) -> Result<Response<pb::JoinReply>, Status> {
+        bootstrap::admit(&self.shared, &request.into_inner())
+            .await
+            .map(Response::new)
+            .map_err(status)
+    }
+
+    async fn directory(
+        &self,
+        request: Request<pb::DirectoryRequest>,
+    ) -> Result<Response<pb::DirectoryReply>, Status> {
+        catalog::answer(&self.shared, &request.into_inner()).map(Response::new).map_err(status)
+    }
+
+    async fn forward(
+        &self,
+        request: Request<pb::ForwardRequest>,
+    ) -> Result<Response<pb::ForwardReply>, Status> {
+        let command = v1::Command::decode(request.into_inner().command)
+            .map_err(|error| status(Error::new(Reason::Malformed, error.to_string())))?;
+        let reply = if command.keyspace_id == KeyspaceId::META.0 {
+            match router::execute_on_meta(&self.shared, command).await {
+                Ok(reply) => reply,
+                Err(error) => v1::Reply {
+                    result: Some(v1::reply::Result::Error(error_to_pb(&error))),
+                    ..v1::Reply::default()
+                },
+            }
+        } else {
+            router::execute(&self.shared, command).await
+        };
+        Ok(Response::new(pb::ForwardReply { reply: reply.encode_to_vec().into() }))
+    }
+}
+
+/// Who is at the other end, if it may be there.
+fn check_greeting(
+    shared: &Shared,
+    membership: &Membership,
+    greeting: &Greeting,
+) -> Result<NodeId, Status> {
+    let refuse = |message: String| Err(Status::permission_denied(message));
+    let cluster = <[u8; 16]>::try_from(&greeting.cluster_id[..]).map(ClusterId).unwrap_or_default();
+    if (cluster, greeting.cluster_incarnation)
+        != (membership.cluster.id, membership.cluster.incarnation)
+    {
+        return refuse(format!("this is cluster {}, not {cluster}", membership.cluster));
+    }
+    if greeting.to_node != membership.node.0 {
+        return refuse(format!("this is {}, not n{}", membership.node, greeting.to_node));
+    }
+    let from = NodeId(greeting.node);
+    let store = <[u8; 16]>::try_from(&greeting.store_id[..]).map(StoreId).unwrap_or_default();
+    // A node whose disk was emptied, or copied, is not the node it was.
+    let directory = shared.catalog.current();
+    if let Some(known) = directory.node(from)
+        && known.store != store
+    {
+        return refuse(format!("{from} is bound to store {}, not {store}", known.store));
+    }
+    Ok(from)
+}
+
+type MessageAnswer = futures::future::BoxFuture<'static, Message>;
+
+/// Serves one connection of another node.
+async fn serve_peer(
+    shared: Arc<Shared>,
+    from: NodeId,
+    mut incoming: Streaming<Frame>,
+    frames: mpsc::Sender<Result<Frame, Status>>,
+) {
+    let mut in_hand: FuturesUnordered<MessageAnswer> = FuturesUnordered::new();
+    let mut ready: Vec<Message> = Vec::new();
+    let mut open = true;
+    loop {
+        while let Some(Some(message)) = in_hand.next().now_or_never() {
+            ready.push(message);
+        }
+        tokio::select! {
+            biased;
+            () = shared.stop.cancelled() => return,
+            permit = frames.reserve(), if !ready.is_empty() => match permit {
+                Ok(permit) => permit.send(Ok(shared.peers().frame(std::mem::take(&mut ready)))),
+                Err(_) => return,
+            },
+            Some(message) = in_hand.next(), if !in_hand.is_empty() => ready.push(message),
+            frame = incoming.next(), if open => match frame {
+                Some(Ok(frame)) => take_frame(&shared, from, frame, &mut in_hand, &mut ready).await,
+                Some(Err(_)) | None => open = false,
+            },
+            else => return,
+        }
+    }
+}
+
+/// Hands a frame's messages to their replicas, in order. A frame refused for its clock has no effect at
+/// all (INV-2).
+async fn take_frame(
+    shared: &Arc<Shared>,
+    from: NodeId,
+    frame: Frame,
+    in_hand: &mut FuturesUnordered<MessageAnswer>,
+    ready: &mut Vec<Message>,
+) {
+    let reading = Reading { physical_us: frame.physical_us, clock: Timestamp(frame.clock) };
+    let verdict = shared.clock.receive(reading).await;
+    shared.peers().observe_refusal(from, Judge::Us, verdict.is_err());
+    let refusal = verdict.err().map(|refusal| format!("{CLOCK_REFUSED}{refusal}"));
+    for message in frame.messages {
+        let Message { call, range_id, generation, body, .. } = message;
+        let answer = move |body: Bytes, failure: String| Message {
+            call,
+            range_id,
+            generation,
+            body,
+            failure,
+        };
+        if let Some(refusal) = &refusal {
+            ready.push(answer(Bytes::new(), refusal.clone()));
+        } else if range_id == 0 {
+            // A ping: the answer says what time it is here.
+            let physical_us = shared.clock.hybrid().physical_us();
+            ready.push(answer(Bytes::copy_from_slice(&physical_us.to_be_bytes()), String::new()));
+        } else {
+            match shared.registry.dispatch(RangeId(range_id), Generation(generation), &body) {
+                Ok(handled) => {
+                    let mut handled = async move {
+                        match handled.await {
+                            Ok(body) => answer(body, String::new()),
+                            Err(error) => answer(Bytes::new(), error.to_string()),
+                        }
+                    }
+                    .boxed();
+                    // The first poll is the message's place in Raft's queue.
+                    match futures::poll!(&mut handled) {
+                        std::task::Poll::Ready(message) => ready.push(message),
+                        std::task::Poll::Pending => in_hand.push(handled),
+                    }
+                }
+                Err(error) => ready.push(answer(Bytes::new(), error.to_string())),
+            }
+        }
+    }
+}
