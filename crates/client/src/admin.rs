@@ -1,0 +1,151 @@
+//! The administration: what an operator does, through any node that answers.
+
+use std::time::Duration;
+
+use latitude_rpc::pb::v1;
+use latitude_rpc::pb::v1::admin_client::AdminClient;
+use latitude_types::{Error, KeyspaceId, NodeId, RangeId, Reason, Result};
+use tonic::transport::Channel;
+use tonic::{Response, Status};
+
+use crate::answer::unfitting;
+use crate::client::{Client, IntoRead};
+use crate::lock;
+use crate::run::patience;
+
+/// How long `init` waits for the other nodes unless told.
+const INIT_TIMEOUT_DEFAULT: Duration = Duration::from_secs(30);
+/// What is allowed to the way there and back.
+const INIT_TIMEOUT_MARGIN: Duration = Duration::from_secs(5);
+
+/// The administration of a cluster. Every node serves every call, so nodes are tried in turn until one
+/// answers. A call that changes something goes to another node only if it certainly has not happened;
+/// nothing here carries an id.
+#[derive(Debug, Clone)]
+pub struct Admin {
+    client: Client,
+}
+
+/// Whether a call may be repeated when its outcome is unknown.
+#[derive(Clone, Copy, PartialEq)]
+enum Repeat {
+    Safe,
+    Unsafe,
+}
+
+impl Admin {
+    pub(crate) fn new(client: Client) -> Self {
+        Self { client }
+    }
+
+    /// Makes a cluster of the first node that answers and of all it was told to join. Waits for them for
+    /// `wait`, or 30 s. Safe to repeat.
+    pub async fn init(&self, wait: Option<Duration>) -> Result<v1::InitReply> {
+        let wait = wait.unwrap_or(INIT_TIMEOUT_DEFAULT);
+        let timeout_ms = wait.as_millis().clamp(1, u128::from(u32::MAX)) as u32;
+        let request = v1::InitRequest { timeout_ms };
+        self.ask(Repeat::Safe, wait + INIT_TIMEOUT_MARGIN, async |mut admin| {
+            admin.init(request).await
+        })
+        .await
+    }
+
+    /// What the first node that answers is, holds and knows; of a certain node:
+    /// [`Client::status_of`].
+    pub async fn status(&self) -> Result<v1::StatusReply> {
+        let request = v1::StatusRequest {};
+        self.read(async |mut admin| admin.status(request).await).await
+    }
+
+    /// Every node of the cluster, as the node asked sees them.
+    pub async fn nodes(&self) -> Result<Vec<v1::NodeStatus>> {
+        let request = v1::ListNodesRequest {};
+        let reply = self.read(async |mut admin| admin.list_nodes(request).await).await?;
+        Ok(reply.nodes)
+    }
+
+    /// Every range of a keyspace; of all keyspaces if the name is empty.
+    pub async fn ranges(&self, keyspace: &str) -> Result<Vec<v1::RangeStatus>> {
+        let request = v1::ListRangesRequest { keyspace: keyspace.to_string() };
+        let reply = self.read(async |mut admin| admin.list_ranges(request.clone()).await).await?;
+        Ok(reply.ranges)
+    }
+
+    /// Creates a keyspace. Fields that are left at their default are filled in by the server.
+    pub async fn create_keyspace(
+        &self,
+        request: v1::CreateKeyspaceRequest,
+    ) -> Result<v1::KeyspaceStatus> {
+        let reply = self
+            .change(Repeat::Unsafe, async |mut admin| admin.create_keyspace(request.clone()).await)
+            .await?;
+        reply.keyspace.ok_or_else(|| unfitting("create_keyspace", true))
+    }
+
+    /// Every keyspace.
+    pub async fn keyspaces(&self) -> Result<Vec<v1::KeyspaceStatus>> {
+        let request = v1::ListKeyspacesRequest {};
+        let reply = self.read(async |mut admin| admin.list_keyspaces(request).await).await?;
+        Ok(reply.keyspaces)
+    }
+
+    /// Removes a keyspace and all its keys, for good.
+    pub async fn drop_keyspace(&self, name: &str) -> Result<KeyspaceId> {
+        let request = v1::DropKeyspaceRequest { name: name.to_string() };
+        let reply = self
+            .change(Repeat::Unsafe, async |mut admin| admin.drop_keyspace(request.clone()).await)
+            .await?;
+        lock(&self.client.inner.routes).forget_keyspace(name);
+        Ok(KeyspaceId(reply.keyspace_id))
+    }
+
+    /// Hands the leadership of a range to the node's replica.
+    pub async fn transfer_leader(&self, range: RangeId, to: NodeId) -> Result<()> {
+        let request = v1::TransferLeaderRequest { range_id: range.0, to_node: to.0 };
+        self.change(Repeat::Safe, async |mut admin| admin.transfer_leader(request).await).await?;
+        Ok(())
+    }
+
+    async fn read<T>(
+        &self,
+        call: impl AsyncFn(AdminClient<Channel>) -> Result<Response<T>, Status>,
+    ) -> Result<T> {
+        let reply = self.ask(Repeat::Safe, self.client.inner.timeout, call).await;
+        reply.map_err(IntoRead::into_read)
+    }
+
+    async fn change<T>(
+        &self,
+        repeat: Repeat,
+        call: impl AsyncFn(AdminClient<Channel>) -> Result<Response<T>, Status>,
+    ) -> Result<T> {
+        self.ask(repeat, self.client.inner.timeout, call).await
+    }
+
+    /// Asks one node after another. A node that does not even say hello is passed over, so the outcome of
+    /// the call proper is unknown only if it broke on the way.
+    async fn ask<T>(
+        &self,
+        repeat: Repeat,
+        timeout: Duration,
+        call: impl AsyncFn(AdminClient<Channel>) -> Result<Response<T>, Status>,
+    ) -> Result<T> {
+        let mut last: Option<Error> = None;
+        for link in self.client.inner.links_to_ask()? {
+            if let Err(error) = link.hello(patience(&link, 0)).await {
+                last = last.or(Some(error.into_read()));
+                continue;
+            }
+            let error = match link.unary(timeout, call(link.admin())).await {
+                Ok(reply) => return Ok(reply),
+                Err(error) => error,
+            };
+            let elsewhere = repeat == Repeat::Safe || !error.may_have_applied();
+            if !error.is_retryable() || !elsewhere {
+                return Err(error);
+            }
+            last = Some(error);
+        }
+        Err(last.unwrap_or_else(|| Error::new(Reason::Unreachable, "there is no node to ask")))
+    }
+}

@@ -1,0 +1,178 @@
+//! A keyspace: where operations start.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use latitude_rpc::FromWire;
+use latitude_rpc::pb::v1;
+use latitude_types::{Level, Result, WriteTime};
+use tokio::time::Instant;
+
+use crate::answer::{Answer, CasOutcome, Expected, Operation, Outcome, Value, unfitting};
+use crate::client::Client;
+use crate::receipt::{Receipt, ReceiptDetail};
+use crate::routes::Target;
+use crate::run::Call;
+use crate::scan::{self, Page, Scan};
+
+/// A named set of keys, and how to ask for them. Cheap to clone; each `with_` gives another handle and
+/// leaves this one as it is.
+///
+/// Every operation is retried by itself until it is answered or the timeout passes. Dropping the future
+/// of a write abandons it: it may have happened or may yet, once.
+#[derive(Debug, Clone)]
+pub struct Keyspace {
+    client: Client,
+    name: Arc<str>,
+    options: Options,
+}
+
+/// How operations are asked for.
+#[derive(Debug, Clone)]
+pub(crate) struct Options {
+    /// `None`: the keyspace's default.
+    pub(crate) level: Option<Level>,
+    pub(crate) receipt: ReceiptDetail,
+    pub(crate) timeout: Duration,
+    pub(crate) request_id: Option<Arc<str>>,
+}
+
+impl Keyspace {
+    pub(crate) fn new(client: Client, name: String) -> Self {
+        let timeout = client.inner.timeout;
+        let options =
+            Options { level: None, receipt: ReceiptDetail::default(), timeout, request_id: None };
+        Self { client, name: name.into(), options }
+    }
+
+    /// The keyspace's name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    pub(crate) fn options(&self) -> &Options {
+        &self.options
+    }
+
+    /// Asks at this level instead of the keyspace's default.
+    #[must_use]
+    pub fn with_level(mut self, level: Level) -> Self {
+        self.options.level = Some(level);
+        self
+    }
+
+    /// Asks for receipts of this detail; short ones unless set.
+    #[must_use]
+    pub fn with_receipt(mut self, detail: ReceiptDetail) -> Self {
+        self.options.receipt = detail;
+        self
+    }
+
+    /// Allows each operation this long, all attempts included.
+    #[must_use]
+    pub fn with_timeout(mut self, timeout: Duration) -> Self {
+        self.options.timeout = timeout;
+        self
+    }
+
+    /// Marks operations in the servers' logs; at most 64 bytes.
+    #[must_use]
+    pub fn with_request_id(mut self, id: impl Into<String>) -> Self {
+        self.options.request_id = Some(id.into().into());
+        self
+    }
+
+    /// Reads a key; `None` if it does not exist.
+    pub async fn get(&self, key: impl AsRef<[u8]>) -> Result<Answer<Option<Value>>> {
+        self.operate(&Operation::get(key)).await?.try_map(|outcome| match outcome {
+            Outcome::Got(value) => Ok(value),
+            _ => Err(unfitting("get", false)),
+        })
+    }
+
+    /// Writes a key, whatever it held; gives the version written.
+    pub async fn put(
+        &self,
+        key: impl AsRef<[u8]>,
+        value: impl Into<Bytes>,
+    ) -> Result<Answer<WriteTime>> {
+        self.operate(&Operation::put(key, value)).await?.try_map(written)
+    }
+
+    /// Removes a key, whether or not it exists; gives the version of the removal.
+    pub async fn delete(&self, key: impl AsRef<[u8]>) -> Result<Answer<WriteTime>> {
+        self.operate(&Operation::delete(key)).await?.try_map(written)
+    }
+
+    /// Writes a key if it holds what is expected; a new value of `None` removes it. A condition that does
+    /// not hold is no error but a [`CasOutcome::Mismatch`].
+    pub async fn compare_and_set(
+        &self,
+        key: impl AsRef<[u8]>,
+        expected: Expected,
+        new_value: Option<Bytes>,
+    ) -> Result<Answer<CasOutcome>> {
+        let operation = Operation::compare_and_set(key, expected, new_value);
+        self.operate(&operation).await?.try_map(|outcome| match outcome {
+            Outcome::Compared(compared) => Ok(compared),
+            _ => Err(unfitting("compare_and_set", true)),
+        })
+    }
+
+    /// Writes a key if it does not exist.
+    pub async fn put_if_absent(
+        &self,
+        key: impl AsRef<[u8]>,
+        value: impl Into<Bytes>,
+    ) -> Result<Answer<CasOutcome>> {
+        self.compare_and_set(key, Expected::Absent, Some(value.into())).await
+    }
+
+    /// Reads a span of keys in order, across ranges, until the scan's limit or its end. The parts of
+    /// different ranges are read one after another, not at one moment; the answer's receipt is the last
+    /// part's.
+    pub async fn scan(&self, scan: Scan) -> Result<Answer<Page>> {
+        scan::run(&self.client.inner, self, scan).await
+    }
+
+    /// Runs independent operations at the same time and gives their results in the order given: no
+    /// atomicity between them, and one may fail while others succeed. Each is retried by itself.
+    pub async fn batch(&self, operations: Vec<Operation>) -> Vec<Result<Answer<Outcome>>> {
+        let running = operations.iter().map(|operation| self.operate(operation));
+        futures::future::join_all(running).await
+    }
+
+    async fn operate(&self, operation: &Operation) -> Result<Answer<Outcome>> {
+        let started = Instant::now();
+        let wire = operation.to_wire();
+        let call = Call {
+            name: operation.name(),
+            keyspace: self,
+            target: Target::At(operation.key()?.clone()),
+            write: operation.is_write(),
+            conditional: operation.is_conditional(),
+            operation: &|_| wire.clone(),
+        };
+        let deadline = started + self.options.timeout;
+        let served = self.client.inner.run(&call, started, deadline).await?;
+        Ok(Answer {
+            value: Outcome::from_wire(operation, served.reply.result)?,
+            receipt: receipt(served.reply.receipt),
+            attempts: served.attempts,
+            latency: started.elapsed(),
+        })
+    }
+}
+
+fn written(outcome: Outcome) -> Result<WriteTime> {
+    match outcome {
+        Outcome::Written(version) => Ok(version),
+        _ => Err(unfitting("write", true)),
+    }
+}
+
+/// The receipt, if it can be read. One that cannot must not turn a success into a failure.
+pub(crate) fn receipt(wire: Option<v1::Receipt>) -> Option<Receipt> {
+    wire.and_then(|wire| Receipt::from_wire(wire).ok())
+}

@@ -1,0 +1,55 @@
+//! The Rust SDK of Latitude.
+//!
+//! ```text
+//!   Keyspace::put ─▶ run (one operation: attempts until it is answered or its deadline passes)
+//!                     │  ├─ ids     one id for all attempts of a write; births by the cluster's clock
+//!                     │  ├─ routes  which range holds the key, who leads it, where the nodes are
+//!                     ▼  └─ what an error says: at once elsewhere │ wait │ give up
+//!                   link (one per node) ══ one stream, many commands a frame ══▶ node
+//! ```
+//!
+//! What the caller may rely on:
+//!
+//! - A write takes effect at most once, however often it was attempted: all attempts carry one id.
+//! - An error whose `outcome` is `NotApplied` says that the write has not happened and never will. As
+//!   soon as one attempt may have happened, the operation's error says `Unknown`, whatever later
+//!   attempts were told.
+//! - An operation ends by its deadline. One silent node does not use it up.
+//! - A level is never weakened behind the caller's back.
+//!
+//! Connections come from the port [`Net`], time from tokio's clock and randomness from one seed, so the
+//! SDK runs unchanged inside a simulation. It knows nothing of how a server works: only `/proto`.
+//!
+//! The design of the stream follows TiKV's `BatchCommands`; the ids that make retries harmless follow
+//! Lee, Park, Kejriwal, Matsushita, Ousterhout: *Implementing Linearizability at Large Scale and Low
+//! Latency* (SOSP 2015).
+
+mod admin;
+mod answer;
+mod client;
+mod ids;
+mod keyspace;
+mod link;
+mod receipt;
+mod routes;
+mod run;
+mod scan;
+
+pub use admin::Admin;
+pub use answer::{Answer, CasOutcome, Expected, Operation, Outcome, Value};
+pub use client::{Builder, Client, Cluster};
+pub use keyspace::Keyspace;
+pub use latitude_rpc::net::{Net, Tcp};
+/// The messages of `/proto` that the administration takes and gives.
+pub use latitude_rpc::pb::v1 as wire;
+pub use latitude_types::{
+    ClientId, ClusterIdentity, Error, Kind, Level, NodeId, RangeId, Reason, Result, Timestamp,
+    WriteTime,
+};
+pub use receipt::{Duplicate, Proof, Receipt, ReceiptDetail, Role};
+pub use scan::{Page, Row, Scan};
+
+/// Locks a mutex whose critical sections neither block nor panic.
+fn lock<T>(mutex: &std::sync::Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().expect("no critical section of the client panics")
+}

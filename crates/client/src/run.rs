@@ -1,0 +1,513 @@
+//! One operation: attempts until it is answered, refused for good, or its deadline passes.
+//!
+//! ```text
+//!            ┌──────────────────────────────────────────────┐
+//!            ▼                                              │
+//!   route ─▶ choose a node ─▶ attempt ─▶ answered ─▶ done   │
+//!                               │                           │
+//!                               ├─ Redirect    ─▶ at once, elsewhere (after a few in a row: wait)
+//!                               ├─ Unavailable ─▶ wait a little, elsewhere if possible
+//!                               ├─ Exhausted   ─▶ wait as long as told
+//!                               └─ any other   ─▶ done
+//! ```
+//!
+//! Invariant: once an attempt of a write may have happened, every error of the operation says so.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use latitude_rpc::pb::v1;
+use latitude_rpc::{FromWire, ToWire};
+use latitude_types::{Error, Kind, Level, NodeId, Outcome, Reason, Result};
+use tokio::time::{Instant, sleep, timeout_at};
+use tracing::debug;
+
+use crate::client::{Inner, IntoRead};
+use crate::ids::Ticket;
+use crate::keyspace::Keyspace;
+use crate::link::Link;
+use crate::lock;
+use crate::routes::{Route, Target};
+
+/// A silent node is waited for at least so long.
+const PATIENCE_MIN: Duration = Duration::from_secs(1);
+/// On top of four round trips: a write is two (to the leader, and on to its quorum), the node works.
+const PATIENCE_WORK: Duration = Duration::from_millis(500);
+/// Patience doubles at most so often.
+const PATIENCE_DOUBLINGS_MAX: u32 = 4;
+/// After so many redirections in a row the map is in motion: wait before the next.
+const REDIRECTS_AT_ONCE: u32 = 3;
+const WAIT_MIN: Duration = Duration::from_millis(20);
+const WAIT_MAX: Duration = Duration::from_millis(500);
+/// What a round trip counts as before it is measured, in the client's region and elsewhere.
+const NEAR: Duration = Duration::from_millis(1);
+const FAR: Duration = Duration::from_millis(100);
+
+/// An operation to run.
+pub(crate) struct Call<'a> {
+    /// Its name, for messages.
+    pub(crate) name: &'static str,
+    pub(crate) keyspace: &'a Keyspace,
+    pub(crate) target: Target,
+    pub(crate) write: bool,
+    /// Goes through the log whatever its level.
+    pub(crate) conditional: bool,
+    /// The wire form for a route; a scan asks each range for its own part.
+    pub(crate) operation: &'a (dyn Fn(&Route) -> v1::command::Operation + Send + Sync),
+}
+
+/// An answered operation.
+pub(crate) struct Served {
+    pub(crate) reply: v1::Reply,
+    pub(crate) route: Arc<Route>,
+    pub(crate) attempts: u32,
+}
+
+/// How long a node may be silent before an attempt is given up. A write is then attempted again, with
+/// the same id, at another replica, which either leads by now or says who does: so one node that is
+/// paused or cut off costs this long and not the whole deadline. Patience doubles with each attempt
+/// given up, so that a cluster that is merely slow is not flooded with repetitions.
+pub(crate) fn patience(link: &Link, given_up: u32) -> Duration {
+    let round_trips = link.round_trip().unwrap_or_default() * 4;
+    (round_trips + PATIENCE_WORK).max(PATIENCE_MIN) * 2u32.pow(given_up.min(PATIENCE_DOUBLINGS_MAX))
+}
+
+/// What an operation has lived through.
+struct Run<'a> {
+    client: &'a Inner,
+    call: &'a Call<'a>,
+    started: Instant,
+    deadline: Instant,
+    /// The write's id, from its first attempt on.
+    ticket: Option<Ticket>,
+    attempts: u32,
+    /// Whether an attempt of a write may have happened.
+    unknown: bool,
+    /// What the last attempt failed with, and where.
+    last: Option<(Error, String)>,
+    /// Redirections since the last wait.
+    redirects: u32,
+    waits: u32,
+    given_up: u32,
+    keyspace_changes: u32,
+    /// How often the operation had the range located.
+    located: usize,
+    /// Where a hint sends the next attempt.
+    next: Option<Next>,
+    /// Replicas that were asked in this round.
+    asked: BTreeSet<NodeId>,
+    /// Nodes that this operation could not reach or did not hear from.
+    unheard: BTreeSet<NodeId>,
+}
+
+#[derive(Clone, Copy)]
+struct Next {
+    node: NodeId,
+    /// The node is to pass the command on to a leader that we cannot reach.
+    forward: bool,
+}
+
+/// What to do after a failed attempt.
+enum Step {
+    Fail(Error),
+    AtOnce,
+    Wait(Option<Duration>),
+}
+
+impl Inner {
+    /// Runs an operation until its deadline.
+    pub(crate) async fn run(
+        &self,
+        call: &Call<'_>,
+        started: Instant,
+        deadline: Instant,
+    ) -> Result<Served> {
+        let mut run = Run {
+            client: self,
+            call,
+            started,
+            deadline,
+            ticket: None,
+            attempts: 0,
+            unknown: false,
+            last: None,
+            redirects: 0,
+            waits: 0,
+            given_up: 0,
+            keyspace_changes: 0,
+            located: 0,
+            next: None,
+            asked: BTreeSet::new(),
+            unheard: BTreeSet::new(),
+        };
+        run.run().await.map_err(|error| run.seal(error))
+    }
+}
+
+impl Run<'_> {
+    async fn run(&mut self) -> Result<Served> {
+        loop {
+            if Instant::now() >= self.deadline {
+                return Err(self.timed_out());
+            }
+            let step = match self.attempt().await {
+                Ok(served) => return Ok(served),
+                Err((error, place)) => self.judge(error, place),
+            };
+            match step {
+                Step::Fail(error) => return Err(error),
+                Step::AtOnce => {}
+                Step::Wait(told) => {
+                    let wait =
+                        self.client.jittered(WAIT_MIN * 2u32.pow(self.waits.min(8)), WAIT_MAX);
+                    let wait = told.map_or(wait, |told| told.max(wait));
+                    self.waits += 1;
+                    self.redirects = 0;
+                    sleep(wait.min(self.deadline.saturating_duration_since(Instant::now()))).await;
+                }
+            }
+        }
+    }
+
+    /// One attempt; a failure comes with the place it happened at.
+    async fn attempt(&mut self) -> Result<Served, (Error, Place)> {
+        let keyspace = self.call.keyspace.name();
+        let known = lock(&self.client.routes).find(keyspace, &self.call.target);
+        let route = match known {
+            Some(route) => route,
+            None => {
+                self.located += 1;
+                self.client
+                    .locate(keyspace, &self.call.target, self.located - 1, self.deadline)
+                    .await
+                    .map_err(|error| (error.into_read(), Place::Seeds))?
+            }
+        };
+        let next = self.choose(&route);
+        let link = self.client.link_of(next.node).map_err(|error| (error, Place::Seeds))?;
+        if self.call.write && self.ticket.is_none() {
+            // A range is located after a Hello, so a clock is known.
+            self.ticket = self.client.ids.begin();
+        }
+        let now = Instant::now();
+        let left = self.deadline.saturating_duration_since(now);
+        let options = self.call.keyspace.options();
+        let command = v1::Command {
+            tag: 0,
+            keyspace: keyspace.to_string(),
+            keyspace_id: route.keyspace.0,
+            range_id: route.range.0,
+            range_epoch: route.epoch.0,
+            level: options.level.map_or(v1::Level::Unspecified as i32, |level| level.to_wire()),
+            accept: Vec::new(),
+            id: self.ticket.as_ref().map(Ticket::to_wire),
+            token: Bytes::new(),
+            timeout_ms: left.as_millis().clamp(1, u128::from(u32::MAX)) as u32,
+            receipt: options.receipt.to_wire(),
+            max_staleness_ms: None,
+            request_id: options.request_id.as_deref().unwrap_or_default().to_string(),
+            no_forward: self.wants_leader(&route) && !next.forward,
+            operation: Some((self.call.operation)(&route)),
+        };
+        self.attempts += 1;
+        let place = Place::Node { node: next.node, route: Arc::clone(&route) };
+        let reply = match link.send(command, patience(&link, self.given_up), self.deadline).await {
+            Ok(reply) => reply,
+            Err(error) => return Err((error, place)),
+        };
+        match reply.result {
+            Some(v1::reply::Result::Error(wire)) => {
+                let (Ok(error) | Err(error)) = Error::from_wire(wire);
+                Err((error, place))
+            }
+            _ => Ok(Served { reply, route, attempts: self.attempts }),
+        }
+    }
+
+    /// Whether only the leader can serve this.
+    fn wants_leader(&self, route: &Route) -> bool {
+        let level = self.call.keyspace.options().level.or(route.default_level);
+        match level {
+            None | Some(Level::Strict) => true,
+            Some(level) => self.call.conditional || self.call.write && level.writes_through_log(),
+        }
+    }
+
+    /// The node to ask next.
+    fn choose(&mut self, route: &Route) -> Next {
+        if let Some(next) = self.next.take() {
+            return next;
+        }
+        if route.replicas.iter().all(|node| self.asked.contains(node)) {
+            self.asked.clear();
+        }
+        let leads = |node: NodeId| {
+            // The preferred leader, if nobody is known to lead.
+            self.wants_leader(route)
+                && (route.leader == Some(node)
+                    || route.leader.is_none() && route.replicas.first() == Some(&node))
+        };
+        // A leader outside the known replicas is a newer fact than they are.
+        let candidates = route.leader.iter().chain(&route.replicas);
+        let nearest = candidates
+            .filter(|node| !self.asked.contains(node))
+            .min_by_key(|node| {
+                let (doubtful, distance) = self.client.distance(**node);
+                (doubtful, !leads(**node), distance)
+            })
+            .or(route.replicas.first());
+        Next { node: *nearest.expect("a route has replicas"), forward: false }
+    }
+
+    /// Notes a failure and decides what follows.
+    fn judge(&mut self, error: Error, place: Place) -> Step {
+        debug!(operation = self.call.name, attempt = self.attempts, %error, at = %place, "attempt failed");
+        if self.call.write && error.may_have_applied() && !matches!(place, Place::Seeds) {
+            self.unknown = true;
+        }
+        let step = self.decide(&error, &place);
+        self.last = Some((error, place.to_string()));
+        step
+    }
+
+    fn decide(&mut self, error: &Error, place: &Place) -> Step {
+        let keyspace = self.call.keyspace.name();
+        let routes = || lock(&self.client.routes);
+        match error.kind() {
+            Kind::Invalid | Kind::Unimplemented | Kind::Internal | Kind::Deadline => {
+                Step::Fail(error.clone())
+            }
+            Kind::NotFound => {
+                routes().forget_keyspace(keyspace);
+                Step::Fail(error.clone())
+            }
+            Kind::Precondition => {
+                // The caller named the keyspace, the number is ours: with the new number the operation
+                // is the one he asked for. Unless an attempt may have happened in the old one.
+                if error.reason == Reason::KeyspaceChanged {
+                    routes().forget_keyspace(keyspace);
+                    self.keyspace_changes += 1;
+                    if !self.unknown && self.keyspace_changes <= 2 {
+                        return Step::AtOnce;
+                    }
+                }
+                Step::Fail(error.clone())
+            }
+            Kind::Redirect => {
+                if let Place::Node { node, route } = place {
+                    self.redirected(error, *node, route);
+                }
+                self.redirects += 1;
+                if self.redirects <= REDIRECTS_AT_ONCE { Step::AtOnce } else { Step::Wait(None) }
+            }
+            Kind::Unavailable => {
+                if let Place::Node { node, route } = place {
+                    self.asked.insert(*node);
+                    if error.reason == Reason::Unreachable {
+                        self.unheard.insert(*node);
+                        self.given_up += u32::from(error.may_have_applied());
+                    }
+                    if route.leader == Some(*node) {
+                        routes().set_leader(keyspace, route.range, None);
+                    }
+                    self.end_round(route);
+                }
+                Step::Wait(error.retry_after)
+            }
+            Kind::Exhausted => {
+                let left = self.deadline.saturating_duration_since(Instant::now());
+                match error.retry_after {
+                    // There will be no other attempt: say now, and in the server's words, why.
+                    Some(wait) if wait >= left => Step::Fail(error.clone()),
+                    wait => Step::Wait(wait),
+                }
+            }
+        }
+    }
+
+    fn redirected(&mut self, error: &Error, node: NodeId, route: &Arc<Route>) {
+        let keyspace = self.call.keyspace.name();
+        if error.reason != Reason::NotLeader {
+            // RANGE_MOVED, RANGE_NOT_HERE: the map is wrong.
+            lock(&self.client.routes).forget_range(keyspace, route.range);
+            self.asked.clear();
+            return;
+        }
+        self.asked.insert(node);
+        let hint = error.leader.as_ref().map(|hint| hint.node).filter(|hint| *hint != node);
+        let known = hint.filter(|hint| lock(&self.client.routes).place(*hint).is_some());
+        match known {
+            Some(leader) if self.unheard.contains(&leader) || self.client.distance(leader).0 => {
+                // The leader does not answer us, but it may answer the node that names it. A node asked
+                // so before is asked again only after a wait.
+                self.redirects = self.redirects.max(1);
+                self.next = Some(Next { node, forward: true });
+            }
+            Some(leader) => {
+                let mut routes = lock(&self.client.routes);
+                routes.set_leader(keyspace, route.range, Some(leader));
+                drop(routes);
+                self.next = Some(Next { node: leader, forward: false });
+            }
+            None => {
+                let mut routes = lock(&self.client.routes);
+                if route.leader == Some(node) {
+                    routes.set_leader(keyspace, route.range, None);
+                }
+                if hint.is_some() {
+                    // A node we have never heard of: learn where it is.
+                    routes.forget_range(keyspace, route.range);
+                }
+                drop(routes);
+                // Nobody knows at the moment; an election takes longer than a question.
+                self.redirects = REDIRECTS_AT_ONCE;
+                self.end_round(route);
+            }
+        }
+    }
+
+    /// When every replica was asked in vain, what is known of the range may be out of date.
+    fn end_round(&mut self, route: &Route) {
+        if route.replicas.iter().all(|node| self.asked.contains(node)) {
+            self.asked.clear();
+            let keyspace = self.call.keyspace.name();
+            lock(&self.client.routes).forget_range(keyspace, route.range);
+        }
+    }
+
+    fn timed_out(&self) -> Error {
+        let Call { name, keyspace, .. } = self.call;
+        let waited = self.deadline.saturating_duration_since(self.started);
+        let mut message = format!(
+            "the {name} in keyspace {:?} was not answered within {waited:?}",
+            keyspace.name()
+        );
+        let mut error = Error::new(Reason::DeadlineExceeded, "");
+        if let Some((last, place)) = &self.last {
+            let attempts = self.attempts;
+            message = format!("{message} in {attempts} attempts; the last one, at {place}: {last}");
+            error.missing_quorum = last.missing_quorum.clone();
+        }
+        Error { message, ..error }
+    }
+
+    /// The operation's error: a write of which any attempt may have happened is unknown, and a read has
+    /// no effect.
+    fn seal(&self, error: Error) -> Error {
+        let unknown = self.call.write && (self.unknown || error.may_have_applied());
+        let outcome = if unknown { Outcome::Unknown } else { Outcome::NotApplied };
+        Error { outcome, ..error }
+    }
+}
+
+/// Where an attempt failed.
+enum Place {
+    /// Before a node could be chosen: nobody could say where the range is.
+    Seeds,
+    Node {
+        node: NodeId,
+        /// What the attempt went by.
+        route: Arc<Route>,
+    },
+}
+
+impl std::fmt::Display for Place {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Seeds => f.write_str("the search for the range"),
+            Self::Node { node, .. } => std::fmt::Display::fmt(node, f),
+        }
+    }
+}
+
+impl Inner {
+    /// How far a node is: whether it is doubtful, and its round trip, measured or guessed.
+    pub(crate) fn distance(&self, node: NodeId) -> (bool, Duration) {
+        let routes = lock(&self.routes);
+        let Some(place) = routes.place(node) else { return (true, FAR) };
+        let guess = if place.region == self.region { NEAR } else { FAR };
+        match self.link_if_started(&place.address) {
+            Some(link) => (link.is_doubtful(), link.round_trip().unwrap_or(guess)),
+            None => (false, guess),
+        }
+    }
+
+    /// Finds the target's range by asking nodes, nearest first, then the seeds. `turn` counts the times
+    /// the same operation asked: each time another node begins, because one that lags would repeat
+    /// itself.
+    pub(crate) async fn locate(
+        &self,
+        keyspace: &str,
+        target: &Target,
+        turn: usize,
+        deadline: Instant,
+    ) -> Result<Arc<Route>> {
+        let located = timeout_at(deadline, async {
+            // One at a time: the others find what the first one learnt.
+            let _alone = self.locating.lock().await;
+            if let Some(route) = lock(&self.routes).find(keyspace, target) {
+                return Ok(route);
+            }
+            let mut links = self.links_to_ask()?;
+            let first = turn % links.len();
+            links.rotate_left(first);
+            let mut told = None;
+            for link in links {
+                match self.locate_at(&link, keyspace, target).await {
+                    Ok(route) => return Ok(route),
+                    // What a node says outweighs that another one cannot be reached; but it may not have
+                    // heard yet of a keyspace just made, so ask on.
+                    Err(error) => {
+                        let better = |told: &Error| told.is_retryable() && !error.is_retryable();
+                        if told.as_ref().is_none_or(better) {
+                            told = Some(error);
+                        }
+                    }
+                }
+            }
+            Err(told.unwrap_or_else(|| Error::new(Reason::Unreachable, "there is no node to ask")))
+        });
+        located.await.unwrap_or_else(|_| {
+            Err(Error::new(Reason::Unreachable, "no node said in time where the range is"))
+        })
+    }
+
+    async fn locate_at(&self, link: &Link, keyspace: &str, target: &Target) -> Result<Arc<Route>> {
+        let patience = patience(link, 0);
+        if !self.ids.has_clock() {
+            link.hello(patience).await?;
+        }
+        // Of a keyspace not known at all, learn as much as comes in one answer.
+        let (mut start, end, limit) = match target {
+            Target::At(_) if !lock(&self.routes).knows(keyspace) => (Bytes::new(), None, 0),
+            Target::At(key) => (key.clone(), None, 16),
+            Target::Below { start, end } => (start.clone(), end.clone(), 0),
+        };
+        loop {
+            let request = v1::LocateRequest {
+                keyspace: keyspace.to_string(),
+                start: start.clone(),
+                end: end.clone(),
+                region: self.region.clone(),
+                limit,
+            };
+            let reply = link.locate(request, patience).await?;
+            let reached = reply.ranges.last().and_then(|range| range.end.clone());
+            lock(&self.routes).learn(keyspace, reply)?;
+            if let Some(route) = lock(&self.routes).find(keyspace, target) {
+                return Ok(route);
+            }
+            // More ranges than one answer holds: go on where it ended, or straight at the key.
+            start = match (reached, target) {
+                (Some(reached), Target::At(key)) if *key >= reached && *key > start => key.clone(),
+                (Some(reached), Target::Below { .. }) if reached > start => reached,
+                _ => {
+                    let message = "the node asked knows no range that holds the key";
+                    return Err(Error::new(Reason::RangeNotHere, message));
+                }
+            };
+        }
+    }
+}

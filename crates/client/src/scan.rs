@@ -1,0 +1,201 @@
+//! Scans: rows in key order, put together over ranges.
+
+use bytes::Bytes;
+use latitude_rpc::FromWire;
+use latitude_rpc::pb::v1;
+use latitude_types::{Error, KeySpan, Reason, Result, WriteTime};
+use tokio::time::Instant;
+
+use crate::answer::{Answer, unfitting};
+use crate::client::Inner;
+use crate::keyspace::{Keyspace, receipt};
+use crate::routes::{Route, Target};
+use crate::run::Call;
+
+/// How many rows a page has unless the scan says otherwise.
+const LIMIT_DEFAULT: usize = 1000;
+/// The most rows a server gives at once.
+const PART_ROWS_MAX: usize = 10_000;
+
+/// What to read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Scan {
+    start: Bytes,
+    end: Option<Bytes>,
+    limit: usize,
+    reverse: bool,
+    keys_only: bool,
+}
+
+impl Scan {
+    /// All keys.
+    pub fn all() -> Self {
+        Self::of(&KeySpan::all())
+    }
+
+    /// The keys that begin with `prefix`.
+    pub fn prefix(prefix: impl AsRef<[u8]>) -> Self {
+        Self::of(&KeySpan::prefix(prefix.as_ref()))
+    }
+
+    /// The keys from `start` (included) to `end` (excluded). A span whose end is not above its start is
+    /// refused when it is scanned.
+    pub fn span(start: impl AsRef<[u8]>, end: impl AsRef<[u8]>) -> Self {
+        let end = Some(Bytes::copy_from_slice(end.as_ref()));
+        Self { start: Bytes::copy_from_slice(start.as_ref()), end, ..Self::all() }
+    }
+
+    fn of(span: &KeySpan) -> Self {
+        Self {
+            start: Bytes::copy_from_slice(span.start()),
+            end: span.end().map(Bytes::copy_from_slice),
+            limit: LIMIT_DEFAULT,
+            reverse: false,
+            keys_only: false,
+        }
+    }
+
+    /// At most this many rows in a page; 1000 unless set. At least one.
+    #[must_use]
+    pub fn limit(self, rows: usize) -> Self {
+        Self { limit: rows.max(1), ..self }
+    }
+
+    /// From the last key down.
+    #[must_use]
+    pub fn reverse(self) -> Self {
+        Self { reverse: true, ..self }
+    }
+
+    /// Without the values: rows hold empty ones.
+    #[must_use]
+    pub fn keys_only(self) -> Self {
+        Self { keys_only: true, ..self }
+    }
+
+    /// The range that holds the next rows.
+    fn target(&self) -> Target {
+        if self.reverse {
+            Target::Below { start: self.start.clone(), end: self.end.clone() }
+        } else {
+            Target::At(self.start.clone())
+        }
+    }
+
+    /// The part of the scan that a range holds.
+    fn part(&self, route: &Route, rows: usize) -> v1::Scan {
+        let end = match (&self.end, &route.end) {
+            (Some(a), Some(b)) => Some(a.min(b).clone()),
+            (a, b) => a.clone().or_else(|| b.clone()),
+        };
+        v1::Scan {
+            start: self.start.clone().max(route.start.clone()),
+            end,
+            limit: rows.min(PART_ROWS_MAX) as u32,
+            reverse: self.reverse,
+            keys_only: self.keys_only,
+            max_bytes: 0,
+        }
+    }
+
+    /// What is left after `part`, of which the server has answered all but what begins at `resume`;
+    /// `None` if nothing is.
+    fn after(&self, part: &v1::Scan, resume: Option<Bytes>) -> Option<Self> {
+        let mut rest = self.clone();
+        if self.reverse {
+            let reached = resume.unwrap_or_else(|| part.start.clone());
+            // The first key there is has nothing below it.
+            (reached > self.start).then_some(())?;
+            rest.end = Some(reached);
+        } else {
+            let reached = resume.or_else(|| part.end.clone())?;
+            self.end.as_ref().is_none_or(|end| reached < *end).then_some(())?;
+            rest.start = reached;
+        }
+        Some(rest)
+    }
+}
+
+/// Rows of a scan, in its order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Page {
+    /// At most as many as the scan's limit.
+    pub rows: Vec<Row>,
+    /// Goes on after the last row; `None`: the scan is complete. The next page may turn out empty.
+    pub next: Option<Scan>,
+}
+
+/// A key and what it holds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Row {
+    /// The key.
+    pub key: Bytes,
+    /// Its value; empty if only keys were asked for.
+    pub value: Bytes,
+    /// The value's version.
+    pub version: WriteTime,
+}
+
+impl FromWire<v1::Row> for Row {
+    fn from_wire(wire: v1::Row) -> Result<Self> {
+        let version = wire.version.as_ref().ok_or_else(|| unfitting("scan", false))?;
+        Ok(Self { version: WriteTime::from_wire(version)?, key: wire.key, value: wire.value })
+    }
+}
+
+/// Scans range after range until the limit, the end, or the deadline, which holds for all of it.
+pub(crate) async fn run(client: &Inner, keyspace: &Keyspace, scan: Scan) -> Result<Answer<Page>> {
+    let started = Instant::now();
+    let deadline = started + keyspace.options().timeout;
+    if KeySpan::new(&scan.start, scan.end.as_deref()).is_none() {
+        let message = format!(
+            "the end \"{}\" is not above the start \"{}\": swap them",
+            scan.end.unwrap_or_default().escape_ascii(),
+            scan.start.escape_ascii()
+        );
+        return Err(Error::new(Reason::ScanSpanEmpty, message));
+    }
+    let limit = scan.limit;
+    let mut rows = Vec::new();
+    let mut attempts = 0;
+    let mut rest = scan;
+    loop {
+        let wanted = limit - rows.len();
+        let call = Call {
+            name: "scan",
+            keyspace,
+            target: rest.target(),
+            write: false,
+            conditional: false,
+            operation: &|route| v1::command::Operation::Scan(rest.part(route, wanted)),
+        };
+        let served = client.run(&call, started, deadline).await?;
+        attempts += served.attempts;
+        let Some(v1::reply::Result::Scan(result)) = served.reply.result else {
+            return Err(unfitting("scan", false));
+        };
+        if result.rows.len() > wanted {
+            return Err(unfitting("scan", false));
+        }
+        let had = rows.len();
+        for row in result.rows {
+            rows.push(Row::from_wire(row)?);
+        }
+        let next = rest.after(&rest.part(&served.route, wanted), result.resume);
+        let page_ends = rows.len() == limit || next.is_none();
+        if page_ends {
+            return Ok(Answer {
+                value: Page { rows, next },
+                receipt: receipt(served.reply.receipt),
+                attempts,
+                latency: started.elapsed(),
+            });
+        }
+        let next = next.expect("the page has not ended");
+        if next == rest && rows.len() == had {
+            // It would go on for ever.
+            return Err(unfitting("scan", false));
+        }
+        rest = next;
+    }
+}
