@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use futures::future::BoxFuture;
 use latitude_rpc::pb::v1;
 use latitude_rpc::pb::v1::admin_client::AdminClient;
 use latitude_types::{Error, KeyspaceId, NodeId, RangeId, Reason, Result};
@@ -44,8 +45,8 @@ impl Admin {
         let wait = wait.unwrap_or(INIT_TIMEOUT_DEFAULT);
         let timeout_ms = wait.as_millis().clamp(1, u128::from(u32::MAX)) as u32;
         let request = v1::InitRequest { timeout_ms };
-        self.ask(Repeat::Safe, wait + INIT_TIMEOUT_MARGIN, async |mut admin| {
-            admin.init(request).await
+        self.ask(Repeat::Safe, wait + INIT_TIMEOUT_MARGIN, request, |mut admin, request| {
+            Box::pin(async move { admin.init(request).await })
         })
         .await
     }
@@ -53,22 +54,27 @@ impl Admin {
     /// What the first node that answers is, holds and knows; of a certain node:
     /// [`Client::status_of`].
     pub async fn status(&self) -> Result<v1::StatusReply> {
-        let request = v1::StatusRequest {};
-        self.read(async |mut admin| admin.status(request).await).await
+        self.read(v1::StatusRequest {}, |mut admin, request| {
+            Box::pin(async move { admin.status(request).await })
+        })
+        .await
     }
 
     /// Every node of the cluster, as the node asked sees them.
     pub async fn nodes(&self) -> Result<Vec<v1::NodeStatus>> {
-        let request = v1::ListNodesRequest {};
-        let reply = self.read(async |mut admin| admin.list_nodes(request).await).await?;
-        Ok(reply.nodes)
+        let reply = self.read(v1::ListNodesRequest {}, |mut admin, request| {
+            Box::pin(async move { admin.list_nodes(request).await })
+        });
+        Ok(reply.await?.nodes)
     }
 
     /// Every range of a keyspace; of all keyspaces if the name is empty.
     pub async fn ranges(&self, keyspace: &str) -> Result<Vec<v1::RangeStatus>> {
         let request = v1::ListRangesRequest { keyspace: keyspace.to_string() };
-        let reply = self.read(async |mut admin| admin.list_ranges(request.clone()).await).await?;
-        Ok(reply.ranges)
+        let reply = self.read(request, |mut admin, request| {
+            Box::pin(async move { admin.list_ranges(request).await })
+        });
+        Ok(reply.await?.ranges)
     }
 
     /// Creates a keyspace. Fields that are left at their default are filled in by the server.
@@ -76,59 +82,62 @@ impl Admin {
         &self,
         request: v1::CreateKeyspaceRequest,
     ) -> Result<v1::KeyspaceStatus> {
-        let reply = self
-            .change(Repeat::Unsafe, async |mut admin| admin.create_keyspace(request.clone()).await)
-            .await?;
-        reply.keyspace.ok_or_else(|| unfitting("create_keyspace", true))
+        let reply = self.change(Repeat::Unsafe, request, |mut admin, request| {
+            Box::pin(async move { admin.create_keyspace(request).await })
+        });
+        reply.await?.keyspace.ok_or_else(|| unfitting("create_keyspace", true))
     }
 
     /// Every keyspace.
     pub async fn keyspaces(&self) -> Result<Vec<v1::KeyspaceStatus>> {
-        let request = v1::ListKeyspacesRequest {};
-        let reply = self.read(async |mut admin| admin.list_keyspaces(request).await).await?;
-        Ok(reply.keyspaces)
+        let reply = self.read(v1::ListKeyspacesRequest {}, |mut admin, request| {
+            Box::pin(async move { admin.list_keyspaces(request).await })
+        });
+        Ok(reply.await?.keyspaces)
     }
 
     /// Removes a keyspace and all its keys, for good.
     pub async fn drop_keyspace(&self, name: &str) -> Result<KeyspaceId> {
         let request = v1::DropKeyspaceRequest { name: name.to_string() };
-        let reply = self
-            .change(Repeat::Unsafe, async |mut admin| admin.drop_keyspace(request.clone()).await)
-            .await?;
+        let reply = self.change(Repeat::Unsafe, request, |mut admin, request| {
+            Box::pin(async move { admin.drop_keyspace(request).await })
+        });
+        let dropped = KeyspaceId(reply.await?.keyspace_id);
         lock(&self.client.inner.routes).forget_keyspace(name);
-        Ok(KeyspaceId(reply.keyspace_id))
+        Ok(dropped)
     }
 
     /// Hands the leadership of a range to the node's replica.
     pub async fn transfer_leader(&self, range: RangeId, to: NodeId) -> Result<()> {
         let request = v1::TransferLeaderRequest { range_id: range.0, to_node: to.0 };
-        self.change(Repeat::Safe, async |mut admin| admin.transfer_leader(request).await).await?;
-        Ok(())
+        let reply = self.change(Repeat::Safe, request, |mut admin, request| {
+            Box::pin(async move { admin.transfer_leader(request).await })
+        });
+        reply.await.map(drop)
     }
 
-    async fn read<T>(
-        &self,
-        call: impl AsyncFn(AdminClient<Channel>) -> Result<Response<T>, Status>,
-    ) -> Result<T> {
-        let reply = self.ask(Repeat::Safe, self.client.inner.timeout, call).await;
+    async fn read<R: Clone, T>(&self, request: R, call: impl Ask<R, T>) -> Result<T> {
+        let reply = self.ask(Repeat::Safe, self.client.inner.timeout, request, call).await;
         reply.map_err(IntoRead::into_read)
     }
 
-    async fn change<T>(
+    async fn change<R: Clone, T>(
         &self,
         repeat: Repeat,
-        call: impl AsyncFn(AdminClient<Channel>) -> Result<Response<T>, Status>,
+        request: R,
+        call: impl Ask<R, T>,
     ) -> Result<T> {
-        self.ask(repeat, self.client.inner.timeout, call).await
+        self.ask(repeat, self.client.inner.timeout, request, call).await
     }
 
     /// Asks one node after another. A node that does not even say hello is passed over, so the outcome of
     /// the call proper is unknown only if it broke on the way.
-    async fn ask<T>(
+    async fn ask<R: Clone, T>(
         &self,
         repeat: Repeat,
         timeout: Duration,
-        call: impl AsyncFn(AdminClient<Channel>) -> Result<Response<T>, Status>,
+        request: R,
+        call: impl Ask<R, T>,
     ) -> Result<T> {
         let mut last: Option<Error> = None;
         for link in self.client.inner.links_to_ask()? {
@@ -136,7 +145,7 @@ impl Admin {
                 last = last.or(Some(error.into_read()));
                 continue;
             }
-            let error = match link.unary(timeout, call(link.admin())).await {
+            let error = match link.unary(timeout, call(link.admin(), request.clone())).await {
                 Ok(reply) => return Ok(reply),
                 Err(error) => error,
             };
@@ -148,4 +157,15 @@ impl Admin {
         }
         Err(last.unwrap_or_else(|| Error::new(Reason::Unreachable, "there is no node to ask")))
     }
+}
+
+/// One call of the administration.
+trait Ask<R, T>:
+    Fn(AdminClient<Channel>, R) -> BoxFuture<'static, Result<Response<T>, Status>> + Send + Sync
+{
+}
+
+impl<R, T, F> Ask<R, T> for F where
+    F: Fn(AdminClient<Channel>, R) -> BoxFuture<'static, Result<Response<T>, Status>> + Send + Sync
+{
 }

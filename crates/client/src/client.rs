@@ -183,6 +183,7 @@ impl Builder {
             routes: Mutex::default(),
             links: Mutex::default(),
             locating: tokio::sync::Mutex::default(),
+            learnt: tokio::sync::Notify::new(),
         };
         Client { inner: Arc::new(inner) }
     }
@@ -211,6 +212,8 @@ pub(crate) struct Inner {
     links: Mutex<BTreeMap<String, Arc<Link>>>,
     /// Held by whoever asks where ranges are.
     pub(crate) locating: tokio::sync::Mutex<()>,
+    /// Tells those who wait to ask that something was learnt.
+    pub(crate) learnt: tokio::sync::Notify,
 }
 
 impl fmt::Debug for Inner {

@@ -51,6 +51,7 @@ impl Route {
         }
     }
 
+    /// Whether they share a key.
     fn overlaps(&self, other: &Self) -> bool {
         let below = |a: &Self, b: &Self| a.end.as_ref().is_some_and(|end| *end <= b.start);
         !below(self, other) && !below(other, self)
@@ -76,6 +77,23 @@ struct Ranges {
     id: KeyspaceId,
     /// By their start; disjoint, with gaps where nothing is known.
     by_start: BTreeMap<Bytes, Arc<Route>>,
+}
+
+impl Ranges {
+    /// The known ranges that share a key with `route`.
+    fn overlapping(&self, route: &Route) -> Vec<Arc<Route>> {
+        let up_to_end = match &route.end {
+            Some(end) => Bound::Excluded(end),
+            None => Bound::Unbounded,
+        };
+        // They are disjoint, so seen from the end downwards the first that does not overlap is the last.
+        let below_end = self.by_start.range::<Bytes, _>((Bound::Unbounded, up_to_end)).rev();
+        below_end
+            .map(|(_, known)| known)
+            .take_while(|known| known.overlaps(route))
+            .cloned()
+            .collect()
+    }
 }
 
 impl Routes {
@@ -123,29 +141,33 @@ impl Routes {
                 replicas: range.nodes.into_iter().map(NodeId).collect(),
                 leader: Some(NodeId(range.leader)).filter(|node| node.0 != 0),
             };
+            let replaced = ranges.overlapping(&route);
             let newer = |known: &Route| known.range == route.range && known.epoch > route.epoch;
-            if ranges.by_start.values().any(|known| newer(known)) {
+            if replaced.iter().any(|known| newer(known)) {
                 continue;
             }
-            ranges.by_start.retain(|_, known| !known.overlaps(&route));
+            for known in replaced {
+                ranges.by_start.remove(&known.start);
+            }
             ranges.by_start.insert(route.start.clone(), Arc::new(route));
         }
         Ok(())
     }
 
     /// Notes who leads a range; `None`: not the one that was thought to.
-    pub(crate) fn set_leader(&mut self, keyspace: &str, range: RangeId, leader: Option<NodeId>) {
-        let ranges = self.keyspaces.get_mut(keyspace);
-        let found = ranges.and_then(|r| r.by_start.values_mut().find(|route| route.range == range));
-        if let Some(route) = found {
-            Arc::make_mut(route).leader = leader;
+    pub(crate) fn set_leader(&mut self, keyspace: &str, route: &Route, leader: Option<NodeId>) {
+        let known = self.keyspaces.get_mut(keyspace).and_then(|r| r.by_start.get_mut(&route.start));
+        if let Some(known) = known.filter(|known| known.range == route.range) {
+            Arc::make_mut(known).leader = leader;
         }
     }
 
     /// Drops what is known of a range, so that the next operation locates it anew.
-    pub(crate) fn forget_range(&mut self, keyspace: &str, range: RangeId) {
-        if let Some(ranges) = self.keyspaces.get_mut(keyspace) {
-            ranges.by_start.retain(|_, route| route.range != range);
+    pub(crate) fn forget_range(&mut self, keyspace: &str, route: &Route) {
+        if let Some(ranges) = self.keyspaces.get_mut(keyspace)
+            && ranges.by_start.get(&route.start).is_some_and(|known| known.range == route.range)
+        {
+            ranges.by_start.remove(&route.start);
         }
     }
 

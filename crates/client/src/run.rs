@@ -310,7 +310,7 @@ impl Run<'_> {
                         self.given_up += u32::from(error.may_have_applied());
                     }
                     if route.leader == Some(*node) {
-                        routes().set_leader(keyspace, route.range, None);
+                        routes().set_leader(keyspace, route, None);
                     }
                     self.end_round(route);
                 }
@@ -331,7 +331,7 @@ impl Run<'_> {
         let keyspace = self.call.keyspace.name();
         if error.reason != Reason::NotLeader {
             // RANGE_MOVED, RANGE_NOT_HERE: the map is wrong.
-            lock(&self.client.routes).forget_range(keyspace, route.range);
+            lock(&self.client.routes).forget_range(keyspace, route);
             self.asked.clear();
             return;
         }
@@ -347,18 +347,18 @@ impl Run<'_> {
             }
             Some(leader) => {
                 let mut routes = lock(&self.client.routes);
-                routes.set_leader(keyspace, route.range, Some(leader));
+                routes.set_leader(keyspace, route, Some(leader));
                 drop(routes);
                 self.next = Some(Next { node: leader, forward: false });
             }
             None => {
                 let mut routes = lock(&self.client.routes);
                 if route.leader == Some(node) {
-                    routes.set_leader(keyspace, route.range, None);
+                    routes.set_leader(keyspace, route, None);
                 }
                 if hint.is_some() {
                     // A node we have never heard of: learn where it is.
-                    routes.forget_range(keyspace, route.range);
+                    routes.forget_range(keyspace, route);
                 }
                 drop(routes);
                 // Nobody knows at the moment; an election takes longer than a question.
@@ -373,7 +373,7 @@ impl Run<'_> {
         if route.replicas.iter().all(|node| self.asked.contains(node)) {
             self.asked.clear();
             let keyspace = self.call.keyspace.name();
-            lock(&self.client.routes).forget_range(keyspace, route.range);
+            lock(&self.client.routes).forget_range(keyspace, route);
         }
     }
 
@@ -445,8 +445,18 @@ impl Inner {
         deadline: Instant,
     ) -> Result<Arc<Route>> {
         let located = timeout_at(deadline, async {
-            // One at a time: the others find what the first one learnt.
-            let _alone = self.locating.lock().await;
+            // One at a time; the others go on, all at once, as soon as it has learnt what they need.
+            let _alone = loop {
+                let learnt = self.learnt.notified();
+                if let Some(route) = lock(&self.routes).find(keyspace, target) {
+                    return Ok(route);
+                }
+                tokio::select! {
+                    biased;
+                    () = learnt => {}
+                    alone = self.locating.lock() => break alone,
+                }
+            };
             if let Some(route) = lock(&self.routes).find(keyspace, target) {
                 return Ok(route);
             }
@@ -456,7 +466,10 @@ impl Inner {
             let mut told = None;
             for link in links {
                 match self.locate_at(&link, keyspace, target).await {
-                    Ok(route) => return Ok(route),
+                    Ok(route) => {
+                        self.learnt.notify_waiters();
+                        return Ok(route);
+                    }
                     // What a node says outweighs that another one cannot be reached; but it may not have
                     // heard yet of a keyspace just made, so ask on.
                     Err(error) => {

@@ -1,0 +1,491 @@
+//! The client against a scripted cluster. Time is paused: what takes seconds here takes none.
+
+#![expect(clippy::unwrap_used, reason = "a test may panic")]
+
+mod support;
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::future::join_all;
+use latitude_client::{
+    CasOutcome, Client, Error, Expected, Keyspace, Level, Operation, Outcome, Reason, Scan,
+};
+use support::{Act, Cluster, FakeRange, address, not_leader};
+use tokio::time::Instant;
+
+fn zones(cluster: &Cluster) -> Keyspace {
+    cluster.client().keyspace("zones")
+}
+
+fn ms(ms: u64) -> Duration {
+    Duration::from_millis(ms)
+}
+
+fn no_quorum() -> Error {
+    Error::new(Reason::NoQuorum, "two of three do not answer")
+}
+
+async fn get(keyspace: &Keyspace, key: &str) -> Option<Bytes> {
+    keyspace.get(key).await.unwrap().value.map(|value| value.bytes)
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_put_is_read_and_what_is_deleted_is_gone() {
+    let cluster = Cluster::start().await;
+    let zones = zones(&cluster);
+    let put = zones.put("a", "1").await.unwrap();
+    assert_eq!(put.attempts, 1);
+    assert_eq!(put.receipt.unwrap().node.0, 1);
+    let value = zones.get("a").await.unwrap().value.unwrap();
+    assert_eq!((&value.bytes[..], value.version), (&b"1"[..], put.value));
+    zones.delete("a").await.unwrap();
+    assert_eq!(get(&zones, "a").await, None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_condition_is_judged_and_a_mismatch_is_no_error() {
+    let cluster = Cluster::start().await;
+    let zones = zones(&cluster);
+    let first = zones.put_if_absent("a", "1").await.unwrap().value;
+    let CasOutcome::Applied { version } = first else { panic!("{first:?}") };
+    let again = zones.put_if_absent("a", "2").await.unwrap().value;
+    assert_eq!(again, CasOutcome::Mismatch { found: Some(version) });
+    let by_version = Expected::Version(version);
+    assert!(zones.compare_and_set("a", by_version, None).await.unwrap().value.is_applied());
+    let by_value = Expected::Value("1".into());
+    let gone = zones.compare_and_set("a", by_value, Some("3".into())).await.unwrap().value;
+    assert_eq!(gone, CasOutcome::Mismatch { found: None });
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_redirection_is_followed_at_once_and_remembered() {
+    let cluster = Cluster::start().await;
+    let zones = zones(&cluster);
+    zones.put("a", "1").await.unwrap();
+    cluster.set_leader(3);
+    let put = zones.put("a", "2").await.unwrap();
+    assert_eq!((put.attempts, put.latency), (2, Duration::ZERO));
+    assert_eq!(zones.put("a", "3").await.unwrap().attempts, 1);
+    let nodes: Vec<_> = cluster.seen().iter().map(|seen| seen.node).collect();
+    assert_eq!(nodes, [1, 1, 3, 3]);
+    assert!(cluster.seen().iter().all(|seen| seen.command.no_forward));
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_a_hint_the_other_replicas_are_asked() {
+    let cluster = Cluster::start().await;
+    cluster.set_leader(3);
+    cluster.script(3, [Act::Fail(not_leader(7, None))]);
+    cluster.habit(1, Act::Fail(not_leader(7, None)));
+    cluster.habit(2, Act::Fail(not_leader(7, None)));
+    let put = zones(&cluster).put("a", "1").await.unwrap();
+    let nodes: Vec<_> = cluster.seen().iter().map(|seen| seen.node).collect();
+    assert_eq!(nodes[..3].iter().collect::<BTreeSet<_>>().len(), 3, "{nodes:?}");
+    assert_eq!(nodes.last(), Some(&3));
+    assert!(put.latency < ms(500), "{:?}", put.latency);
+    assert_eq!(cluster.applied(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn nodes_that_redirect_in_circles_are_not_asked_without_pause() {
+    let cluster = Cluster::start().await;
+    cluster.habit(1, Act::Fail(not_leader(7, Some(2))));
+    cluster.habit(2, Act::Fail(not_leader(7, Some(1))));
+    let zones = zones(&cluster).with_timeout(Duration::from_secs(5));
+    let error = zones.put("a", "1").await.unwrap_err();
+    assert_eq!((error.reason, error.may_have_applied()), (Reason::DeadlineExceeded, false));
+    assert!(error.message.contains("NOT_LEADER"), "{error}");
+    assert!(cluster.seen().len() < 200, "{}", cluster.seen().len());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_write_whose_stream_is_cut_is_retried_with_its_id_and_counts_once() {
+    let cluster = Cluster::start().await;
+    let zones = zones(&cluster);
+    cluster.script(1, [Act::ApplyAndCut]);
+    let put = zones.put_if_absent("a", "1").await.unwrap();
+    assert!(put.value.is_applied(), "the retry is told what the first attempt did");
+    assert!(put.attempts > 1);
+    assert_eq!(cluster.applied(), 1);
+    let ids: BTreeSet<_> =
+        cluster.seen().iter().map(|seen| (seen.id().birth, seen.id().sequence)).collect();
+    assert_eq!(ids.len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_unknown_stays_unknown_at_the_deadline() {
+    let cluster = Cluster::start().await;
+    let zones = zones(&cluster).with_timeout(Duration::from_secs(3));
+    cluster.script(1, [Act::ApplyAndCut]);
+    for node in support::NODES {
+        cluster.habit(node, Act::Fail(no_quorum()));
+    }
+    let error = zones.put("a", "1").await.unwrap_err();
+    assert_eq!(error.reason, Reason::DeadlineExceeded);
+    assert!(error.may_have_applied());
+    assert!(error.message.contains("NO_QUORUM"), "{error}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_no_attempt_can_have_done_is_not_applied_at_the_deadline() {
+    let cluster = Cluster::start().await;
+    let zones = zones(&cluster).with_timeout(Duration::from_secs(3));
+    for node in support::NODES {
+        cluster.habit(node, Act::Fail(no_quorum()));
+    }
+    let before = Instant::now();
+    let error = zones.put("a", "1").await.unwrap_err();
+    assert_eq!((error.reason, error.may_have_applied()), (Reason::DeadlineExceeded, false));
+    assert_eq!(before.elapsed().as_secs(), 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_id_retired_after_an_unknown_attempt_is_unknown_and_before_it_is_not() {
+    let retired = Error::new(Reason::IdRetired, "answered before");
+    let cluster = Cluster::start().await;
+    let zones = zones(&cluster);
+    cluster.script(1, [Act::Fail(retired.clone())]);
+    let error = zones.put("a", "1").await.unwrap_err();
+    assert_eq!((error.reason, error.may_have_applied()), (Reason::IdRetired, false));
+    cluster.script(1, [Act::ApplyAndCut]);
+    for node in support::NODES {
+        cluster.habit(node, Act::Fail(retired.clone()));
+    }
+    let error = zones.put("a", "1").await.unwrap_err();
+    assert_eq!((error.reason, error.may_have_applied()), (Reason::IdRetired, true));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_read_is_never_unknown() {
+    let cluster = Cluster::start().await;
+    let zones = zones(&cluster).with_timeout(Duration::from_secs(2));
+    for node in support::NODES {
+        cluster.habit(node, Act::Silent);
+    }
+    let error = zones.get("a").await.unwrap_err();
+    assert_eq!((error.reason, error.may_have_applied()), (Reason::DeadlineExceeded, false));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_exhausted_node_is_given_the_time_it_asks_for() {
+    let cluster = Cluster::start().await;
+    let full = Error::new(Reason::TooManyRequests, "too many").retry_after(ms(700));
+    cluster.script(1, [Act::Fail(full.clone())]);
+    zones(&cluster).put("a", "1").await.unwrap();
+    let at: Vec<_> = cluster.seen().iter().map(|seen| seen.at).collect();
+    assert!((700..710).contains(&(at[1] - at[0]).as_millis()), "{at:?}");
+
+    // Longer than the deadline allows: the caller hears it now.
+    let full = full.retry_after(Duration::from_secs(60));
+    cluster.script(1, [Act::Fail(full)]);
+    let before = Instant::now();
+    let error = zones(&cluster).put("a", "2").await.unwrap_err();
+    assert_eq!((error.reason, before.elapsed()), (Reason::TooManyRequests, Duration::ZERO));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_can_never_succeed_is_not_tried_again() {
+    let cluster = Cluster::start().await;
+    for reason in [
+        Reason::ValueTooLarge,
+        Reason::LevelUnimplemented,
+        Reason::TypeMismatch,
+        Reason::KeyspaceUnknown,
+        Reason::Internal,
+    ] {
+        let before = cluster.seen().len();
+        cluster.script(1, [Act::Fail(Error::new(reason, "no"))]);
+        let error = zones(&cluster).put("a", "1").await.unwrap_err();
+        assert_eq!((error.reason, cluster.seen().len() - before), (reason, 1));
+    }
+    let error = zones(&cluster).put("", "1").await.unwrap_err();
+    assert_eq!(error.reason, Reason::KeyEmpty);
+    let error = cluster.client().keyspace("nowhere").get("a").await.unwrap_err();
+    assert_eq!(error.reason, Reason::KeyspaceUnknown);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_keyspace_made_anew_is_located_again() {
+    let cluster = Cluster::start().await;
+    let zones = zones(&cluster);
+    zones.put("a", "1").await.unwrap();
+    let located = cluster.locates();
+    cluster.script(1, [Act::Fail(Error::new(Reason::KeyspaceChanged, "another one"))]);
+    assert_eq!(zones.put("a", "2").await.unwrap().attempts, 2);
+    assert_eq!(cluster.locates(), located + 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_that_stops_is_left_without_an_error() {
+    let cluster = Cluster::start().await;
+    let zones = zones(&cluster);
+    zones.put("a", "1").await.unwrap();
+    let stopping = Error::new(Reason::ShuttingDown, "the node is stopping");
+    cluster.habit(1, Act::Fail(stopping));
+    cluster.set_leader(2);
+    let put = zones.put("a", "2").await.unwrap();
+    assert!(put.latency < ms(100), "{:?}", put.latency);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_paused_leader_does_not_eat_the_deadline() {
+    let cluster = Cluster::start().await;
+    let zones = zones(&cluster);
+    zones.put("a", "1").await.unwrap();
+    cluster.net.hold(&address(1));
+    cluster.set_leader(2);
+    let put = zones.put("a", "2").await.unwrap();
+    assert!(put.latency < Duration::from_secs(2), "{:?}", put.latency);
+    // The next one does not wait for it at all.
+    assert_eq!(zones.put("a", "3").await.unwrap().latency, Duration::ZERO);
+    // What the paused node held back arrives in the end and changes nothing.
+    let applied = cluster.applied();
+    cluster.net.release(&address(1));
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(get(&zones, "a").await.unwrap(), "3");
+    assert_eq!(cluster.applied(), applied);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_leader_that_only_other_nodes_reach_is_reached_through_them() {
+    let cluster = Cluster::start().await;
+    cluster.net.refuse(&address(1));
+    let put = zones(&cluster).put("a", "1").await.unwrap();
+    assert!(put.latency < ms(500), "{:?}", put.latency);
+    let last = cluster.seen().pop().unwrap();
+    assert_ne!(last.node, 1);
+    assert!(!last.command.no_forward);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_write_that_never_left_is_not_unknown() {
+    let cluster = Cluster::start().await;
+    let zones = zones(&cluster).with_timeout(Duration::from_secs(2));
+    zones.get("a").await.unwrap();
+    for node in support::NODES {
+        cluster.net.refuse(&address(node));
+    }
+    tokio::time::sleep(ms(10)).await;
+    let error = zones.put("a", "1").await.unwrap_err();
+    assert_eq!((error.reason, error.may_have_applied()), (Reason::DeadlineExceeded, false));
+    assert!(error.message.contains("UNREACHABLE"), "{error}");
+
+    for node in support::NODES {
+        cluster.net.accept(&address(node));
+    }
+    zones.put("a", "2").await.unwrap();
+    assert_eq!(cluster.applied(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_batch_answers_in_order_and_one_failure_is_one_failure() {
+    let cluster = Cluster::start().await;
+    let zones = zones(&cluster);
+    zones.put("a", "1").await.unwrap();
+    let results = zones
+        .batch(vec![
+            Operation::get("a"),
+            Operation::put("", "the empty key is none"),
+            Operation::put("b", "2"),
+            Operation::compare_and_set("c", Expected::Value("x".into()), None),
+        ])
+        .await;
+    let values: Vec<_> = results.into_iter().map(|result| result.map(|a| a.value)).collect();
+    assert!(matches!(&values[0], Ok(Outcome::Got(Some(value))) if value.bytes == "1"));
+    assert!(matches!(&values[1], Err(error) if error.reason == Reason::KeyEmpty));
+    assert!(matches!(&values[2], Ok(Outcome::Written(_))));
+    assert_eq!(values[3], Ok(Outcome::Compared(CasOutcome::Mismatch { found: None })));
+}
+
+async fn three_ranges() -> (Cluster, Keyspace) {
+    let cluster = Cluster::start_with(vec![
+        FakeRange { id: 7, start: "", end: Some("c"), leader: 1 },
+        FakeRange { id: 8, start: "c", end: Some("e"), leader: 2 },
+        FakeRange { id: 9, start: "e", end: None, leader: 3 },
+    ])
+    .await;
+    let zones = zones(&cluster);
+    for key in ["a", "b", "c", "d", "e", "f", "g"] {
+        zones.put(key, key.to_uppercase()).await.unwrap();
+    }
+    (cluster, zones)
+}
+
+/// Every page of a scan, as the keys it holds.
+async fn pages(zones: &Keyspace, scan: Scan) -> Vec<String> {
+    let mut pages = Vec::new();
+    let mut next = Some(scan);
+    while let Some(scan) = next {
+        let page = zones.scan(scan).await.unwrap().value;
+        let keys = page.rows.iter().map(|row| String::from_utf8_lossy(&row.key).into_owned());
+        pages.push(keys.collect::<Vec<_>>().concat());
+        next = page.next;
+    }
+    pages
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_scan_goes_on_over_ranges_until_its_limit_and_then_where_it_stopped() {
+    let (_cluster, zones) = three_ranges().await;
+    assert_eq!(pages(&zones, Scan::all()).await, ["abcdefg"]);
+    assert_eq!(pages(&zones, Scan::all().reverse()).await, ["gfedcba"]);
+    assert_eq!(pages(&zones, Scan::all().limit(3)).await, ["abc", "def", "g"]);
+    assert_eq!(pages(&zones, Scan::all().limit(3).reverse()).await, ["gfe", "dcb", "a"]);
+    assert_eq!(pages(&zones, Scan::span("b", "f")).await, ["bcde"]);
+    assert_eq!(pages(&zones, Scan::span("b", "f").reverse().limit(2)).await, ["ed", "cb"]);
+    assert_eq!(pages(&zones, Scan::prefix("d")).await, ["d"]);
+    let rows = zones.scan(Scan::all().keys_only()).await.unwrap().value.rows;
+    assert!(rows.iter().all(|row| row.value.is_empty()));
+    let error = zones.scan(Scan::span("f", "b")).await.unwrap_err();
+    assert_eq!(error.reason, Reason::ScanSpanEmpty);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_scan_survives_a_split_and_a_new_leader_between_its_parts() {
+    let (cluster, zones) = three_ranges().await;
+    let first = zones.scan(Scan::all().limit(1)).await.unwrap().value;
+    cluster.set_ranges(vec![
+        FakeRange { id: 7, start: "", end: Some("b"), leader: 1 },
+        FakeRange { id: 10, start: "b", end: Some("d"), leader: 3 },
+        FakeRange { id: 11, start: "d", end: None, leader: 2 },
+    ]);
+    assert_eq!(pages(&zones, first.next.unwrap()).await, ["b", "c", "d", "e", "f", "g"]);
+    assert_eq!(pages(&zones, Scan::all().reverse()).await, ["gfedcba"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn answered_below_advances_only_past_what_is_finished() {
+    let cluster = Cluster::start().await;
+    let zones = zones(&cluster);
+    zones.put("a", "1").await.unwrap();
+    cluster.script(1, [Act::After(ms(300))]);
+    let slow = tokio::spawn({
+        let zones = zones.clone();
+        async move { zones.put("slow", "2").await.unwrap() }
+    });
+    tokio::time::sleep(ms(1)).await;
+    zones.put("b", "3").await.unwrap();
+    zones.put("c", "4").await.unwrap();
+    slow.await.unwrap();
+    zones.put("d", "5").await.unwrap();
+    let ids: Vec<_> =
+        cluster.seen().iter().map(|seen| (seen.id().sequence, seen.id().answered_below)).collect();
+    assert_eq!(ids, [(1, 1), (2, 2), (3, 2), (4, 2), (5, 5)]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_abandoned_write_is_finished_and_never_retried() {
+    let cluster = Cluster::start().await;
+    let zones = zones(&cluster);
+    cluster.script(1, [Act::Silent]);
+    let abandoned = tokio::time::timeout(ms(50), zones.put("a", "1")).await;
+    assert!(abandoned.is_err());
+    tokio::time::sleep(Duration::from_secs(20)).await;
+    zones.put("b", "2").await.unwrap();
+    let ids: Vec<_> =
+        cluster.seen().iter().map(|seen| (seen.id().sequence, seen.id().answered_below)).collect();
+    assert_eq!(ids, [(1, 1), (2, 2)]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn births_never_decrease_and_follow_the_clusters_clock() {
+    let cluster = Cluster::start().await;
+    let zones = zones(&cluster);
+    for round in 0..20 {
+        zones.put("a", "1").await.unwrap();
+        tokio::time::sleep(ms(900)).await;
+        if round == 10 {
+            cluster.set_clock_back(5_000);
+        }
+    }
+    let births: Vec<_> = cluster.seen().iter().map(|seen| seen.id().birth >> 22).collect();
+    assert!(births.is_sorted(), "{births:?}");
+    assert_eq!(births[1] - births[0], 900);
+    assert!(births[19] < 1_000_000 + 20 * 900, "the client follows a clock set back: {births:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn many_commands_share_one_stream_and_its_frames() {
+    let cluster = Cluster::start().await;
+    let zones = zones(&cluster);
+    let puts = (0..2000).map(|i| {
+        let zones = zones.clone();
+        tokio::spawn(async move { zones.put(format!("{i:04}"), "x").await.unwrap() })
+    });
+    join_all(puts).await;
+    let (commands, frames) = (cluster.seen().len(), cluster.frames().len());
+    assert_eq!((commands, cluster.applied()), (2000, 2000));
+    assert!(frames * 20 < commands, "{commands} commands in {frames} frames");
+    assert!(cluster.frames().iter().all(|&commands| commands <= 512));
+    assert_eq!((cluster.streams(), cluster.locates()), (1, 1));
+    // Also when nothing need be learnt first.
+    let operations = (0..500).map(|i| Operation::get(format!("{i:04}"))).collect();
+    assert!(zones.batch(operations).await.iter().all(Result::is_ok));
+    let more = cluster.frames().split_off(frames);
+    assert!(more.len() <= 8, "{more:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn large_values_do_not_share_a_frame() {
+    let cluster = Cluster::start().await;
+    let zones = zones(&cluster);
+    let value = Bytes::from(vec![7; 700 << 10]);
+    let puts = (0..4).map(|i| zones.put(format!("{i}"), value.clone()));
+    assert!(join_all(puts).await.iter().all(Result::is_ok));
+    assert_eq!(cluster.frames(), [1, 1, 1, 1]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_read_below_strict_goes_to_a_replica_near_by_and_may_be_passed_on() {
+    let cluster = Cluster::start().await;
+    let client = Client::builder()
+        .seeds([address(2)])
+        .region("eu")
+        .net(std::sync::Arc::clone(&cluster.net) as _)
+        .random_seed(1)
+        .build();
+    client.cluster().await.unwrap();
+    let zones = client.keyspace("zones").with_level(Level::Causal).with_request_id("tour");
+    zones.get("a").await.unwrap();
+    let seen = cluster.seen().pop().unwrap();
+    assert_eq!((seen.node, seen.command.no_forward), (2, false));
+    assert_eq!((seen.command.level, &*seen.command.request_id), (3, "tour"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_same_seed_gives_the_same_run() {
+    let mut runs = Vec::new();
+    for _ in 0..2 {
+        let cluster = Cluster::start().await;
+        cluster.script(1, [Act::Fail(no_quorum()), Act::Silent, Act::ApplyAndCut]);
+        let zones = zones(&cluster);
+        let started = Instant::now();
+        for key in ["a", "b", "c"] {
+            zones.put(key, key).await.unwrap();
+        }
+        let at = |seen: &support::Seen| (seen.node, seen.at - started, seen.id().clone());
+        runs.push(cluster.seen().iter().map(at).collect::<Vec<_>>());
+    }
+    assert!(runs[0].len() > 3);
+    assert_eq!(runs[0], runs[1]);
+}
+
+#[test]
+fn what_runs_in_tasks_can_be_sent_to_them() {
+    fn sendable<T: Send>(_: T) {}
+    let client = Client::builder().seeds(["a:1"]).build();
+    let zones = client.keyspace("zones");
+    let admin = client.admin();
+    sendable(zones.get("a"));
+    sendable(zones.put("a", "b"));
+    sendable(zones.scan(Scan::all()));
+    sendable(zones.batch(vec![Operation::get("a")]));
+    sendable(client.cluster());
+    sendable(client.status_of("a:1"));
+    sendable(admin.init(None));
+    sendable(admin.nodes());
+    sendable(admin.ranges("zones"));
+    sendable(admin.drop_keyspace("zones"));
+}
