@@ -16,6 +16,9 @@ use crate::routes::Target;
 use crate::run::Call;
 use crate::scan::{self, Page, Scan};
 
+/// The longest timeout: a day. Longer ones are cut to it.
+const TIMEOUT_MAX: Duration = Duration::from_secs(86_400);
+
 /// A named set of keys, and how to ask for them. Cheap to clone; each `with_` gives another handle and
 /// leaves this one as it is.
 ///
@@ -69,7 +72,7 @@ impl Keyspace {
         self
     }
 
-    /// Allows each operation this long, all attempts included.
+    /// Allows each operation this long, all attempts included; a day at most.
     #[must_use]
     pub fn with_timeout(mut self, timeout: Duration) -> Self {
         self.options.timeout = timeout;
@@ -143,6 +146,12 @@ impl Keyspace {
         futures::future::join_all(running).await
     }
 
+    /// When an operation that starts now must end.
+    pub(crate) fn deadline(&self, started: Instant) -> Instant {
+        // `Duration::MAX` is a way to say "for ever".
+        started + self.options.timeout.min(TIMEOUT_MAX)
+    }
+
     async fn operate(&self, operation: &Operation) -> Result<Answer<Outcome>> {
         let started = Instant::now();
         let wire = operation.to_wire();
@@ -154,7 +163,7 @@ impl Keyspace {
             conditional: operation.is_conditional(),
             operation: &|_| wire.clone(),
         };
-        let deadline = started + self.options.timeout;
+        let deadline = self.deadline(started);
         let served = self.client.inner.run(&call, started, deadline).await?;
         Ok(Answer {
             value: Outcome::from_wire(operation, served.reply.result)?,

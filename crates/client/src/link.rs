@@ -156,7 +156,7 @@ impl Link {
 
     /// Asks the node who it is; takes in its clock and the round trip.
     pub(crate) async fn hello(&self, patience: Duration) -> Result<v1::HelloReply> {
-        self.shared.hello(patience).await
+        self.shared.hello(self.shared.client(), patience).await
     }
 
     /// Asks the node where ranges are.
@@ -295,6 +295,8 @@ impl Shared {
             Ok(Err(status)) => Err(self.explain(&status)),
             Err(_) => {
                 self.renew();
+                // Not the nearest any more, until it is measured again.
+                lock(&self.round_trips).clear();
                 let message = format!("{} has not answered in {patience:?}", self.address);
                 Err(Error::unknown(Reason::Unreachable, message))
             }
@@ -316,8 +318,11 @@ impl Shared {
         Error { message, ..error }
     }
 
-    async fn hello(&self, patience: Duration) -> Result<v1::HelloReply> {
-        let mut client = self.client();
+    async fn hello(
+        &self,
+        mut client: LatitudeClient<Channel>,
+        patience: Duration,
+    ) -> Result<v1::HelloReply> {
         let asked = Instant::now();
         let request = v1::HelloRequest { region: self.region.clone() };
         let reply = self.unary(patience, client.hello(request)).await?;
@@ -338,11 +343,13 @@ impl Shared {
         let frames = futures::stream::poll_fn(move |cx| frames.poll_recv(cx));
         let mut client = self.client();
         let incoming = self.unary(OPEN_TIMEOUT, client.stream(frames)).await?;
-        Ok(Stream { outgoing, incoming })
+        Ok(Stream { client, outgoing, incoming })
     }
 }
 
 struct Stream {
+    /// A client of the stream's own connection: the link may have opened another one since.
+    client: LatitudeClient<Channel>,
     outgoing: mpsc::Sender<v1::CommandFrame>,
     incoming: Streaming<v1::ReplyFrame>,
 }
@@ -422,9 +429,9 @@ impl<'a> Pump<'a> {
 
     /// Moves commands and replies until the stream breaks, and says why; `None` if the link was dropped.
     async fn run(&mut self, stream: Stream, jobs: &mut mpsc::Receiver<Job>) -> Option<Error> {
-        let Stream { outgoing, mut incoming } = stream;
+        let Stream { client, outgoing, mut incoming } = stream;
         self.shared.heard();
-        let mut probe: Option<BoxFuture<'static, Result<()>>> = Some(self.probe());
+        let mut probe: Option<BoxFuture<'static, Result<()>>> = Some(self.probe(&client));
         let mut probed_at = Instant::now();
         let mut heard = self.shared.frames_heard.load(Ordering::Relaxed);
         let mut used = false;
@@ -478,13 +485,14 @@ impl<'a> Pump<'a> {
                 () = sleep_until(check_at), if used || !self.pending.is_empty() => {
                     check_at = Instant::now() + CHECK_INTERVAL;
                     let heard_now = self.shared.frames_heard.load(Ordering::Relaxed);
-                    let silent = heard == heard_now && !self.pending.is_empty();
+                    let silent = heard == heard_now && !self.pending.is_empty()
+                        || self.shared.doubtful.load(Ordering::Relaxed);
                     heard = heard_now;
                     // Replies nobody waits for any more; they would hold their places until the end.
                     self.pending.retain(|_, reply| !reply.is_closed());
                     if probe.is_none() && (silent || probed_at.elapsed() >= MEASURE_INTERVAL) {
                         probed_at = Instant::now();
-                        probe = Some(self.probe());
+                        probe = Some(self.probe(&client));
                         used = false;
                     }
                 }
@@ -492,9 +500,9 @@ impl<'a> Pump<'a> {
         }
     }
 
-    fn probe(&self) -> BoxFuture<'static, Result<()>> {
-        let shared = Arc::clone(self.shared);
-        Box::pin(async move { shared.hello(PROBE_TIMEOUT).await.map(drop) })
+    fn probe(&self, client: &LatitudeClient<Channel>) -> BoxFuture<'static, Result<()>> {
+        let (shared, client) = (Arc::clone(self.shared), client.clone());
+        Box::pin(async move { shared.hello(client, PROBE_TIMEOUT).await.map(drop) })
     }
 
     /// The next frame: what is ready, as far as it fits. Empty if all of it had been withdrawn.
@@ -536,6 +544,8 @@ impl<'a> Pump<'a> {
 
     /// Ends the life of a stream: what was sent is unknown, the rest certainly was not sent.
     fn fail(&mut self, why: &Error) {
+        // First, so that whoever is told here does not come straight back.
+        self.shared.doubtful.store(true, Ordering::Relaxed);
         for (_, waiting) in std::mem::take(&mut self.pending) {
             let error = Error::unknown(Reason::Unreachable, why.message.clone());
             let _ = waiting.send(Err(error));

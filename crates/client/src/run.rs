@@ -92,14 +92,14 @@ struct Run<'a> {
     waits: u32,
     given_up: u32,
     keyspace_changes: u32,
+    /// Whether the write was given a second id.
+    renamed: bool,
     /// How often the operation had the range located.
     located: usize,
     /// Where a hint sends the next attempt.
     next: Option<Next>,
     /// Replicas that were asked in this round.
     asked: BTreeSet<NodeId>,
-    /// Nodes that this operation could not reach or did not hear from.
-    unheard: BTreeSet<NodeId>,
 }
 
 #[derive(Clone, Copy)]
@@ -137,10 +137,10 @@ impl Inner {
             waits: 0,
             given_up: 0,
             keyspace_changes: 0,
+            renamed: false,
             located: 0,
             next: None,
             asked: BTreeSet::new(),
-            unheard: BTreeSet::new(),
         };
         run.run().await.map_err(|error| run.seal(error))
     }
@@ -188,8 +188,7 @@ impl Run<'_> {
         let next = self.choose(&route);
         let link = self.client.link_of(next.node).map_err(|error| (error, Place::Seeds))?;
         if self.call.write && self.ticket.is_none() {
-            // A range is located after a Hello, so a clock is known.
-            self.ticket = self.client.ids.begin();
+            self.ticket = Some(self.name(&link).await?);
         }
         let now = Instant::now();
         let left = self.deadline.saturating_duration_since(now);
@@ -226,6 +225,22 @@ impl Run<'_> {
         }
     }
 
+    /// The write's id. Without one the server would make one, which no retry could repeat.
+    async fn name(&self, link: &Link) -> Result<Ticket, (Error, Place)> {
+        let ids = &self.client.ids;
+        if ids.needs_clock() {
+            let left = self.deadline.saturating_duration_since(Instant::now());
+            // If it fails: an old clock is better than none, and the attempt will tell.
+            let _ = link.hello(patience(link, 0).min(left)).await;
+        }
+        ids.begin().ok_or_else(|| {
+            // Asked again when the range is located.
+            lock(&self.client.routes).forget_keyspace(self.call.keyspace.name());
+            let message = "no node has told its clock yet, which a write is named by";
+            (Error::new(Reason::ClockUnsynced, message), Place::Seeds)
+        })
+    }
+
     /// Whether only the leader can serve this.
     fn wants_leader(&self, route: &Route) -> bool {
         let level = self.call.keyspace.options().level.or(route.default_level);
@@ -243,12 +258,16 @@ impl Run<'_> {
         if route.replicas.iter().all(|node| self.asked.contains(node)) {
             self.asked.clear();
         }
-        let leads = |node: NodeId| {
-            // The preferred leader, if nobody is known to lead.
-            self.wants_leader(route)
-                && (route.leader == Some(node)
-                    || route.leader.is_none() && route.replicas.first() == Some(&node))
-        };
+        // The preferred leader, if nobody is known to lead.
+        let leader = route.leader.or(route.replicas.first().copied());
+        let leader = leader.filter(|_| self.wants_leader(route));
+        let leads = |node: NodeId| leader == Some(node);
+        // Nearly always so, and cheaper than comparing distances.
+        if let Some(node) = leader.filter(|node| !self.asked.contains(node))
+            && !self.client.distance(node).0
+        {
+            return Next { node, forward: false };
+        }
         // A leader outside the known replicas is a newer fact than they are.
         let candidates = route.leader.iter().chain(&route.replicas);
         let nearest = candidates
@@ -293,6 +312,14 @@ impl Run<'_> {
                         return Step::AtOnce;
                     }
                 }
+                // This process stood still (a machine asleep) and its births are of before that. The
+                // refusal brought the cluster's clock; a write that has certainly not happened may take
+                // another id.
+                if error.reason == Reason::IdExpired && !self.unknown && !self.renamed {
+                    self.renamed = true;
+                    self.ticket = None;
+                    return Step::AtOnce;
+                }
                 Step::Fail(error.clone())
             }
             Kind::Redirect => {
@@ -305,10 +332,8 @@ impl Run<'_> {
             Kind::Unavailable => {
                 if let Place::Node { node, route } = place {
                     self.asked.insert(*node);
-                    if error.reason == Reason::Unreachable {
-                        self.unheard.insert(*node);
-                        self.given_up += u32::from(error.may_have_applied());
-                    }
+                    let silent = error.reason == Reason::Unreachable && error.may_have_applied();
+                    self.given_up += u32::from(silent);
                     if route.leader == Some(*node) {
                         routes().set_leader(keyspace, route, None);
                     }
@@ -339,10 +364,8 @@ impl Run<'_> {
         let hint = error.leader.as_ref().map(|hint| hint.node).filter(|hint| *hint != node);
         let known = hint.filter(|hint| lock(&self.client.routes).place(*hint).is_some());
         match known {
-            Some(leader) if self.unheard.contains(&leader) || self.client.distance(leader).0 => {
-                // The leader does not answer us, but it may answer the node that names it. A node asked
-                // so before is asked again only after a wait.
-                self.redirects = self.redirects.max(1);
+            Some(leader) if self.client.distance(leader).0 => {
+                // The leader does not answer us, but it may answer the node that names it.
                 self.next = Some(Next { node, forward: true });
             }
             Some(leader) => {
@@ -489,7 +512,7 @@ impl Inner {
 
     async fn locate_at(&self, link: &Link, keyspace: &str, target: &Target) -> Result<Arc<Route>> {
         let patience = patience(link, 0);
-        if !self.ids.has_clock() {
+        if self.ids.needs_clock() {
             link.hello(patience).await?;
         }
         // Of a keyspace not known at all, learn as much as comes in one answer.

@@ -146,7 +146,7 @@ impl FromWire<v1::Row> for Row {
 /// Scans range after range until the limit, the end, or the deadline, which holds for all of it.
 pub(crate) async fn run(client: &Inner, keyspace: &Keyspace, scan: Scan) -> Result<Answer<Page>> {
     let started = Instant::now();
-    let deadline = started + keyspace.options().timeout;
+    let deadline = keyspace.deadline(started);
     if KeySpan::new(&scan.start, scan.end.as_deref()).is_none() {
         let message = format!(
             "the end \"{}\" is not above the start \"{}\": swap them",

@@ -489,3 +489,43 @@ fn what_runs_in_tasks_can_be_sent_to_them() {
     sendable(admin.ranges("zones"));
     sendable(admin.drop_keyspace("zones"));
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_birth_of_before_a_standstill_is_replaced_if_the_write_has_not_happened() {
+    let expired = Error::new(Reason::IdExpired, "born more than ten minutes ago");
+    let cluster = Cluster::start().await;
+    let zones = zones(&cluster);
+    cluster.script(1, [Act::Fail(expired.clone())]);
+    assert_eq!(zones.put("a", "1").await.unwrap().attempts, 2);
+    let sequences: Vec<_> = cluster.seen().iter().map(|seen| seen.id().sequence).collect();
+    assert_eq!(sequences, [1, 2]);
+
+    cluster.script(1, [Act::ApplyAndCut]);
+    for node in support::NODES {
+        cluster.habit(node, Act::Fail(expired.clone()));
+    }
+    let error = zones.put("a", "2").await.unwrap_err();
+    assert_eq!((error.reason, error.may_have_applied()), (Reason::IdExpired, true));
+    assert!(cluster.seen().iter().skip(2).all(|seen| seen.id().sequence == 3));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_timeout_of_for_ever_is_a_long_one() {
+    let cluster = Cluster::start().await;
+    let zones = zones(&cluster).with_timeout(Duration::MAX);
+    zones.put("a", "1").await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_connection_that_swallows_everything_is_replaced() {
+    let cluster = Cluster::start().await;
+    let zones = zones(&cluster);
+    zones.put("a", "1").await.unwrap();
+    // Bytes on the old connections are lost for good; new ones work.
+    cluster.net.lose(&address(1));
+    zones.put("a", "2").await.unwrap();
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    let put = zones.put("a", "3").await.unwrap();
+    assert_eq!((put.attempts, put.latency), (1, Duration::ZERO));
+    assert_eq!(cluster.seen().pop().unwrap().node, 1);
+}

@@ -18,6 +18,8 @@ pub(crate) struct MemoryNet {
     carriers: Mutex<BTreeMap<String, Vec<AbortHandle>>>,
     held: Arc<Held>,
     refused: Mutex<BTreeSet<String>>,
+    /// How often an address's connections were lost.
+    lost: watch::Sender<BTreeMap<String, u32>>,
 }
 
 struct Held(watch::Sender<BTreeSet<String>>);
@@ -34,6 +36,11 @@ impl MemoryNet {
         for carrier in self.carriers.lock().unwrap().remove(address).unwrap_or_default() {
             carrier.abort();
         }
+    }
+
+    /// Swallows all that is sent on the connections there are, without closing them.
+    pub(crate) fn lose(&self, address: &str) {
+        self.lost.send_modify(|lost| *lost.entry(address.to_string()).or_default() += 1);
     }
 
     /// From now on nothing passes to or from the address, and nobody is told.
@@ -63,12 +70,17 @@ async fn carry(
     mut from: tokio::io::ReadHalf<DuplexStream>,
     mut to: tokio::io::WriteHalf<DuplexStream>,
     mut held: watch::Receiver<BTreeSet<String>>,
+    lost: watch::Receiver<BTreeMap<String, u32>>,
     address: String,
 ) {
+    let born = lost.borrow().get(&address).copied();
     let mut buffer = vec![0; 64 << 10];
     while let Ok(length) = from.read(&mut buffer).await {
         if length == 0 || held.wait_for(|held| !held.contains(&address)).await.is_err() {
             break;
+        }
+        if lost.borrow().get(&address).copied() != born {
+            continue;
         }
         if to.write_all(&buffer[..length]).await.is_err() {
             break;
@@ -89,8 +101,10 @@ impl Net for MemoryNet {
         let (near_read, near_write) = tokio::io::split(near_inner);
         let (far_read, far_write) = tokio::io::split(far_inner);
         let held = || self.held.0.subscribe();
-        let there = tokio::spawn(carry(near_read, far_write, held(), address.to_string()));
-        let back = tokio::spawn(carry(far_read, near_write, held(), address.to_string()));
+        let lost = || self.lost.subscribe();
+        let there = carry(near_read, far_write, held(), lost(), address.to_string());
+        let back = carry(far_read, near_write, held(), lost(), address.to_string());
+        let (there, back) = (tokio::spawn(there), tokio::spawn(back));
         let handles = [there.abort_handle(), back.abort_handle()];
         self.carriers.lock().unwrap().entry(address.to_string()).or_default().extend(handles);
         Box::pin(async move {
