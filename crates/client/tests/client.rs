@@ -9,11 +9,16 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::future::join_all;
+use latitude_client::wire::CreateKeyspaceRequest;
 use latitude_client::{
-    CasOutcome, Client, Error, Expected, Keyspace, Level, Operation, Outcome, Reason, Scan,
+    CasOutcome, Client, Error, Expected, Keyspace, Level, NodeId, Operation, Outcome, RangeId,
+    Reason, Scan,
 };
+use latitude_rpc::status_from_error;
+use latitude_types::KeyspaceId;
 use support::{Act, Cluster, FakeRange, address, not_leader};
 use tokio::time::Instant;
+use tonic::Status;
 
 fn zones(cluster: &Cluster) -> Keyspace {
     cluster.client().keyspace("zones")
@@ -528,4 +533,55 @@ async fn a_connection_that_swallows_everything_is_replaced() {
     let put = zones.put("a", "3").await.unwrap();
     assert_eq!((put.attempts, put.latency), (1, Duration::ZERO));
     assert_eq!(cluster.seen().pop().unwrap().node, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_administration_passes_over_nodes_that_cannot_answer() {
+    let cluster = Cluster::start().await;
+    let admin = cluster.client().admin();
+    assert!(admin.init(None).await.unwrap().created);
+    assert_eq!(admin.status().await.unwrap().node, 1);
+    cluster.net.refuse(&address(1));
+    cluster.take_admin_calls();
+    assert_eq!(admin.nodes().await.unwrap().len(), 3);
+    assert_eq!(admin.ranges("zones").await.unwrap()[0].keyspace, "zones");
+    let request = CreateKeyspaceRequest { name: "zones".into(), ..Default::default() };
+    assert_eq!(admin.create_keyspace(request).await.unwrap().keyspace_id, 16);
+    assert_eq!(admin.drop_keyspace("zones").await.unwrap(), KeyspaceId(16));
+    assert!(admin.keyspaces().await.unwrap().is_empty());
+    let asked: BTreeSet<_> = cluster.take_admin_calls().iter().map(|(node, _)| *node).collect();
+    assert_eq!(asked, BTreeSet::from([2]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_change_without_an_id_is_not_repeated_when_it_may_have_happened() {
+    let cluster = Cluster::start().await;
+    let admin = cluster.client().admin();
+    cluster.fail_admin(1, Status::unavailable("the connection broke"));
+    let request = CreateKeyspaceRequest { name: "zones".into(), ..Default::default() };
+    let error = admin.create_keyspace(request.clone()).await.unwrap_err();
+    assert!(error.may_have_applied());
+    assert_eq!(cluster.take_admin_calls(), [(1, "create_keyspace")]);
+    // What reads, or can be repeated, goes on to the next node.
+    assert_eq!(admin.status().await.unwrap().node, 2);
+    admin.transfer_leader(RangeId(7), NodeId(3)).await.unwrap();
+    // So does a change that certainly has not happened.
+    let stopping = Error::new(Reason::ShuttingDown, "the node is stopping");
+    cluster.fail_admin(1, status_from_error(&stopping));
+    admin.create_keyspace(request).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_says_which_cluster_it_talks_to_and_how_a_node_is() {
+    let cluster = Cluster::start().await;
+    let client = cluster.client();
+    let told = client.cluster().await.unwrap();
+    assert_eq!((told.identity, told.node.0), (None, 1));
+    assert_eq!(client.status_of(&address(3)).await.unwrap().node, 3);
+    let error = client.status_of("n9:7400").await.unwrap_err();
+    assert_eq!(error.reason, Reason::Unreachable);
+    let error = client.status_of("not an address").await.unwrap_err();
+    assert_eq!(error.reason, Reason::ArgumentInvalid);
+    let error = Client::builder().build().keyspace("zones").get("a").await.unwrap_err();
+    assert_eq!(error.reason, Reason::ArgumentInvalid);
 }

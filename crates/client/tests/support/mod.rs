@@ -1,6 +1,7 @@
 //! A cluster made up for tests: the wire is real, the network is memory, and what nodes answer is
 //! scripted. It keeps values and results of ids, so that a test can count how often a write happened.
 
+mod admin;
 mod net;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -14,6 +15,7 @@ use futures::stream::BoxStream;
 use latitude_client::{Client, Error, NodeId, RangeId, Reason};
 use latitude_rpc::net::Net;
 use latitude_rpc::pb::v1;
+use latitude_rpc::pb::v1::admin_server::AdminServer;
 use latitude_rpc::pb::v1::latitude_server::{Latitude, LatitudeServer};
 use latitude_rpc::{error_to_pb, status_from_error};
 use latitude_types::{LeaderHint, Timestamp};
@@ -77,6 +79,8 @@ struct State {
     streams: usize,
     locates: usize,
     clock_ms: u64,
+    admin_calls: Vec<(u32, &'static str)>,
+    admin_failures: BTreeMap<u32, Status>,
 }
 
 /// The cluster: three nodes at `n1:7400` to `n3:7400`, one range led by n1.
@@ -115,7 +119,10 @@ impl Cluster {
     async fn serve(&self, node: u32) {
         let (_, incoming) = self.net.listen(&address(node)).await.unwrap();
         let fake = FakeNode { node, cluster: self.clone() };
-        let server = tonic::transport::Server::builder().add_service(LatitudeServer::new(fake));
+        let admin = admin::FakeAdmin { node, cluster: self.clone() };
+        let server = tonic::transport::Server::builder()
+            .add_service(LatitudeServer::new(fake))
+            .add_service(AdminServer::new(admin));
         tokio::spawn(server.serve_with_incoming(incoming));
     }
 
@@ -171,6 +178,16 @@ impl Cluster {
 
     pub(crate) fn locates(&self) -> usize {
         self.state.lock().unwrap().locates
+    }
+
+    /// From now on the node fails every call of the administration with this.
+    pub(crate) fn fail_admin(&self, node: u32, failure: Status) {
+        self.state.lock().unwrap().admin_failures.insert(node, failure);
+    }
+
+    /// Which nodes were asked what, since the last time.
+    pub(crate) fn take_admin_calls(&self) -> Vec<(u32, &'static str)> {
+        std::mem::take(&mut self.state.lock().unwrap().admin_calls)
     }
 
     fn clock(&self) -> Timestamp {
