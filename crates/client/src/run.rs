@@ -186,7 +186,11 @@ impl Run<'_> {
             }
         };
         let next = self.choose(&route);
-        let link = self.client.link_of(next.node).map_err(|error| (error, Place::Seeds))?;
+        let link = self.client.link_of(next.node).map_err(|error| {
+            // The next answer may say where the node is.
+            lock(&self.client.routes).forget_range(keyspace, &route);
+            (error, Place::Seeds)
+        })?;
         if self.call.write && self.ticket.is_none() {
             self.ticket = Some(self.name(&link).await?);
         }

@@ -285,6 +285,19 @@ async fn a_write_that_never_left_is_not_unknown() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_write_that_waited_for_a_connection_in_vain_is_not_unknown() {
+    let cluster = Cluster::start().await;
+    cluster.set_leader(3);
+    cluster.net.hold(&address(3));
+    for node in [1, 2] {
+        cluster.habit(node, Act::Fail(not_leader(7, Some(3))));
+    }
+    let zones = zones(&cluster).with_timeout(Duration::from_secs(3));
+    let error = zones.put("a", "1").await.unwrap_err();
+    assert_eq!((error.reason, error.may_have_applied()), (Reason::DeadlineExceeded, false));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_batch_answers_in_order_and_one_failure_is_one_failure() {
     let cluster = Cluster::start().await;
     let zones = zones(&cluster);
