@@ -1,0 +1,178 @@
+//! The commands on data.
+
+use std::path::PathBuf;
+
+use clap::{ArgGroup, Args};
+use latitude_types::{Level, WriteTime};
+
+use super::{ConnectArgs, OutputArgs};
+use crate::text::parse_version;
+
+/// What every command on data takes.
+#[derive(Args, Debug)]
+pub struct DataArgs {
+    /// The keyspace the keys are in
+    #[arg(long, short, value_name = "NAME", env = "LATITUDE_KEYSPACE", default_value = "default")]
+    pub keyspace: String,
+    /// The consistency asked for: strict, sequential, causal or eventual [default: the keyspace's]
+    #[arg(long, short, value_name = "LEVEL")]
+    pub level: Option<Level>,
+    /// Keys are given and printed as hexadecimal digits
+    #[arg(long)]
+    pub hex: bool,
+    /// Also print, on stderr, how the request was served: level, node, proof, version
+    #[arg(long, help_heading = "Output")]
+    pub receipt: bool,
+    /// How to print.
+    #[command(flatten)]
+    pub output: OutputArgs,
+    /// Which nodes to ask.
+    #[command(flatten)]
+    pub connect: ConnectArgs,
+}
+
+pub(super) const GET_EXAMPLES: &str = "\
+One key prints its value as it is, and a line end. Several print `key<TAB>value` lines, in which
+backslash, tab, line end and bytes that are no UTF-8 are escaped. A key that does not exist prints
+nothing, and the command exits with 1.
+
+Examples:
+  latitude get greeting
+  latitude get alice bob carol --keyspace users --level strict
+  latitude get greeting --receipt
+  latitude get --hex 00ff01 --output json";
+
+/// The arguments of `latitude get`.
+#[derive(Args, Debug)]
+pub struct GetArgs {
+    /// The keys, 1 to 4096 bytes each
+    #[arg(value_name = "KEY", required = true)]
+    pub keys: Vec<String>,
+    /// What every command on data takes.
+    #[command(flatten)]
+    pub data: DataArgs,
+}
+
+pub(super) const PUT_EXAMPLES: &str = "\
+Prints the version of what was written. A value that begins with a dash goes after `--`.
+
+Examples:
+  latitude put greeting hello
+  latitude put photo --file photo.jpg
+  date | latitude put now -
+  latitude put temperature -- -5";
+
+/// The arguments of `latitude put`.
+#[derive(Args, Debug)]
+pub struct PutArgs {
+    /// The key, 1 to 4096 bytes
+    #[arg(value_name = "KEY")]
+    pub key: String,
+    /// The value; - reads it from stdin
+    #[arg(value_name = "VALUE", required_unless_present = "file")]
+    pub value: Option<String>,
+    /// Read the value from this file
+    #[arg(long, short, value_name = "FILE", conflicts_with = "value")]
+    pub file: Option<PathBuf>,
+    /// What every command on data takes.
+    #[command(flatten)]
+    pub data: DataArgs,
+}
+
+pub(super) const DELETE_EXAMPLES: &str = "\
+Prints the version of each removal, also of keys that did not exist.
+
+Examples:
+  latitude delete greeting
+  latitude delete alice bob --keyspace users";
+
+/// The arguments of `latitude delete`.
+#[derive(Args, Debug)]
+pub struct DeleteArgs {
+    /// The keys, 1 to 4096 bytes each
+    #[arg(value_name = "KEY", required = true)]
+    pub keys: Vec<String>,
+    /// What every command on data takes.
+    #[command(flatten)]
+    pub data: DataArgs,
+}
+
+pub(super) const CAS_EXAMPLES: &str = "\
+If the condition holds, writes, prints the version written and exits with 0. Else writes nothing,
+prints the version found (nothing if there is no such key) and exits with 1.
+
+Examples:
+  latitude cas lock --expect-absent me            take a lock nobody holds
+  latitude cas lock --expect me --delete          give it back
+  latitude cas counter --expect 41 42
+  latitude cas doc --expect-version 91234567.0@n1#0 --file doc.json";
+
+/// The arguments of `latitude cas`.
+#[derive(Args, Debug)]
+#[command(group = ArgGroup::new("expected").required(true).args(["expect", "expect_absent", "expect_version"]))]
+#[command(group = ArgGroup::new("change").required(true).args(["new", "file", "delete"]))]
+pub struct CasArgs {
+    /// The key, 1 to 4096 bytes
+    #[arg(value_name = "KEY")]
+    pub key: String,
+    /// The new value; - reads it from stdin
+    #[arg(value_name = "NEW")]
+    pub new: Option<String>,
+    /// Expect the key to hold this value
+    #[arg(long, value_name = "VALUE", allow_hyphen_values = true)]
+    pub expect: Option<String>,
+    /// Expect the key not to exist
+    #[arg(long)]
+    pub expect_absent: bool,
+    /// Expect the key to hold the value of this version, as `put` and `get --receipt` print it
+    #[arg(long, value_name = "VERSION", value_parser = parse_version)]
+    pub expect_version: Option<WriteTime>,
+    /// Read the new value from this file
+    #[arg(long, short, value_name = "FILE")]
+    pub file: Option<PathBuf>,
+    /// Remove the key instead of writing a new value
+    #[arg(long)]
+    pub delete: bool,
+    /// What every command on data takes.
+    #[command(flatten)]
+    pub data: DataArgs,
+}
+
+pub(super) const SCAN_EXAMPLES: &str = "\
+Prints `key<TAB>value` lines in the order of the keys as bytes; backslash, tab, line end and bytes that
+are no UTF-8 are escaped. If more keys follow, a note on stderr says how to go on.
+
+Examples:
+  latitude scan --limit 20
+  latitude scan --prefix user/ --keys-only
+  latitude scan --start a --end n --reverse
+  latitude scan --all --output json --keyspace users > users.jsonl";
+
+/// The arguments of `latitude scan`.
+#[derive(Args, Debug)]
+pub struct ScanArgs {
+    /// Only keys that begin with this
+    #[arg(long, value_name = "PREFIX", conflicts_with_all = ["start", "end"])]
+    pub prefix: Option<String>,
+    /// The first key, included
+    #[arg(long, value_name = "KEY")]
+    pub start: Option<String>,
+    /// The last key, excluded
+    #[arg(long, value_name = "KEY")]
+    pub end: Option<String>,
+    /// At most so many keys
+    #[arg(long, short = 'n', value_name = "N", default_value_t = 1000, value_parser = clap::value_parser!(u64).range(1..))]
+    pub limit: u64,
+    /// Every key, however many
+    #[arg(long, conflicts_with = "limit")]
+    pub all: bool,
+    /// From the last key down
+    #[arg(long)]
+    pub reverse: bool,
+    /// Without the values
+    #[arg(long)]
+    pub keys_only: bool,
+    /// What every command on data takes.
+    #[command(flatten)]
+    pub data: DataArgs,
+}

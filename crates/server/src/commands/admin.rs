@@ -1,0 +1,209 @@
+//! What an operator does.
+
+use std::io::{BufRead, IsTerminal};
+
+use bytes::Bytes;
+use latitude_client::Admin;
+use latitude_client::wire::{CreateKeyspaceRequest, RegionReplicas, ValueType};
+use latitude_rpc::ToWire;
+use serde_json::{Value as Json, json};
+
+use crate::args::{AdminArgs, AdminCommand, CreateKeyspaceArgs, KeyspaceCommand, ValueTypeArg};
+use crate::exit::Exit;
+use crate::failure::Failure;
+use crate::output::{Format, Output};
+use crate::render;
+
+pub(super) async fn run(args: AdminArgs, output: &mut Output<'_>) -> Result<Exit, Failure> {
+    let admin = super::client(&args.connect).admin();
+    match args.command {
+        AdminCommand::Status => {
+            let status = admin.status().await?;
+            match output.format() {
+                Format::Text => output.line(&render::status(&status))?,
+                Format::Json => output.json(&render::status_json(&status))?,
+            }
+        }
+        AdminCommand::Nodes => {
+            let nodes = admin.nodes().await?;
+            print_all(&nodes, render::nodes, render::node_json, output)?;
+        }
+        AdminCommand::Ranges { keyspace } => {
+            let ranges = admin.ranges(keyspace.as_deref().unwrap_or_default()).await?;
+            print_all(&ranges, render::ranges, render::range_json, output)?;
+        }
+        AdminCommand::Keyspace(command) => run_keyspace(command, &admin, output).await?,
+        AdminCommand::TransferLeader { range, to_node } => {
+            admin.transfer_leader(range, to_node).await?;
+            match output.format() {
+                Format::Text => output.line(&format!("{to_node} is to lead {range}."))?,
+                Format::Json => output.json(&json!({ "range": range, "to_node": to_node }))?,
+            }
+        }
+    }
+    Ok(Exit::Success)
+}
+
+async fn run_keyspace(
+    command: KeyspaceCommand,
+    admin: &Admin,
+    output: &mut Output<'_>,
+) -> Result<(), Failure> {
+    match command {
+        KeyspaceCommand::Create(args) => {
+            let keyspace = admin.create_keyspace(create_request(args)?).await?;
+            print_all(&[keyspace], render::keyspaces, render::keyspace_json, output)
+        }
+        KeyspaceCommand::List => {
+            let keyspaces = admin.keyspaces().await?;
+            print_all(&keyspaces, render::keyspaces, render::keyspace_json, output)
+        }
+        KeyspaceCommand::Drop { name, yes } => {
+            if !yes {
+                let mut stdin = std::io::stdin().lock();
+                let person = std::io::stdin().is_terminal() && std::io::stderr().is_terminal();
+                confirm_drop(&name, person.then_some(&mut stdin as &mut dyn BufRead), output)?;
+            }
+            let id = admin.drop_keyspace(&name).await?;
+            match output.format() {
+                Format::Text => output.line(&format!("Dropped keyspace {name} ({id})."))?,
+                Format::Json => output.json(&json!({ "keyspace": name, "id": id }))?,
+            }
+            Ok(())
+        }
+    }
+}
+
+/// A table, or an object to a line.
+fn print_all<T>(
+    items: &[T],
+    text: fn(&[T]) -> String,
+    json: fn(&T) -> Json,
+    output: &mut Output<'_>,
+) -> Result<(), Failure> {
+    match output.format() {
+        Format::Text => output.line(&text(items))?,
+        Format::Json => items.iter().try_for_each(|item| output.json(&json(item)))?,
+    }
+    Ok(())
+}
+
+fn create_request(args: CreateKeyspaceArgs) -> Result<CreateKeyspaceRequest, Failure> {
+    let value_len_max = args.value_limit.map_or(0, |limit| limit.0);
+    let value_len_max = u32::try_from(value_len_max)
+        .map_err(|_| Failure::Usage("--value-limit is at most 8MiB".to_string()))?;
+    let r#type = match args.value_type {
+        ValueTypeArg::Register => ValueType::Register,
+    };
+    let place = |(region, replicas): (crate::address::PlaceName, u32)| RegionReplicas {
+        region: region.into(),
+        replicas,
+    };
+    Ok(CreateKeyspaceRequest {
+        name: args.name,
+        r#type: r#type as i32,
+        ranges: args.ranges.unwrap_or(0),
+        split_at: args.split_at.into_iter().map(Bytes::from).collect(),
+        place: args.place.into_iter().map(place).collect(),
+        log_only: args.log_only,
+        default_level: args.default_level.map_or(0, |level| level.to_wire()),
+        value_len_max,
+    })
+}
+
+/// Asks a person to type the keyspace's name; without a person, refuses.
+fn confirm_drop(
+    name: &str,
+    person: Option<&mut dyn BufRead>,
+    output: &mut Output<'_>,
+) -> Result<(), Failure> {
+    let Some(person) = person else {
+        let message = format!("dropping {name} removes all its keys, for good: say --yes");
+        return Err(Failure::Usage(message));
+    };
+    output.error_line(&format!(
+        "This removes keyspace {name} and all its keys, for good. Type its name to go on:"
+    ))?;
+    let mut typed = String::new();
+    person.read_line(&mut typed)?;
+    if typed.trim() != name {
+        return Err(Failure::Usage(format!("keyspace {name} is not dropped")));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+    use crate::args::{Cli, Command};
+
+    fn request(line: &str) -> Result<CreateKeyspaceRequest, Failure> {
+        match Cli::try_parse_from(line.split_whitespace()).unwrap().command {
+            Command::Admin(AdminArgs {
+                command: AdminCommand::Keyspace(KeyspaceCommand::Create(args)),
+                ..
+            }) => create_request(args),
+            other => panic!("{other:?} creates no keyspace"),
+        }
+    }
+
+    fn confirm(person: Option<&str>) -> (Result<(), Failure>, String) {
+        let (mut out, mut err) = (Vec::new(), Vec::new());
+        let mut output = Output::new(Format::Text, &mut out, &mut err);
+        let mut typed = person.map(str::as_bytes);
+        let typed = typed.as_mut().map(|typed| typed as &mut dyn BufRead);
+        let confirmed = confirm_drop("users", typed, &mut output);
+        (confirmed, String::from_utf8(err).unwrap())
+    }
+
+    #[test]
+    fn what_is_not_said_of_a_keyspace_is_left_to_the_cluster() {
+        let request = request("latitude admin keyspace create users").unwrap();
+        let expected = CreateKeyspaceRequest {
+            name: "users".to_string(),
+            r#type: ValueType::Register as i32,
+            ..Default::default()
+        };
+        assert_eq!(request, expected);
+    }
+
+    #[test]
+    fn everything_said_of_a_keyspace_is_asked_for() {
+        let request = request(
+            "latitude admin keyspace create users --split-at g --split-at n --place eu=2,us=1 \
+             --log-only --default-level strict --value-limit 2MiB",
+        )
+        .unwrap();
+        assert_eq!(request.split_at, ["g", "n"]);
+        assert_eq!(request.place[0], RegionReplicas { region: "eu".to_string(), replicas: 2 });
+        assert_eq!(request.place[1], RegionReplicas { region: "us".to_string(), replicas: 1 });
+        assert!(request.log_only);
+        assert_eq!(request.default_level(), latitude_client::wire::Level::Strict);
+        assert_eq!(request.value_len_max, 2 << 20);
+    }
+
+    #[test]
+    fn a_value_limit_that_does_not_fit_the_request_is_refused() {
+        let error = request("latitude admin keyspace create users --value-limit 8GiB").unwrap_err();
+        assert!(error.to_string().contains("8MiB"), "{error}");
+    }
+
+    #[test]
+    fn a_script_cannot_drop_a_keyspace_by_accident() {
+        let (confirmed, _) = confirm(None);
+        let error = confirmed.unwrap_err();
+        assert_eq!(error.exit(), Exit::Refused);
+        assert!(error.to_string().contains("--yes"), "{error}");
+    }
+
+    #[test]
+    fn a_person_drops_a_keyspace_by_typing_its_name() {
+        let (confirmed, asked) = confirm(Some("users\n"));
+        assert!(confirmed.is_ok());
+        assert!(asked.contains("users and all its keys"), "{asked}");
+        assert!(confirm(Some("user\n")).0.is_err());
+        assert!(confirm(Some("")).0.is_err());
+    }
+}

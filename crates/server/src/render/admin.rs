@@ -1,0 +1,362 @@
+//! Answers about the cluster: tables for people, objects for machines.
+
+use comfy_table::{Table, presets};
+use latitude_client::wire::{
+    InitReply, KeyspaceStatus, NodeStatus, RangeStatus, RegionReplicas, StatusReply, ValueType,
+};
+use latitude_rpc::FromWire;
+use latitude_types::{
+    Epoch, Generation, KeyspaceId, Level, NodeId, RangeId, ReplicaId, Timestamp,
+};
+use serde_json::{Value as Json, json};
+
+use crate::text::{one_line, to_base64, to_hex};
+use crate::units::ByteCount;
+
+fn table<const N: usize>(header: [&str; N], rows: impl Iterator<Item = [String; N]>) -> String {
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING).set_header(header);
+    rows.for_each(|row| {
+        table.add_row(row);
+    });
+    // Without borders, the padding at the margins is only noise.
+    let lines: Vec<String> =
+        table.lines().map(|line| line.strip_prefix(' ').unwrap_or(&line).trim_end().into()).collect();
+    lines.join("\n")
+}
+
+fn yes(flag: bool) -> String {
+    if flag { "yes" } else { "no" }.to_string()
+}
+
+/// Nodes as a table.
+pub fn nodes(nodes: &[NodeStatus]) -> String {
+    let header = ["NODE", "ADDRESS", "REGION", "ZONE", "LIVE", "ROUND TRIP", "CLOCK OFFSET"];
+    let row = |node: &NodeStatus| {
+        let round_trip = match node.round_trip_us {
+            0 => "-".to_string(),
+            us => format!("{:.1} ms", us as f64 / 1000.0),
+        };
+        [
+            NodeId(node.node).to_string(),
+            node.address.clone(),
+            node.region.clone(),
+            node.zone.clone(),
+            yes(node.live),
+            round_trip,
+            format!("{:+} ms", node.clock_offset_ms),
+        ]
+    };
+    table(header, nodes.iter().map(row))
+}
+
+/// A node as JSON.
+pub fn node_json(node: &NodeStatus) -> Json {
+    json!({
+        "node": node.node,
+        "address": node.address,
+        "region": node.region,
+        "zone": node.zone,
+        "live": node.live,
+        "round_trip_us": (node.round_trip_us != 0).then_some(node.round_trip_us),
+        "clock_offset_ms": node.clock_offset_ms,
+        "store": to_hex(&node.store_id),
+    })
+}
+
+/// What `latitude init` says when it is done.
+pub fn cluster_made(reply: &InitReply) -> String {
+    let id = to_hex(&reply.cluster_id);
+    let first = match (reply.created, reply.nodes.len()) {
+        (true, 1) => format!("Made cluster {id} of 1 node."),
+        (true, count) => format!("Made cluster {id} of {count} nodes."),
+        (false, _) => format!("Cluster {id} exists already."),
+    };
+    format!("{first}\n{}", nodes(&reply.nodes))
+}
+
+/// What `latitude init` says when it is done, as JSON.
+pub fn cluster_made_json(reply: &InitReply) -> Json {
+    json!({
+        "cluster": to_hex(&reply.cluster_id),
+        "created": reply.created,
+        "nodes": reply.nodes.iter().map(node_json).collect::<Vec<_>>(),
+    })
+}
+
+/// A node's status as an aligned block, and the nodes it sees.
+pub fn status(status: &StatusReply) -> String {
+    let cluster = if status.cluster_id.is_empty() {
+        "none yet: make one with `latitude init`".to_string()
+    } else {
+        format!("{} (incarnation {})", to_hex(&status.cluster_id), status.cluster_incarnation)
+    };
+    let place = format!("{} (zone {})", status.region, status.zone);
+    let store = format!("{} (start {})", to_hex(&status.store_id), status.store_starts);
+    let replicas = format!("{}, leading {}", status.replicas, status.leaders);
+    let mut free = format!("{} MiB", ByteCount(status.free_bytes).0 >> 20);
+    if status.writes_refused {
+        free += ", below the floor: writes are refused";
+    }
+    let quarantine = match status.quarantine.as_str() {
+        "" => "none",
+        why => why,
+    };
+    let fields = [
+        ("cluster", cluster),
+        ("node", NodeId(status.node).to_string()),
+        ("region", place),
+        ("version", status.version.clone()),
+        ("store", store),
+        ("replicas", replicas),
+        ("free space", free),
+        ("quarantine", quarantine.to_string()),
+        ("clock", Timestamp(status.clock).to_string()),
+        ("up", format!("{} s", status.uptime_ms / 1000)),
+    ];
+    let mut text = String::new();
+    for (name, value) in fields {
+        text += &format!("{name:<11} {value}\n");
+    }
+    if status.nodes.is_empty() {
+        text.truncate(text.trim_end().len());
+        text
+    } else {
+        format!("{text}\n{}", nodes(&status.nodes))
+    }
+}
+
+/// A node's status as JSON.
+pub fn status_json(status: &StatusReply) -> Json {
+    json!({
+        "cluster": (!status.cluster_id.is_empty()).then(|| to_hex(&status.cluster_id)),
+        "cluster_incarnation": status.cluster_incarnation,
+        "node": status.node,
+        "region": status.region,
+        "zone": status.zone,
+        "version": status.version,
+        "store": to_hex(&status.store_id),
+        "store_starts": status.store_starts,
+        "replicas": status.replicas,
+        "leaders": status.leaders,
+        "free_bytes": status.free_bytes,
+        "writes_refused": status.writes_refused,
+        "quarantine": (!status.quarantine.is_empty()).then_some(&status.quarantine),
+        "clock": Timestamp(status.clock).to_string(),
+        "physical_unix_ms": status.physical_unix_ms,
+        "uptime_ms": status.uptime_ms,
+        "nodes": status.nodes.iter().map(node_json).collect::<Vec<_>>(),
+    })
+}
+
+/// Ranges as a table.
+pub fn ranges(ranges: &[RangeStatus]) -> String {
+    let header = ["RANGE", "KEYSPACE", "START", "END", "REPLICAS", "LEADER", "TERM", "APPLIED"];
+    let row = |range: &RangeStatus| {
+        let replicas: Vec<String> = range.replicas.iter().map(replica).collect();
+        [
+            format!("{}{}", RangeId(range.range_id), Epoch(range.epoch)),
+            range.keyspace.clone(),
+            if range.start.is_empty() { "-".to_string() } else { one_line(&range.start) },
+            range.end.as_ref().map_or("-".to_string(), |end| one_line(end)),
+            replicas.join(" "),
+            leader(range).map_or("?".to_string(), |node| node.to_string()),
+            range.term.to_string(),
+            range.applied_index.to_string(),
+        ]
+    };
+    table(header, ranges.iter().map(row))
+}
+
+fn replica(replica: &latitude_client::wire::ReplicaStatus) -> String {
+    let (node, generation) = (NodeId(replica.node), Generation(replica.generation));
+    ReplicaId { node, generation }.to_string()
+}
+
+fn leader(range: &RangeStatus) -> Option<NodeId> {
+    (range.leader != 0).then_some(NodeId(range.leader))
+}
+
+/// A range as JSON. Its bounds are bytes of any value, so beside the text there is always base64.
+pub fn range_json(range: &RangeStatus) -> Json {
+    let replica = |replica: &latitude_client::wire::ReplicaStatus| {
+        json!({ "node": replica.node, "generation": replica.generation })
+    };
+    json!({
+        "range": range.range_id,
+        "epoch": range.epoch,
+        "keyspace": range.keyspace,
+        "start": one_line(&range.start),
+        "start_base64": to_base64(&range.start),
+        "end": range.end.as_ref().map(|end| one_line(end)),
+        "end_base64": range.end.as_ref().map(|end| to_base64(end)),
+        "replicas": range.replicas.iter().map(replica).collect::<Vec<_>>(),
+        "leader": leader(range),
+        "term": range.term,
+        "applied_index": range.applied_index,
+    })
+}
+
+/// Keyspaces as a table.
+pub fn keyspaces(keyspaces: &[KeyspaceStatus]) -> String {
+    let header = ["KEYSPACE", "ID", "TYPE", "RANGES", "PLACE", "LOG ONLY", "LEVEL", "VALUE LIMIT"];
+    let row = |keyspace: &KeyspaceStatus| {
+        let region = |place: &RegionReplicas| format!("{}={}", place.region, place.replicas);
+        let place: Vec<String> = keyspace.place.iter().map(region).collect();
+        [
+            keyspace.name.clone(),
+            KeyspaceId(keyspace.keyspace_id).to_string(),
+            value_type(keyspace).to_string(),
+            keyspace.ranges.to_string(),
+            if place.is_empty() { "-".to_string() } else { place.join(",") },
+            yes(keyspace.log_only),
+            level(keyspace).map_or("-", Level::name).to_string(),
+            ByteCount(keyspace.value_len_max.into()).to_string(),
+        ]
+    };
+    table(header, keyspaces.iter().map(row))
+}
+
+/// A keyspace as JSON.
+pub fn keyspace_json(keyspace: &KeyspaceStatus) -> Json {
+    let region = |place: &RegionReplicas| {
+        json!({ "region": place.region, "replicas": place.replicas })
+    };
+    json!({
+        "keyspace": keyspace.name,
+        "id": keyspace.keyspace_id,
+        "type": value_type(keyspace),
+        "ranges": keyspace.ranges,
+        "place": keyspace.place.iter().map(region).collect::<Vec<_>>(),
+        "log_only": keyspace.log_only,
+        "default_level": level(keyspace).map(Level::name),
+        "value_len_max": keyspace.value_len_max,
+    })
+}
+
+fn value_type(keyspace: &KeyspaceStatus) -> &'static str {
+    match keyspace.r#type() {
+        ValueType::Register | ValueType::Unspecified => "register",
+    }
+}
+
+/// `None` also for a level this version does not know.
+fn level(keyspace: &KeyspaceStatus) -> Option<Level> {
+    Option::<Level>::from_wire(keyspace.default_level).ok().flatten()
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use latitude_client::wire::ReplicaStatus;
+
+    use super::*;
+
+    fn two_nodes() -> Vec<NodeStatus> {
+        let node = |node, region: &str, round_trip_us, clock_offset_ms| NodeStatus {
+            node,
+            address: format!("10.0.0.{node}:7400"),
+            region: region.to_string(),
+            zone: "a".to_string(),
+            live: true,
+            round_trip_us,
+            clock_offset_ms,
+            store_id: Bytes::from_static(&[0xab; 16]),
+        };
+        vec![node(1, "eu", 0, 0), node(2, "us", 81_250, -3)]
+    }
+
+    #[test]
+    fn nodes_are_a_table_without_borders() {
+        assert_eq!(
+            nodes(&two_nodes()),
+            "\
+NODE  ADDRESS        REGION  ZONE  LIVE  ROUND TRIP  CLOCK OFFSET
+n1    10.0.0.1:7400  eu      a     yes   -           +0 ms
+n2    10.0.0.2:7400  us      a     yes   81.2 ms     -3 ms"
+        );
+    }
+
+    #[test]
+    fn an_unmeasured_round_trip_is_null_and_not_zero() {
+        let [one, two] = &two_nodes()[..] else { panic!("two nodes") };
+        assert_eq!(node_json(one)["round_trip_us"], Json::Null);
+        assert_eq!(node_json(two)["round_trip_us"], 81_250);
+        assert_eq!(node_json(two)["store"], "ab".repeat(16));
+    }
+
+    #[test]
+    fn a_range_shows_its_bounds_replicas_and_leader() {
+        let replica = |node, generation| ReplicaStatus { node, generation };
+        let range = RangeStatus {
+            range_id: 7,
+            epoch: 2,
+            keyspace: "users".to_string(),
+            start: Bytes::new(),
+            end: Some(Bytes::from_static(b"m\xff")),
+            replicas: vec![replica(1, 1), replica(2, 3)],
+            leader: 0,
+            term: 4,
+            applied_index: 99,
+        };
+        assert_eq!(
+            ranges(std::slice::from_ref(&range)),
+            "\
+RANGE  KEYSPACE  START  END    REPLICAS   LEADER  TERM  APPLIED
+r7e2   users     -      m\\xff  n1g1 n2g3  ?       4     99"
+        );
+        let json = range_json(&range);
+        assert_eq!((&json["leader"], &json["end_base64"]), (&Json::Null, &json!("bf8=")));
+    }
+
+    #[test]
+    fn a_keyspace_shows_where_it_lives_and_its_limit() {
+        let keyspace = KeyspaceStatus {
+            keyspace_id: 16,
+            name: "users".to_string(),
+            r#type: ValueType::Register as i32,
+            ranges: 4,
+            place: vec![
+                RegionReplicas { region: "eu".to_string(), replicas: 2 },
+                RegionReplicas { region: "us".to_string(), replicas: 1 },
+            ],
+            log_only: true,
+            default_level: latitude_client::wire::Level::Strict as i32,
+            value_len_max: 1 << 20,
+        };
+        assert_eq!(
+            keyspaces(std::slice::from_ref(&keyspace)),
+            "\
+KEYSPACE  ID   TYPE      RANGES  PLACE      LOG ONLY  LEVEL   VALUE LIMIT
+users     k16  register  4       eu=2,us=1  yes       strict  1MiB"
+        );
+        assert_eq!(keyspace_json(&keyspace)["default_level"], "strict");
+    }
+
+    #[test]
+    fn a_node_of_no_cluster_says_how_to_make_one() {
+        let text = status(&StatusReply::default());
+        assert!(text.starts_with("cluster     none yet: make one with `latitude init`\n"), "{text}");
+        assert_eq!(status_json(&StatusReply::default())["cluster"], Json::Null);
+    }
+
+    #[test]
+    fn a_node_that_refuses_writes_says_so() {
+        let full = StatusReply { free_bytes: 5 << 20, writes_refused: true, ..Default::default() };
+        assert!(status(&full).contains("free space  5 MiB, below the floor: writes are refused"));
+    }
+
+    #[test]
+    fn making_a_cluster_twice_is_told_from_making_it() {
+        let reply = InitReply {
+            cluster_id: Bytes::from_static(&[1; 16]),
+            nodes: two_nodes(),
+            created: true,
+        };
+        let id = "01".repeat(16);
+        assert!(cluster_made(&reply).starts_with(&format!("Made cluster {id} of 2 nodes.\nNODE")));
+        let again = InitReply { created: false, ..reply };
+        assert!(cluster_made(&again).starts_with(&format!("Cluster {id} exists already.")));
+        assert_eq!(cluster_made_json(&again)["created"], false);
+    }
+}
