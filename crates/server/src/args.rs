@@ -5,9 +5,13 @@ mod data;
 
 use std::time::Duration;
 
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand};
+use latitude_types::Level;
 
-pub use admin::{AdminArgs, AdminCommand, CreateKeyspaceArgs, KeyspaceCommand, PlaceArg, ValueTypeArg};
+pub use admin::{
+    AdminArgs, AdminCommand, CreateKeyspaceArgs, KeyspaceCommand, PlaceArg, ValueTypeArg,
+};
 pub use data::{CasArgs, DataArgs, DeleteArgs, GetArgs, PutArgs, ScanArgs};
 
 use crate::address::{Address, PlaceName};
@@ -143,7 +147,13 @@ pub struct ConnectArgs {
     #[arg(long, value_name = "ADDR", env = "LATITUDE_TO", default_value = Address::DEFAULT, value_delimiter = ',', help_heading = "Connection", global = true)]
     pub to: Vec<Address>,
     /// The region this command runs in: it decides by which addresses nodes are reached
-    #[arg(long, value_name = "REGION", env = "LATITUDE_REGION", help_heading = "Connection", global = true)]
+    #[arg(
+        long,
+        value_name = "REGION",
+        env = "LATITUDE_REGION",
+        help_heading = "Connection",
+        global = true
+    )]
     pub region: Option<PlaceName>,
     /// How long to wait for an answer, retries included
     #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = duration, help_heading = "Connection", global = true)]
@@ -154,8 +164,20 @@ pub struct ConnectArgs {
 #[derive(Args, Debug)]
 pub struct OutputArgs {
     /// How to print answers and errors
-    #[arg(long, value_name = "FORMAT", default_value = "text", help_heading = "Output", global = true)]
+    #[arg(
+        long,
+        value_name = "FORMAT",
+        default_value = "text",
+        help_heading = "Output",
+        global = true
+    )]
     pub output: Format,
+}
+
+/// Reads a level by its name, and tells help and completions the names there are.
+fn level() -> impl TypedValueParser<Value = Level> {
+    PossibleValuesParser::new(Level::ALL.map(Level::name))
+        .map(|name| name.parse().expect("a possible value is the name of a level"))
 }
 
 #[cfg(test)]
@@ -213,6 +235,16 @@ mod tests {
             let Ok(Command::Get(args)) = parse(line) else { panic!("{line} does not parse") };
             assert_eq!(args.data.connect.to, ["a:1".parse().unwrap(), "b:2".parse().unwrap()]);
         }
+    }
+
+    #[test]
+    fn a_level_is_one_of_the_four() {
+        let Ok(Command::Get(args)) = parse("latitude get k --level causal") else {
+            panic!("causal is a level")
+        };
+        assert_eq!(args.data.level, Some(Level::Causal));
+        let error = parse("latitude get k --level weak").unwrap_err().to_string();
+        assert!(error.contains("strict, sequential, causal, eventual"), "{error}");
     }
 
     #[test]

@@ -131,7 +131,7 @@ impl Failure {
             Reason::PlacementUnsatisfiable => "see the nodes with `latitude admin nodes`",
             Reason::NoQuorum => "see which nodes are alive with `latitude admin nodes`",
             Reason::DeadlinePast | Reason::DeadlineExceeded => {
-                "it had no effect; allow more time with --timeout"
+                "it had no effect; see which nodes are alive with `latitude admin nodes`, or allow more time with --timeout"
             }
             Reason::DiskFull => "make room on the node's disk; reads go on meanwhile",
             Reason::Internal => "this is a fault of Latitude: please report it with the node's log",

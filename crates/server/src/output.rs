@@ -59,13 +59,16 @@ impl<'a> Output<'a> {
     /// Says something about an answer, on stderr.
     pub fn note(&mut self, note: &str) -> io::Result<()> {
         match self.format {
-            Format::Text => writeln!(self.err, "{note}"),
-            Format::Json => writeln!(self.err, "{}", serde_json::json!({ "note": note })),
+            Format::Text => self.error_line(note),
+            Format::Json => self.error_line(&serde_json::json!({ "note": note }).to_string()),
         }
     }
 
     /// Prints a line on stderr, whatever the format.
     pub fn error_line(&mut self, line: &str) -> io::Result<()> {
+        // On a terminal, what was printed first stands first. If stdout is gone the next flush says so;
+        // that must not keep an error from being printed.
+        let _ = self.out.flush();
         writeln!(self.err, "{line}")
     }
 

@@ -372,8 +372,11 @@ pub fn to_toml(options: &StartOptions) -> String {
             store: entry(options.store.clone()),
             listen: entry(options.listen.clone()),
             advertise: options.advertise.clone().and_then(entry),
-            join: entry(options.join.clone()),
-            advertise_from: entry(options.advertise_from.clone()),
+            // Left out if empty: an empty table would look like something to be filled in.
+            join: Some(options.join.clone()).filter(|join| !join.is_empty()).and_then(entry),
+            advertise_from: Some(options.advertise_from.clone())
+                .filter(|advertise_from| !advertise_from.is_empty())
+                .and_then(entry),
         },
         limits: Limits {
             cache_size: entry(options.cache_size),

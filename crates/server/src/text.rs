@@ -5,9 +5,7 @@ use std::fmt::Write;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::Bytes;
-use latitude_types::{
-    ClientId, Error, Key, NodeId, RangeId, Reason, Timestamp, WriteTime, Writer,
-};
+use latitude_types::{ClientId, Error, Key, NodeId, RangeId, Reason, Timestamp, WriteTime, Writer};
 
 /// Bytes given as text or as hexadecimal digits.
 pub fn bytes(text: &str, hex: bool) -> Result<Bytes, Error> {
@@ -25,7 +23,9 @@ fn from_hex(text: &str) -> Result<Bytes, Error> {
     let wrong = || {
         Error::new(
             Reason::ArgumentInvalid,
-            format!("{text:?} is not a key in hexadecimal: write two digits 0-9, a-f for each byte"),
+            format!(
+                "{text:?} is not a key in hexadecimal: write two digits 0-9, a-f for each byte"
+            ),
         )
     };
     if !text.len().is_multiple_of(2) || !text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
@@ -125,9 +125,12 @@ mod tests {
     fn a_key_is_text_or_hexadecimal() {
         assert_eq!(key("ab", false), Ok(Bytes::from_static(b"ab")));
         assert_eq!(key("00fF", true), Ok(Bytes::from_static(&[0, 255])));
-        for (text, reason) in
-            [("0", Reason::ArgumentInvalid), ("zz", Reason::ArgumentInvalid), ("é", Reason::ArgumentInvalid), ("", Reason::KeyEmpty)]
-        {
+        for (text, reason) in [
+            ("0", Reason::ArgumentInvalid),
+            ("zz", Reason::ArgumentInvalid),
+            ("é", Reason::ArgumentInvalid),
+            ("", Reason::KeyEmpty),
+        ] {
             assert_eq!(key(text, true).map_err(|error| error.reason), Err(reason), "{text}");
         }
     }

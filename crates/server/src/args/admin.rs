@@ -3,7 +3,7 @@
 use clap::{Args, Subcommand, ValueEnum};
 use latitude_types::{Level, NodeId, RangeId};
 
-use super::{ConnectArgs, OutputArgs};
+use super::{ConnectArgs, OutputArgs, level};
 use crate::address::{PlaceName, by_region};
 use crate::text::{parse_node, parse_range};
 use crate::units::ByteCount;
@@ -115,7 +115,7 @@ pub struct CreateKeyspaceArgs {
     #[arg(long)]
     pub log_only: bool,
     /// The level of requests that name none [default: the cluster's]
-    #[arg(long, value_name = "LEVEL")]
+    #[arg(long, value_name = "LEVEL", value_parser = level())]
     pub default_level: Option<Level>,
     /// The longest value, at most 8MiB [default: 1MiB]
     #[arg(long, value_name = "BYTES")]

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{ArgGroup, Args};
 use latitude_types::{Level, WriteTime};
 
-use super::{ConnectArgs, OutputArgs};
+use super::{ConnectArgs, OutputArgs, level};
 use crate::text::parse_version;
 
 /// What every command on data takes.
@@ -14,8 +14,8 @@ pub struct DataArgs {
     /// The keyspace the keys are in
     #[arg(long, short, value_name = "NAME", env = "LATITUDE_KEYSPACE", default_value = "default")]
     pub keyspace: String,
-    /// The consistency asked for: strict, sequential, causal or eventual [default: the keyspace's]
-    #[arg(long, short, value_name = "LEVEL")]
+    /// The consistency asked for, strongest first [default: the keyspace's]
+    #[arg(long, short, value_name = "LEVEL", value_parser = level())]
     pub level: Option<Level>,
     /// Keys are given and printed as hexadecimal digits
     #[arg(long)]
@@ -32,8 +32,8 @@ pub struct DataArgs {
 }
 
 pub(super) const GET_EXAMPLES: &str = "\
-One key prints its value as it is, and a line end. Several print `key<TAB>value` lines, in which
-backslash, tab, line end and bytes that are no UTF-8 are escaped. A key that does not exist prints
+One key prints its value as it is, and a line end. Several print `key<TAB>value` lines, in which \
+backslash, tab, line end and bytes that are no UTF-8 are escaped. A key that does not exist prints \
 nothing, and the command exits with 1.
 
 Examples:
@@ -98,7 +98,7 @@ pub struct DeleteArgs {
 }
 
 pub(super) const CAS_EXAMPLES: &str = "\
-If the condition holds, writes, prints the version written and exits with 0. Else writes nothing,
+If the condition holds, writes, prints the version written and exits with 0. Else writes nothing, \
 prints the version found (nothing if there is no such key) and exits with 1.
 
 Examples:
@@ -139,8 +139,8 @@ pub struct CasArgs {
 }
 
 pub(super) const SCAN_EXAMPLES: &str = "\
-Prints `key<TAB>value` lines in the order of the keys as bytes; backslash, tab, line end and bytes that
-are no UTF-8 are escaped. If more keys follow, a note on stderr says how to go on.
+Prints `key<TAB>value` lines in the order of the keys as bytes; backslash, tab, line end and bytes \
+that are no UTF-8 are escaped. If more keys may follow, a note on stderr says so.
 
 Examples:
   latitude scan --limit 20

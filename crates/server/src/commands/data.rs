@@ -152,7 +152,8 @@ pub(super) async fn cas(args: CasArgs, output: &mut Output<'_>) -> Result<Exit, 
                 CasOutcome::Applied { version } => output.line(&version.to_string())?,
                 CasOutcome::Mismatch { found: Some(version) } => {
                     output.line(&version.to_string())?;
-                    output.note("not written: the key holds something else, of the version above")?;
+                    output
+                        .note("not written: the key holds something else, of the version above")?;
                 }
                 CasOutcome::Mismatch { found: None } => {
                     output.note("not written: the key does not exist")?;

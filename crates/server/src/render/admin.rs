@@ -5,9 +5,7 @@ use latitude_client::wire::{
     InitReply, KeyspaceStatus, NodeStatus, RangeStatus, RegionReplicas, StatusReply, ValueType,
 };
 use latitude_rpc::FromWire;
-use latitude_types::{
-    Epoch, Generation, KeyspaceId, Level, NodeId, RangeId, ReplicaId, Timestamp,
-};
+use latitude_types::{Epoch, Generation, KeyspaceId, Level, NodeId, RangeId, ReplicaId, Timestamp};
 use serde_json::{Value as Json, json};
 
 use crate::text::{one_line, to_base64, to_hex};
@@ -20,8 +18,10 @@ fn table<const N: usize>(header: [&str; N], rows: impl Iterator<Item = [String; 
         table.add_row(row);
     });
     // Without borders, the padding at the margins is only noise.
-    let lines: Vec<String> =
-        table.lines().map(|line| line.strip_prefix(' ').unwrap_or(&line).trim_end().into()).collect();
+    let lines: Vec<String> = table
+        .lines()
+        .map(|line| line.strip_prefix(' ').unwrap_or(&line).trim_end().into())
+        .collect();
     lines.join("\n")
 }
 
@@ -179,9 +179,7 @@ fn leader(range: &RangeStatus) -> Option<NodeId> {
 
 /// A range as JSON. Its bounds are bytes of any value, so beside the text there is always base64.
 pub fn range_json(range: &RangeStatus) -> Json {
-    let replica = |replica: &latitude_client::wire::ReplicaStatus| {
-        json!({ "node": replica.node, "generation": replica.generation })
-    };
+    let replica = |replica: &latitude_client::wire::ReplicaStatus| json!({ "node": replica.node, "generation": replica.generation });
     json!({
         "range": range.range_id,
         "epoch": range.epoch,
@@ -219,9 +217,8 @@ pub fn keyspaces(keyspaces: &[KeyspaceStatus]) -> String {
 
 /// A keyspace as JSON.
 pub fn keyspace_json(keyspace: &KeyspaceStatus) -> Json {
-    let region = |place: &RegionReplicas| {
-        json!({ "region": place.region, "replicas": place.replicas })
-    };
+    let region =
+        |place: &RegionReplicas| json!({ "region": place.region, "replicas": place.replicas });
     json!({
         "keyspace": keyspace.name,
         "id": keyspace.keyspace_id,
@@ -336,7 +333,10 @@ users     k16  register  4       eu=2,us=1  yes       strict  1MiB"
     #[test]
     fn a_node_of_no_cluster_says_how_to_make_one() {
         let text = status(&StatusReply::default());
-        assert!(text.starts_with("cluster     none yet: make one with `latitude init`\n"), "{text}");
+        assert!(
+            text.starts_with("cluster     none yet: make one with `latitude init`\n"),
+            "{text}"
+        );
         assert_eq!(status_json(&StatusReply::default())["cluster"], Json::Null);
     }
 

@@ -176,9 +176,7 @@ mod tests {
     use std::time::Duration;
 
     use latitude_client::{Duplicate, Proof, Role};
-    use latitude_types::{
-        Epoch, KeyspaceId, Level, NodeId, RangeId, Stamp, Timestamp,
-    };
+    use latitude_types::{Epoch, KeyspaceId, Level, NodeId, RangeId, Stamp, Timestamp};
 
     use super::*;
 

@@ -1,0 +1,78 @@
+//! The binary as a script sees it: what it prints where, and how it exits.
+
+use std::path::Path;
+use std::process::Command;
+
+/// Nothing listens on port 1 of a machine that runs tests.
+const NOBODY: &str = "127.0.0.1:1";
+
+/// Exit code, stdout, stderr.
+fn latitude(arguments: &[&str]) -> (i32, String, String) {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_latitude"));
+    for name in ["LATITUDE_TO", "LATITUDE_LOG", "LATITUDE_REGION", "LATITUDE_KEYSPACE"] {
+        command.env_remove(name);
+    }
+    let output = command.args(arguments).output().expect("the binary runs");
+    let text = |bytes| String::from_utf8(bytes).expect("the binary prints UTF-8");
+    let code = output.status.code().expect("the binary exits");
+    (code, text(output.stdout), text(output.stderr))
+}
+
+fn start_with(config: &str, path: &Path) -> (i32, String, String) {
+    std::fs::write(path, config).expect("the file can be written");
+    let path = path.to_str().expect("the path is UTF-8");
+    latitude(&["start", "--print-config", "--config", path])
+}
+
+#[test]
+fn help_about_exit_codes_lists_them() {
+    let (code, out, _) = latitude(&["help", "exit-codes"]);
+    assert_eq!(code, 0);
+    assert!(out.contains("  4  The outcome of a write is unknown"), "{out}");
+    assert_eq!(latitude(&["exit-codes"]).0, 0);
+}
+
+#[test]
+fn a_command_line_that_makes_no_sense_exits_with_2_and_prints_no_answer() {
+    for arguments in [&["put", "k"][..], &["get"], &["no-such-command"], &["get", ""]] {
+        let (code, out, err) = latitude(arguments);
+        assert_eq!((code, out.as_str()), (2, ""), "{arguments:?}");
+        assert!(err.starts_with("error: "), "{err}");
+    }
+}
+
+#[test]
+fn a_write_that_reaches_nobody_exits_with_3_because_it_had_no_effect() {
+    let (code, out, err) = latitude(&["put", "k", "v", "--to", NOBODY, "--timeout", "200ms"]);
+    assert_eq!((code, out.as_str()), (3, ""), "{err}");
+    assert!(err.starts_with("error: ") && err.contains("\nhint: "), "{err}");
+}
+
+#[test]
+fn with_json_an_error_is_one_object_on_stderr() {
+    let arguments = ["get", "k", "--output", "json", "--to", NOBODY, "--timeout", "200ms"];
+    let (code, out, err) = latitude(&arguments);
+    assert_eq!((code, out.as_str()), (3, ""), "{err}");
+    let error: serde_json::Value = serde_json::from_str(&err).expect("stderr is one JSON object");
+    assert_eq!(error["error"]["outcome"], "not_applied");
+    assert_eq!(error["error"]["exit_code"], 3);
+}
+
+#[test]
+fn what_start_prints_as_its_configuration_it_also_takes() {
+    let dir = tempfile::tempdir().expect("a directory can be made");
+    let path = dir.path().join("node.toml");
+    let (code, first, err) = start_with("[node]\nregion = \"eu\"\njoin = [\"a:1\"]\n", &path);
+    assert_eq!((code, err.as_str()), (0, ""));
+    assert!(first.contains("round_trip_max = \"300ms\""), "{first}");
+    assert_eq!(start_with(&first, &path), (0, first, String::new()));
+}
+
+#[test]
+fn a_configuration_that_cannot_be_used_exits_with_2_and_names_file_and_line() {
+    let dir = tempfile::tempdir().expect("a directory can be made");
+    let path = dir.path().join("node.toml");
+    let (code, out, err) = start_with("[raft]\n\nheartbeat_interval = 5\n", &path);
+    assert_eq!((code, out.as_str()), (2, ""));
+    assert!(err.contains("node.toml, line 3: heartbeat_interval is 5ms"), "{err}");
+}
