@@ -111,10 +111,10 @@ pub struct CreateKeyspaceArgs {
     /// Replicas by region, the preferred leader's first [default: three, spread over regions, then zones]
     #[arg(long, value_name = "REGION=N", value_delimiter = ',', value_parser = by_region::<u32>)]
     pub place: Vec<PlaceArg>,
-    /// Every write goes through the log, so that any write may be conditional
+    /// Every write goes through the log, so that none passes under the condition of a `cas`
     #[arg(long)]
     pub log_only: bool,
-    /// The level of requests that name none [default: the cluster's]
+    /// The level of requests that name none [default: causal where it is served, else strict]
     #[arg(long, value_name = "LEVEL", value_parser = level())]
     pub default_level: Option<Level>,
     /// The longest value, at most 8MiB [default: 1MiB]
