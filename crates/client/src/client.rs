@@ -11,7 +11,7 @@ use latitude_types::{
     ClientId, ClusterId, ClusterIdentity, Error, NodeId, Reason, Result, Timestamp,
 };
 use rand::rngs::SmallRng;
-use rand::{Rng, SeedableRng};
+use rand::{RngExt, SeedableRng};
 
 use crate::admin::Admin;
 use crate::ids::Ids;
@@ -170,7 +170,7 @@ impl Builder {
     pub fn build(self) -> Client {
         let mut rng = match self.random_seed {
             Some(seed) => SmallRng::seed_from_u64(seed),
-            None => SmallRng::from_os_rng(),
+            None => rand::make_rng(),
         };
         let ids = Arc::new(Ids::new(ClientId(rng.random())));
         let inner = Inner {

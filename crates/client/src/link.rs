@@ -27,7 +27,7 @@ use latitude_rpc::pb::v1::latitude_client::LatitudeClient;
 use latitude_rpc::{MESSAGE_LEN_MAX, error_from_status};
 use latitude_types::{Error, Outcome, Reason, Result, Timestamp};
 use rand::rngs::SmallRng;
-use rand::{Rng, SeedableRng};
+use rand::{RngExt, SeedableRng};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
 use tonic::Streaming;

@@ -15,6 +15,7 @@
 //! Who may wait for what: a request waits for its range's proposer or reader; those wait for Raft; Raft
 //! waits for the committer and for peers. Nothing waits for a request.
 
+pub mod adapters;
 mod admin;
 mod balancer;
 mod bootstrap;

@@ -3,6 +3,21 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use latitude_clock::SkewedClock;
+use latitude_consensus::Settings;
+use latitude_directory as directory;
+use latitude_node::adapters::{FlushThread, SystemClock};
+use latitude_node::{Limits, Node, NodeConfig, Ports};
+use latitude_rpc::net::Tcp;
+use latitude_storage::Engine;
+use latitude_storage_rocksdb::RocksEngine;
+use latitude_types::StoreId;
+use rand::RngExt;
+use rand::rngs::StdRng;
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::address::{Address, PlaceName};
 use crate::telemetry::{LogFilter, LogFormat};
@@ -54,9 +69,117 @@ pub struct StartOptions {
     pub clock_skew_ms: i64,
 }
 
-/// Runs the node until it is told to stop.
+/// Runs the node until it is told to stop, by SIGTERM, by SIGINT, or by a fault it cannot go on with.
 pub fn run(options: StartOptions) -> anyhow::Result<()> {
     crate::telemetry::init(options.log_format, &options.log_level)?;
-    // REPLACED WHEN `latitude-node` IS PLUGGED IN: the call that runs a node with these options.
-    anyhow::bail!("this build holds no node: the crate latitude-node is missing")
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let result = runtime.block_on(serve(options));
+    // What still runs hears nothing of the outside any more; waiting for it would only be late.
+    runtime.shutdown_timeout(Duration::from_millis(200));
+    result
+}
+
+async fn serve(options: StartOptions) -> anyhow::Result<()> {
+    let mut signals = Signals::listen()?;
+    let (config, ports) = open(&options)?;
+    let alone = config.join.is_empty();
+    let node = Node::start(config, ports).await?;
+    tracing::info!(
+        address = node.listens_on(),
+        region = options.region.as_str(),
+        store = %options.store.display(),
+        "listening{}",
+        if alone { "" } else { "; if the cluster is new, run `latitude init` against one of its nodes" },
+    );
+    tokio::select! {
+        biased;
+        reason = node.failed() => anyhow::bail!("{reason}"),
+        () = signals.told_to_stop() => {}
+    }
+    tracing::info!("stopping: other nodes take over; a second signal stops at once");
+    tokio::select! {
+        () = node.shut_down() => {}
+        () = signals.told_to_stop() => anyhow::bail!("stopped at once, by a second signal"),
+    }
+    tracing::info!("stopped");
+    Ok(())
+}
+
+/// Opens the store and the rest of the real world.
+fn open(options: &StartOptions) -> anyhow::Result<(NodeConfig, Ports)> {
+    let store_options = latitude_storage_rocksdb::Options {
+        block_cache_bytes: options.cache_size.0 as usize,
+        ..latitude_storage_rocksdb::Options::default()
+    };
+    let new_store = StoreId(rand::make_rng::<StdRng>().random());
+    let engine = RocksEngine::open_or_create(&options.store, new_store, &store_options)?;
+    let store = engine.store_id();
+    let engine: Arc<dyn Engine> = Arc::new(engine);
+    let clock = SkewedClock::new(SystemClock::new());
+    clock.set_offset_us(options.clock_skew_ms * 1000);
+    let settings = Settings {
+        heartbeat_interval: options.heartbeat_interval.0,
+        election_timeout_min: options.election_timeout_min.0,
+        election_timeout_max: options.election_timeout_max.0,
+    };
+    let advertise = |address: &Address| directory::Address {
+        default: address.to_string(),
+        from_region: options
+            .advertise_from
+            .iter()
+            .map(|(region, address)| (region.as_str().to_string(), address.to_string()))
+            .collect(),
+    };
+    // Without an address of its own the node tells the one it listens on, which must be known here for
+    // the others to be told with it.
+    let advertised = match (&options.advertise, options.advertise_from.is_empty()) {
+        (Some(address), _) => Some(advertise(address)),
+        (None, false) => Some(advertise(&options.listen)),
+        (None, true) => None,
+    };
+    let config = NodeConfig {
+        store,
+        region: options.region.as_str().to_string(),
+        zone: options.zone.as_str().to_string(),
+        listen: options.listen.to_string(),
+        advertise: advertised,
+        join: options.join.iter().map(ToString::to_string).collect(),
+        settings: settings.validated(options.round_trip_max.0)?,
+        max_clock_offset: options.max_clock_offset.0,
+        limits: Limits {
+            requests_in_flight_max: options.max_requests_in_flight as usize,
+            free_space_floor: options.free_space_floor.0,
+            ..Limits::default()
+        },
+    };
+    let ports = Ports {
+        clock: Arc::new(clock),
+        net: Arc::new(Tcp),
+        flush: Box::new(FlushThread::start(Arc::clone(&engine))),
+        engine,
+        seed: rand::make_rng::<StdRng>().random(),
+    };
+    Ok((config, ports))
+}
+
+/// The signals that stop a node.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn listen() -> std::io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        })
+    }
+
+    async fn told_to_stop(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
 }
