@@ -112,7 +112,8 @@ pub enum Delta {
 pub struct Operation {
     /// With it the write takes effect at most once.
     pub id: OperationId,
-    /// Every sequence of the client below this one has been answered.
+    /// Every sequence of the client below this one has been answered for good or given up: the client
+    /// sends none of them again, and a copy still under way need not take effect.
     pub answered_below: u64,
     /// The level it was sent at; strict and sequential writes are applied alike.
     pub level: Level,

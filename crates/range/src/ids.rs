@@ -8,8 +8,14 @@
 //!
 //! One window per client, kept as one row of the base, so that an entry with many operations of one
 //! client writes one row. A window goes once the range's last stamp is ten minutes past the newest
-//! birth in it: from then on apply refuses every id it could hold. What is dropped is a function of
-//! the base and the entry, so that all replicas drop alike (INV-9).
+//! birth in it: from then on apply refuses every id it could hold. The window of a client that goes on
+//! writing stays, but whenever it is written it loses the answers to ids that are refused by now: a
+//! client that never says what it was answered costs ten minutes of answers, not all of them. What is
+//! dropped is a function of the base and the entry, so that all replicas drop alike (INV-9).
+//!
+//! Copies may arrive in any order. A sequence below `answered_below` is refused also if no copy of it
+//! was seen before: its client has said that it sends none again, so this one is a straggler, of a
+//! write that failed elsewhere or was given up.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -35,13 +41,24 @@ pub struct IdTable {
 struct Window {
     answered_below: u64,
     newest_birth: Timestamp,
-    answers: BTreeMap<u64, Answer>,
+    /// By sequence.
+    answers: BTreeMap<u64, Kept>,
 }
 
 impl Window {
     fn expires_at(&self) -> Timestamp {
-        self.newest_birth.plus_ms(OPERATION_ID_LIFETIME.as_millis() as u64)
+        expires_at(self.newest_birth)
     }
+}
+
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+struct Kept {
+    birth: Timestamp,
+    answer: Answer,
+}
+
+fn expires_at(birth: Timestamp) -> Timestamp {
+    birth.plus_ms(OPERATION_ID_LIFETIME.as_millis() as u64)
 }
 
 /// What a write was answered.
@@ -67,9 +84,10 @@ impl IdTable {
     pub fn look_up(&self, id: &OperationId) -> Lookup {
         match self.windows.get(&id.client) {
             Some(window) if id.sequence < window.answered_below => Lookup::Retired,
-            Some(window) => {
-                window.answers.get(&id.sequence).cloned().map_or(Lookup::New, Lookup::Known)
-            }
+            Some(window) => match window.answers.get(&id.sequence) {
+                Some(kept) => Lookup::Known(kept.answer.clone()),
+                None => Lookup::New,
+            },
             None => Lookup::New,
         }
     }
@@ -80,7 +98,7 @@ impl IdTable {
         let window = self.windows.entry(id.client).or_default();
         self.by_expiry.remove(&(window.expires_at(), id.client));
         window.newest_birth = window.newest_birth.max(id.birth);
-        window.answers.insert(id.sequence, answer);
+        window.answers.insert(id.sequence, Kept { birth: id.birth, answer });
         // Never past this operation itself: it is being answered only now.
         window.answered_below = window.answered_below.max(answered_below.min(id.sequence));
         window.answers = window.answers.split_off(&window.answered_below);
@@ -100,10 +118,17 @@ impl IdTable {
         }
     }
 
-    /// The rows that changed since this was last asked; `None`: the row goes.
-    pub(crate) fn take_dirty(&mut self) -> impl Iterator<Item = (ClientId, Option<Vec<u8>>)> {
-        std::mem::take(&mut self.dirty).into_iter().map(|client| {
-            let row = self.windows.get(&client).map(|window| codec::encode(VERSION, window));
+    /// The rows that changed since this was last asked, without the answers to ids that no entry
+    /// stamped `now` or later can bring; `None`: the row goes.
+    pub(crate) fn take_dirty(
+        &mut self,
+        now: Timestamp,
+    ) -> impl Iterator<Item = (ClientId, Option<Vec<u8>>)> {
+        std::mem::take(&mut self.dirty).into_iter().map(move |client| {
+            let row = self.windows.get_mut(&client).map(|window| {
+                window.answers.retain(|_, kept| now <= expires_at(kept.birth));
+                codec::encode(VERSION, window)
+            });
             (client, row)
         })
     }
@@ -114,6 +139,14 @@ impl IdTable {
         self.by_expiry.insert((window.expires_at(), client));
         self.windows.insert(client, window);
         Ok(())
+    }
+
+    /// What is kept: each client, below which sequence it was answered, and the sequences it may still
+    /// ask about.
+    pub fn kept(&self) -> impl Iterator<Item = (ClientId, u64, impl Iterator<Item = u64>)> {
+        self.windows.iter().map(|(client, window)| {
+            (*client, window.answered_below, window.answers.keys().copied())
+        })
     }
 
     /// How many clients have a window.
@@ -174,13 +207,35 @@ mod tests {
     }
 
     #[test]
+    fn a_client_that_never_says_what_it_was_answered_costs_ten_minutes_of_answers() {
+        let mut ids = IdTable::default();
+        for minute in 0..60 {
+            let now = Timestamp::from_ms(minute * 60_000);
+            ids.expire(now);
+            ids.record(&id(1, minute + 1, now.ms()), 0, answer(now.ms()));
+            ids.take_dirty(now).for_each(drop);
+        }
+        let (_, _, sequences) = ids.kept().next().unwrap();
+        // The one born exactly ten minutes ago is still accepted, hence still known.
+        assert_eq!(sequences.collect::<Vec<_>>(), (50..=60).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn a_straggler_below_what_its_client_was_answered_is_refused_though_never_seen() {
+        let mut ids = IdTable::default();
+        ids.record(&id(1, 5, 10), 4, answer(10));
+        assert_eq!(ids.look_up(&id(1, 3, 9)), Lookup::Retired);
+        assert_eq!(ids.look_up(&id(1, 4, 9)), Lookup::New, "late, but its client waits for it");
+    }
+
+    #[test]
     fn a_table_loaded_from_its_rows_is_the_same_table() {
         let mut ids = IdTable::default();
         ids.record(&id(1, 1, 10), 1, answer(10));
         ids.record(&id(1, 2, 11), 2, answer(11));
         ids.record(&id(2, 9, 12), 9, answer(12));
         let mut loaded = IdTable::default();
-        for (client, row) in ids.take_dirty() {
+        for (client, row) in ids.take_dirty(Timestamp::from_ms(12)) {
             loaded.load(client, &row.unwrap()).unwrap();
         }
         assert_eq!(loaded, ids);

@@ -145,6 +145,11 @@ impl Range {
         &self.meta
     }
 
+    /// The ids of log writes that are still known.
+    pub fn ids(&self) -> &IdTable {
+        &self.ids
+    }
+
     /// The stamp of the last entry applied.
     pub fn last_stamp(&self) -> Stamp {
         self.meta.last_stamp
@@ -214,7 +219,7 @@ impl Range {
 
     fn stage_own_rows(&mut self, staged: &mut Staged<'_>) {
         let range = self.meta.id;
-        for (client, row) in self.ids.take_dirty() {
+        for (client, row) in self.ids.take_dirty(self.meta.last_stamp.time) {
             let key = key::local::id_window(range, client);
             match row {
                 Some(row) => staged.put(key, row),
