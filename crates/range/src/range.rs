@@ -19,6 +19,8 @@ use crate::staged::Staged;
 pub struct Range {
     meta: RangeMeta,
     ids: IdTable,
+    /// Applying failed, maybe half-way through an entry: what is in memory is good for nothing any more.
+    failed: Option<ApplyError>,
 }
 
 /// What applying an entry answers its proposer: one reply for each operation, in order.
@@ -137,7 +139,7 @@ impl Range {
             })?;
             ids.load(client, &row)?;
         }
-        Ok(Self { meta, ids })
+        Ok(Self { meta, ids, failed: None })
     }
 
     /// The range's metadata after the last entry applied.
@@ -159,8 +161,22 @@ impl Range {
     /// writes and replies, on every replica.
     ///
     /// # Errors
-    /// Only what is not in the log; the replica must stop, and nothing staged may be written.
+    /// Only what is not in the log; the replica must stop, and nothing staged may be written. The entry
+    /// may have been applied half-way, so every later call fails with the same error.
     pub fn apply(&mut self, entry: &Entry, staged: &mut Staged<'_>) -> Result<Applied, ApplyError> {
+        if let Some(error) = &self.failed {
+            return Err(error.clone());
+        }
+        let applied = self.apply_whole(entry, staged);
+        self.failed = applied.as_ref().err().cloned();
+        applied
+    }
+
+    fn apply_whole(
+        &mut self,
+        entry: &Entry,
+        staged: &mut Staged<'_>,
+    ) -> Result<Applied, ApplyError> {
         let Body::Write(write) = &entry.body;
         if self.meta.feature_level > FEATURE_LEVEL {
             return Err(ApplyError::Unsupported("a newer feature level"));
@@ -251,4 +267,99 @@ fn refuse_id(birth: Timestamp, expires_at: Timestamp, stamp: Timestamp) -> Optio
 pub(crate) fn read_meta(id: RangeId, view: &dyn View) -> Result<RangeMeta, ApplyError> {
     let row = view.get(Column::Base, &key::local::meta(id))?.ok_or(ApplyError::Missing(id))?;
     Ok(RangeMeta::decode(&row)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use latitude_storage::Rows;
+    use latitude_types::{
+        ClientId, Epoch, Key, KeySpan, KeyspaceId, Level, NodeId, OperationId, OperationKind,
+    };
+
+    use super::*;
+    use crate::entry::{Expected, Extension, Op, Past, Positions, Segment, Write};
+
+    /// A store with the metadata of one range and nothing else, where key `bad` cannot be read.
+    struct OneRange(Bytes);
+
+    impl View for OneRange {
+        fn get(&self, _: Column, key: &[u8]) -> latitude_storage::Result<Option<Bytes>> {
+            if key == key::base::value_key(KeyspaceId(16), &Key::new(b"bad").unwrap()) {
+                let kind = latitude_storage::Kind::Io;
+                return Err(latitude_storage::Error::new(kind, "the disk says no"));
+            }
+            Ok((key == key::local::meta(RangeId(4))).then(|| self.0.clone()))
+        }
+
+        fn scan(&self, _: Column, _: latitude_storage::Scan) -> Rows<'_> {
+            Box::new(std::iter::empty())
+        }
+    }
+
+    fn one_range() -> OneRange {
+        let meta = RangeMeta::new(RangeId(4), KeyspaceId(16), KeySpan::all(), 1024, false);
+        OneRange(meta.encode().into())
+    }
+
+    fn operation(sequence: u64, key: &[u8], op: Op) -> Operation {
+        let birth = Timestamp::from_ms(1);
+        let client = ClientId([1; 16]);
+        Operation {
+            id: OperationId { birth, client, sequence, kind: OperationKind::Log },
+            answered_below: 1,
+            level: Level::Strict,
+            key: Key::new(key).unwrap(),
+            op,
+            named: vec![],
+            need: Positions::default(),
+            past: Past::default(),
+            extensions: vec![],
+        }
+    }
+
+    fn entry(ms: u64, operations: Vec<Operation>) -> Entry {
+        Entry {
+            stamp: Stamp { time: Timestamp::from_ms(ms), node: NodeId(1) },
+            range: RangeId(4),
+            epoch: Epoch(1),
+            keyspace: KeyspaceId(16),
+            body: Body::Write(Write { segments: vec![], operations }),
+        }
+    }
+
+    #[test]
+    fn a_range_that_failed_to_apply_an_entry_applies_no_other() {
+        let view = one_range();
+        let mut range = Range::open(RangeId(4), &view).unwrap();
+        let mut staged = Staged::new(&view);
+        let new_value = Some(Bytes::from_static(b"v"));
+        let op = Op::CompareAndSet { expected: Expected::Absent, new_value };
+        let halfway = entry(5, vec![operation(1, b"a", Op::Delete), operation(2, b"bad", op)]);
+        let error = range.apply(&halfway, &mut staged).unwrap_err();
+        assert!(matches!(error, ApplyError::Storage(_)));
+        let next = entry(6, vec![operation(3, b"a", Op::Delete)]);
+        assert_eq!(range.apply(&next, &mut staged), Err(error));
+    }
+
+    #[test]
+    fn what_this_version_does_not_know_stops_the_replica() {
+        let view = one_range();
+        let mut extended = operation(1, b"a", Op::Delete);
+        extended.extensions.push(Extension { kind: 1, body: Bytes::new() });
+        let mut folding = entry(5, vec![]);
+        let Body::Write(write) = &mut folding.body;
+        write.segments.push(Segment {
+            origin: NodeId(1),
+            from: Timestamp::ZERO,
+            to: Timestamp::from_ms(4),
+            span: KeySpan::all(),
+            deltas: vec![],
+        });
+        for (entry, what) in [(entry(5, vec![extended]), "an extension"), (folding, "folds")] {
+            let mut range = Range::open(RangeId(4), &view).unwrap();
+            let applied = range.apply(&entry, &mut Staged::new(&view));
+            assert_eq!(applied, Err(ApplyError::Unsupported(what)));
+        }
+    }
 }
