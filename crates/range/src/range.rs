@@ -63,7 +63,7 @@ pub enum Refusal {
     Moved,
     /// The entry belongs to another keyspace.
     KeyspaceChanged,
-    /// The id's birth is ten minutes or more before the stamp.
+    /// The id's birth is more than ten minutes before the stamp.
     IdExpired,
     /// The id's birth is after the stamp.
     IdFromFuture,
@@ -86,15 +86,17 @@ impl Refusal {
                 Reason::KeyspaceChanged,
                 "the keyspace is another one than the request was routed by",
             ),
-            Self::IdExpired => Error::new(
+            // An earlier copy may have taken effect: that is no longer known, which is why it is refused.
+            Self::IdExpired => Error::unknown(
                 Reason::IdExpired,
-                "the write's id is more than ten minutes old, so a repetition could no longer be recognised",
+                "the write's id is more than ten minutes old, so it is no longer known whether an earlier \
+                 copy of the write took effect: read, and write again with a new id if it did not",
             ),
             Self::IdFromFuture => Error::new(
                 Reason::IdFromFuture,
                 "the write's id was born after this cluster's clock: make births from the clock in replies",
             ),
-            // The write did happen, at its first copy; only its answer is gone.
+            // Its answer is gone, whether it was that the write happened or that it was refused.
             Self::IdRetired => Error::unknown(
                 Reason::IdRetired,
                 "the write was answered before and its answer is no longer kept",
@@ -340,6 +342,14 @@ mod tests {
         assert!(matches!(error, ApplyError::Storage(_)));
         let next = entry(6, vec![operation(3, b"a", Op::Delete)]);
         assert_eq!(range.apply(&next, &mut staged), Err(error));
+    }
+
+    #[test]
+    fn an_id_no_longer_known_may_have_taken_effect() {
+        assert!(Refusal::IdExpired.into_error().may_have_applied());
+        assert!(Refusal::IdRetired.into_error().may_have_applied());
+        assert!(!Refusal::IdFromFuture.into_error().may_have_applied());
+        assert!(!Refusal::Moved.into_error().may_have_applied());
     }
 
     #[test]
