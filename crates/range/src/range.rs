@@ -59,7 +59,7 @@ pub enum Done {
 pub enum Refusal {
     /// The entry's stamp is not above the last one (INV-3): propose again with a new stamp.
     Restamp,
-    /// The key is not in the range, or the entry was proposed under another epoch.
+    /// The key is not in the range at the entry's place in the log.
     Moved,
     /// The entry belongs to another keyspace.
     KeyspaceChanged,
@@ -226,6 +226,11 @@ impl Range {
         if let Some(refusal) = refuse_id(id.birth, id.expires_at(), stamp.time) {
             return Ok(Reply::refused(refusal));
         }
+        // The span decides, not the entry's epoch. The epoch says how the proposer saw the range, and a
+        // split or merge may have come between; but who owns a key is the business of this place in the
+        // log. Inside the span the write belongs here whatever the proposer saw: conditions and ids are
+        // judged here and now, the ids came along with the keys, and the stamp is above that of the
+        // change (INV-3). Refusing it for its epoch would only turn away writes to keys that stayed.
         if !self.meta.span.contains(operation.key.as_bytes()) {
             return Ok(Reply::refused(Refusal::Moved));
         }
