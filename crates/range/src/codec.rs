@@ -50,6 +50,19 @@ pub(crate) fn decode<T: DeserializeOwned>(
     if found != known {
         return Err(DecodeError::Version { what, found, known });
     }
-    postcard::from_bytes(rest)
-        .map_err(|error| DecodeError::Damaged { what, message: error.to_string() })
+    decode_to_end(what, rest)
+}
+
+/// The value these bytes are. Bytes left over are damage, or a field this version does not know.
+pub(crate) fn decode_to_end<T: DeserializeOwned>(
+    what: &'static str,
+    bytes: &[u8],
+) -> Result<T, DecodeError> {
+    let damaged = |message: String| DecodeError::Damaged { what, message };
+    let (value, rest) =
+        postcard::take_from_bytes(bytes).map_err(|error| damaged(error.to_string()))?;
+    if !rest.is_empty() {
+        return Err(damaged(format!("{} bytes follow it", rest.len())));
+    }
+    Ok(value)
 }

@@ -228,7 +228,7 @@ impl Entry {
             [VERSION, kind, rest @ ..] if *kind == EntryKind::Write as u8 => {
                 let (header, rest) = postcard::take_from_bytes::<Header>(rest).map_err(damaged)?;
                 let Header { stamp, range, epoch, keyspace } = header;
-                let body = Body::Write(postcard::from_bytes(rest).map_err(damaged)?);
+                let body = Body::Write(codec::decode_to_end("log entry", rest)?);
                 Ok(Self { stamp, range, epoch, keyspace, body })
             }
             [VERSION, kind, ..] => Err(DecodeError::Kind(*kind)),
@@ -309,8 +309,9 @@ mod tests {
     }
 
     #[test]
-    fn an_entry_cut_short_anywhere_is_an_error() {
+    fn an_entry_cut_short_anywhere_or_followed_by_anything_is_an_error() {
         let bytes = entry().encode();
+        assert!(Entry::decode(&[&bytes[..], &[0]].concat()).is_err());
         for len in 0..bytes.len() {
             assert!(Entry::decode(&bytes[..len]).is_err(), "{len} of {} bytes", bytes.len());
         }
