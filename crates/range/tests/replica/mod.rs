@@ -1,0 +1,101 @@
+//! A replica for tests: a range's state machine on a store in memory, fed with encoded entries.
+
+use bytes::Bytes;
+use latitude_range::{
+    Applied, ApplyError, Content, Entry, Past, Range, RangeMeta, Reader, Staged, ValueRow,
+};
+use latitude_storage::key::base::value_key;
+use latitude_storage::memory::{MemoryDisk, MemoryEngine};
+use latitude_storage::{Column, Engine, Scan, View};
+use latitude_types::{Key, KeyspaceId, RangeId, Stamp, WriteTime};
+
+/// One replica of one range.
+pub(crate) struct Replica {
+    engine: MemoryEngine,
+    range: Range,
+}
+
+impl Replica {
+    /// A replica that has applied nothing, on a store that holds the rows of these keys too: other
+    /// ranges have their rows beside this one's, of its keyspace and of others.
+    pub(crate) fn create(
+        meta: &RangeMeta,
+        neighbours: &[(KeyspaceId, Key)],
+    ) -> Result<Self, ApplyError> {
+        let engine = MemoryEngine::open(&MemoryDisk::new())?;
+        let mut staged = Staged::new(&engine);
+        Range::create(meta, &mut staged);
+        let row = ValueRow {
+            stamp: Stamp::ZERO,
+            ordinal: 0,
+            version: WriteTime::of_log_write(Stamp::ZERO, 0),
+            content: Content::Plain(Bytes::from_static(b"a neighbour's")),
+            extensions: Vec::new(),
+            past: Past::default(),
+        };
+        for (keyspace, key) in neighbours {
+            staged.put(value_key(*keyspace, key), row.encode());
+        }
+        let batch = staged.into_batch();
+        engine.write(batch)?;
+        let range = Range::open(meta.id, &engine)?;
+        Ok(Self { engine, range })
+    }
+
+    /// A replica that has applied the whole log, `batch_len` entries to a batch, and, if so wanted, was
+    /// opened anew before each batch. With it, what it answered.
+    pub(crate) fn replay(
+        meta: &RangeMeta,
+        neighbours: &[(KeyspaceId, Key)],
+        log: &[Entry],
+        batch_len: usize,
+        reopen: bool,
+    ) -> Result<(Self, Vec<Applied>), ApplyError> {
+        let mut replica = Self::create(meta, neighbours)?;
+        let mut applied = Vec::new();
+        for batch in log.chunks(batch_len) {
+            if reopen {
+                replica.range = replica.reopened()?;
+            }
+            applied.extend(replica.apply(batch)?);
+        }
+        Ok((replica, applied))
+    }
+
+    /// Applies entries, as they stand in a log, and writes what they did as one batch.
+    pub(crate) fn apply(&mut self, entries: &[Entry]) -> Result<Vec<Applied>, ApplyError> {
+        let mut staged = Staged::new(&self.engine);
+        let mut applied = Vec::new();
+        for entry in entries {
+            let entry = Entry::decode(&entry.encode())?;
+            applied.push(self.range.apply(&entry, &mut staged)?);
+        }
+        let batch = staged.into_batch();
+        self.engine.write(batch)?;
+        Ok(applied)
+    }
+
+    /// The state machine as it is in memory.
+    pub(crate) fn range(&self) -> &Range {
+        &self.range
+    }
+
+    /// The state machine as the store alone gives it.
+    pub(crate) fn reopened(&self) -> Result<Range, ApplyError> {
+        Range::open(self.id(), &self.engine)
+    }
+
+    /// The range's rows, for reading.
+    pub(crate) fn reader(&self) -> Result<Reader<'_>, ApplyError> {
+        Reader::new(self.id(), &self.engine)
+    }
+
+    /// Every row of the base, byte for byte.
+    pub(crate) fn base(&self) -> Result<Vec<(Bytes, Bytes)>, ApplyError> {
+        Ok(self.engine.scan(Column::Base, Scan::all()).collect::<Result<_, _>>()?)
+    }
+
+    fn id(&self) -> RangeId {
+        self.range.meta().id
+    }
+}

@@ -1,0 +1,402 @@
+//! Runs the scripts under `tests/scripts`: log entries in; replies, values and what is remembered out.
+//!
+//! ```text
+//! range span=a..m floor=5        a range that has applied nothing; id=, keyspace=, epoch= have defaults
+//!       neighbours="b 15/c"      keys of other ranges in the same store, of this keyspace or of another
+//! entry 10 "put a=1" "delete b"  applies one entry of two operations, stamped 10 ms by node 1 (10@2: node 2)
+//!       epoch= keyspace= range=  what it was proposed under, if not what the range is
+//! get a                          the key's row
+//! scan span=b..d reverse limit=2 bytes=9 keys
+//! ids                            what is remembered of log writes, by client
+//! meta                           what the log decided about the range
+//! reopen                         opens the range from its store: must be what it is in memory
+//! replay batch=2 reopen          applies all entries so far on a new replica: must come to the same base
+//! ```
+//!
+//! An operation is `[id] put key=value` or `[id] delete key`, then in any order `if absent`, `if value=1`,
+//! `if version=10@1#0` (which make it conditional), `birth=` (default: the stamp's time) and `below=` (the
+//! sequence below which the client was answered; default 0). An id is `c1/7`: client and sequence. Without
+//! one the operation has an id that nobody retries, and whose client is not shown.
+//!
+//! A time is `7` (ms), `7s`, `7m`, and `7m.1` is the next instant after `7m`. A version is stamp and
+//! place in the entry: `10@1#0`.
+//!
+//! At the end of every script its entries are applied again in batches of every size, each on a new
+//! replica: base and replies must be the same (INV-9).
+//!
+//! `UPDATE_GOLDENFILES=1 cargo test -p latitude-range --test scripts` writes the outputs anew.
+
+mod replica;
+
+use std::error::Error;
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+
+use bytes::Bytes;
+use goldenscript::{ArgumentConsumer, Command, Context};
+use latitude_range::{
+    Applied, Body, Content, Done, Entry, Expected, Op, Operation, Past, Positions, RangeMeta,
+    Reply, ScanRequest, Write,
+};
+use latitude_types::{
+    ClientId, Epoch, Key, KeySpan, KeyspaceId, Level, NodeId, OperationId, OperationKind, RangeId,
+    Stamp, Timestamp, WriteTime, Writer,
+};
+
+use crate::replica::Replica;
+
+type Result<T, E = Box<dyn Error>> = std::result::Result<T, E>;
+
+#[test]
+fn every_script_gives_what_it_says() {
+    let scripts = files(&Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/scripts"));
+    assert!(!scripts.is_empty());
+    for script in scripts {
+        println!("{}", script.display());
+        goldenscript::run(&mut Runner::default(), &script).unwrap();
+    }
+}
+
+fn files(directory: &Path) -> Vec<PathBuf> {
+    let mut paths: Vec<_> =
+        std::fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path()).collect();
+    paths.sort();
+    paths
+        .into_iter()
+        .flat_map(|path| if path.is_dir() { files(&path) } else { vec![path] })
+        .collect()
+}
+
+/// The client of operations without an id.
+const NOBODY: ClientId = ClientId([0xff; 16]);
+
+#[derive(Default)]
+struct Runner {
+    range: Option<Script>,
+}
+
+/// A range and what was done to it.
+struct Script {
+    /// As it was made.
+    meta: RangeMeta,
+    neighbours: Vec<(KeyspaceId, Key)>,
+    replica: Replica,
+    log: Vec<Entry>,
+    applied: Vec<Applied>,
+    /// How many operations had no id.
+    nobodys: u64,
+}
+
+impl goldenscript::Runner for Runner {
+    type Command = Command;
+
+    fn run(&mut self, command: &Command, _: &Context) -> Result<String> {
+        let mut args = command.consume_args();
+        let output = match command.name.as_str() {
+            "range" => {
+                self.range = Some(Script::create(&mut args)?);
+                String::new()
+            }
+            name => {
+                let script = self.range.as_mut().ok_or("there is no range yet")?;
+                match name {
+                    "entry" => script.entry(&mut args)?,
+                    "get" => script.get(args.next_pos().ok_or("which key?")?)?,
+                    "scan" => script.scan(&mut args)?,
+                    "ids" => script.ids()?,
+                    "meta" => script.meta()?,
+                    "reopen" => script.reopen()?,
+                    "replay" => {
+                        let batch = args.take_key("batch").ok_or("batch=?")?.parse()?;
+                        let reopen = args.next_pos().map(|flag| flag == "reopen");
+                        script.replay(batch, reopen.unwrap_or(false))?
+                    }
+                    name => return Err(format!("unknown command {name}").into()),
+                }
+            }
+        };
+        args.reject_next()?;
+        Ok(output)
+    }
+
+    fn end_script(&mut self) -> Result<()> {
+        let Some(script) = &self.range else { return Ok(()) };
+        for batch in 1..=script.log.len() {
+            script.replay(batch, false)?;
+            script.replay(batch, true)?;
+        }
+        Ok(())
+    }
+}
+
+impl Script {
+    fn create(args: &mut ArgumentConsumer<'_>) -> Result<Self> {
+        let id = RangeId(args.take_key("id").map_or(Ok(4), str::parse)?);
+        let keyspace = KeyspaceId(args.take_key("keyspace").map_or(Ok(16), str::parse)?);
+        let span = args.take_key("span").map_or(Ok(KeySpan::all()), parse_span)?;
+        let mut meta = RangeMeta::new(id, keyspace, span, 1024, false);
+        meta.epoch = Epoch(args.take_key("epoch").map_or(Ok(1), str::parse)?);
+        meta.floor = args.take_key("floor").map_or(Ok(Stamp::ZERO), parse_stamp)?;
+        let neighbours = args.take_key("neighbours").unwrap_or_default().split_whitespace();
+        let neighbours = neighbours
+            .map(|word| match word.split_once('/') {
+                Some((keyspace, key)) => {
+                    Ok((KeyspaceId(keyspace.parse()?), Key::new(key.as_bytes())?))
+                }
+                None => Ok((meta.keyspace, Key::new(word.as_bytes())?)),
+            })
+            .collect::<Result<Vec<_>>>()?;
+        let replica = Replica::create(&meta, &neighbours)?;
+        Ok(Self { meta, neighbours, replica, log: Vec::new(), applied: Vec::new(), nobodys: 0 })
+    }
+
+    fn entry(&mut self, args: &mut ArgumentConsumer<'_>) -> Result<String> {
+        let meta = self.replica.range().meta();
+        let range = args.take_key("range").map_or(Ok(meta.id), |id| id.parse().map(RangeId))?;
+        let epoch = args.take_key("epoch").map_or(Ok(meta.epoch), |e| e.parse().map(Epoch))?;
+        let keyspace =
+            args.take_key("keyspace").map_or(Ok(meta.keyspace), |k| k.parse().map(KeyspaceId))?;
+        let stamp = parse_stamp(args.next_pos().ok_or("an entry needs a stamp")?)?;
+        let mut operations = Vec::new();
+        while let Some(text) = args.next_pos() {
+            operations.push(self.parse_operation(text, stamp)?);
+        }
+        let body = Body::Write(Write { segments: Vec::new(), operations });
+        let entry = Entry { stamp, range, epoch, keyspace, body };
+        let applied = self.replica.apply(std::slice::from_ref(&entry))?.remove(0);
+        let Body::Write(Write { operations, .. }) = &entry.body;
+        let mut out = String::new();
+        for (operation, reply) in operations.iter().zip(&applied.replies) {
+            writeln!(out, "{} → {}", show_operation(operation), show_reply(reply))?;
+        }
+        self.log.push(entry);
+        self.applied.push(applied);
+        Ok(out)
+    }
+
+    fn parse_operation(&mut self, text: &str, stamp: Stamp) -> Result<Operation> {
+        let mut words = text.split_whitespace().peekable();
+        let mut id = OperationId {
+            birth: stamp.time,
+            client: NOBODY,
+            sequence: 0,
+            kind: OperationKind::Log,
+        };
+        let mut answered_below = 0;
+        if let Some((client, sequence)) = words.peek().and_then(|word| word.split_once('/')) {
+            let client = client.strip_prefix('c').ok_or("an id is like c1/7")?.parse()?;
+            id = OperationId { client: ClientId([client; 16]), sequence: sequence.parse()?, ..id };
+            words.next();
+        } else {
+            self.nobodys += 1;
+            id.sequence = self.nobodys;
+            answered_below = self.nobodys;
+        }
+        let verb = words.next().ok_or("an operation needs a verb")?;
+        let target = words.next().ok_or("an operation needs a key")?;
+        let (key, value) = match (verb, target.split_once('=')) {
+            ("put", Some((key, value))) => (key, Some(Bytes::copy_from_slice(value.as_bytes()))),
+            ("delete", None) => (target, None),
+            _ => return Err(format!("{text}: neither `put key=value` nor `delete key`").into()),
+        };
+        let mut expected = None;
+        while let Some(word) = words.next() {
+            match (word, word.split_once('=')) {
+                ("if", _) => expected = Some(parse_expected(words.next().ok_or("if what?")?)?),
+                (_, Some(("birth", time))) => id.birth = parse_time(time)?,
+                (_, Some(("below", sequence))) => answered_below = sequence.parse()?,
+                _ => return Err(format!("{text}: what is {word}?").into()),
+            }
+        }
+        let op = match (expected, value) {
+            (Some(expected), new_value) => Op::CompareAndSet { expected, new_value },
+            (None, Some(value)) => Op::Put { value },
+            (None, None) => Op::Delete,
+        };
+        Ok(Operation {
+            id,
+            answered_below,
+            level: Level::Strict,
+            key: Key::new(key.as_bytes())?,
+            op,
+            named: Vec::new(),
+            need: Positions::default(),
+            past: Past::default(),
+            extensions: Vec::new(),
+        })
+    }
+
+    fn get(&self, key: &str) -> Result<String> {
+        let row = self.replica.reader()?.get(&Key::new(key.as_bytes())?)?;
+        Ok(match row {
+            None => format!("{key} was never written"),
+            Some(row) => match row.content {
+                Content::Plain(value) => {
+                    format!("{key}={} {}", value.escape_ascii(), show_version(row.version))
+                }
+                Content::Deleted => format!("{key} deleted {}", show_version(row.version)),
+                Content::Live(_) => return Err("a register has no live elements".into()),
+            },
+        })
+    }
+
+    fn scan(&self, args: &mut ArgumentConsumer<'_>) -> Result<String> {
+        let mut request = ScanRequest {
+            span: args.take_key("span").map_or(Ok(KeySpan::all()), parse_span)?,
+            limit: args.take_key("limit").map_or(Ok(usize::MAX), str::parse)?,
+            bytes_max: args.take_key("bytes").map_or(Ok(usize::MAX), str::parse)?,
+            reverse: false,
+            keys_only: false,
+        };
+        while let Some(flag) = args.next_pos() {
+            match flag {
+                "reverse" => request.reverse = true,
+                "keys" => request.keys_only = true,
+                flag => return Err(format!("a scan cannot be {flag}").into()),
+            }
+        }
+        let page = self.replica.reader()?.scan(&request)?;
+        let rows = page.rows.iter().map(|row| {
+            let key = row.key.escape_ascii();
+            if request.keys_only {
+                assert!(row.value.is_empty());
+                key.to_string()
+            } else {
+                format!("{key}={}", row.value.escape_ascii())
+            }
+        });
+        let mut out = rows.collect::<Vec<_>>().join(" ");
+        if out.is_empty() {
+            out.push_str("nothing");
+        }
+        if page.more {
+            out.push_str(" ...");
+        }
+        Ok(out)
+    }
+
+    fn ids(&self) -> Result<String> {
+        let mut out = String::new();
+        for (client, answered_below, sequences) in self.replica.range().ids().kept() {
+            if client != NOBODY {
+                write!(out, "{} answered below {answered_below}; known:", show_client(client))?;
+                for sequence in sequences {
+                    write!(out, " {sequence}")?;
+                }
+                out.push('\n');
+            }
+        }
+        if out.is_empty() {
+            out.push_str("nothing is remembered");
+        }
+        Ok(out)
+    }
+
+    fn meta(&self) -> Result<String> {
+        let meta = self.replica.range().meta();
+        let (id, epoch, keyspace, span) = (meta.id, meta.epoch, meta.keyspace, &meta.span);
+        let (last, floor) = (show_stamp(meta.last_stamp), show_stamp(meta.floor));
+        Ok(format!("{id} {epoch} {keyspace} {span} last={last} floor={floor}"))
+    }
+
+    fn reopen(&self) -> Result<String> {
+        let same = self.replica.reopened()? == *self.replica.range();
+        if same { Ok("the same".into()) } else { Err("the store gives another range".into()) }
+    }
+
+    fn replay(&self, batch_len: usize, reopen: bool) -> Result<String> {
+        let (other, applied) =
+            Replica::replay(&self.meta, &self.neighbours, &self.log, batch_len, reopen)?;
+        if other.base()? != self.replica.base()? || other.range() != self.replica.range() {
+            return Err(format!("batches of {batch_len}: another base").into());
+        }
+        if applied != self.applied {
+            return Err(format!("batches of {batch_len}: other replies").into());
+        }
+        let batches = self.log.len().div_ceil(batch_len);
+        let (entries, rows) = (self.log.len(), other.base()?.len());
+        Ok(format!("{entries} entries in {batches} batches: the same {rows} rows and replies"))
+    }
+}
+
+fn parse_span(text: &str) -> Result<KeySpan> {
+    let (start, end) = text.split_once("..").ok_or("a span is like a..m")?;
+    let end = (!end.is_empty()).then_some(end.as_bytes());
+    Ok(KeySpan::new(start.as_bytes(), end).ok_or("the span is empty")?)
+}
+
+fn parse_time(text: &str) -> Result<Timestamp> {
+    let (ms, counter) = text.split_once('.').unwrap_or((text, "0"));
+    let (number, unit) = match (ms.strip_suffix('m'), ms.strip_suffix('s')) {
+        (Some(minutes), _) => (minutes, 60_000),
+        (None, Some(seconds)) => (seconds, 1_000),
+        (None, None) => (ms, 1),
+    };
+    let ms = number.parse::<u64>()? * unit;
+    Ok(Timestamp(Timestamp::from_ms(ms).0 + counter.parse::<u64>()?))
+}
+
+fn parse_stamp(text: &str) -> Result<Stamp> {
+    let (time, node) = text.split_once('@').unwrap_or((text, "1"));
+    Ok(Stamp { time: parse_time(time)?, node: NodeId(node.parse()?) })
+}
+
+fn parse_expected(text: &str) -> Result<Expected> {
+    Ok(match text.split_once('=') {
+        None if text == "absent" => Expected::Absent,
+        Some(("value", value)) => Expected::Value(Bytes::copy_from_slice(value.as_bytes())),
+        Some(("version", version)) => {
+            let (stamp, ordinal) = version.split_once('#').ok_or("a version is like 10@1#0")?;
+            Expected::Version(WriteTime::of_log_write(parse_stamp(stamp)?, ordinal.parse()?))
+        }
+        _ => return Err(format!("expected {text}?").into()),
+    })
+}
+
+fn show_time(time: Timestamp) -> String {
+    let ms = match time.ms() {
+        ms if ms > 0 && ms % 60_000 == 0 => format!("{}m", ms / 60_000),
+        ms if ms > 0 && ms % 1_000 == 0 => format!("{}s", ms / 1_000),
+        ms => ms.to_string(),
+    };
+    if time.counter() == 0 { ms } else { format!("{ms}.{}", time.counter()) }
+}
+
+fn show_stamp(stamp: Stamp) -> String {
+    format!("{}@{}", show_time(stamp.time), stamp.node.0)
+}
+
+fn show_version(version: WriteTime) -> String {
+    let Writer::Node(node) = version.writer else { return version.to_string() };
+    format!("{}#{}", show_stamp(Stamp { time: version.time, node }), version.sequence)
+}
+
+fn show_client(client: ClientId) -> String {
+    format!("c{}", client.0[0])
+}
+
+fn show_operation(operation: &Operation) -> String {
+    let key = &operation.key;
+    let what = match &operation.op {
+        Op::Put { value } | Op::CompareAndSet { new_value: Some(value), .. } => {
+            format!("put {key}={}", value.escape_ascii())
+        }
+        Op::Delete | Op::CompareAndSet { new_value: None, .. } => format!("delete {key}"),
+    };
+    match &operation.id {
+        id if id.client == NOBODY => what,
+        id => format!("{}/{} {what}", show_client(id.client), id.sequence),
+    }
+}
+
+fn show_reply(reply: &Reply) -> String {
+    let result = match &reply.result {
+        Ok(Done::Written { version }) => format!("written {}", show_version(*version)),
+        Ok(Done::Mismatch { found: Some(version) }) => {
+            format!("mismatch: found {}", show_version(*version))
+        }
+        Ok(Done::Mismatch { found: None }) => "mismatch: found nothing".into(),
+        Err(refusal) => format!("refused: {refusal:?}"),
+    };
+    if reply.duplicate { format!("{result}, a duplicate") } else { result }
+}
