@@ -22,7 +22,7 @@ pub struct ScanRequest {
     pub span: KeySpan,
     /// From the last key down.
     pub reverse: bool,
-    /// At most this many rows; at least 1.
+    /// At most this many rows; 0 counts as 1.
     pub limit: usize,
     /// Stop after this many bytes of keys and values; at least one row is read.
     pub bytes_max: usize,
@@ -80,7 +80,9 @@ impl<'a> Reader<'a> {
             let Some((_, user_key)) = key::base::key_of_value(&row_key) else { continue };
             let row = ValueRow::decode(&row)?;
             let Some(value) = row.value() else { continue };
-            if page.rows.len() >= request.limit || bytes >= request.bytes_max {
+            let full = page.rows.len() >= request.limit || bytes >= request.bytes_max;
+            // One row at least, or whoever asks for the next page would get no further.
+            if full && !page.rows.is_empty() {
                 page.more = true;
                 break;
             }
