@@ -209,6 +209,7 @@ proptest! {
         for (key, (value, version)) in values {
             let row = replica.reader().unwrap().get(&key).unwrap().unwrap();
             prop_assert_eq!((row.value().cloned(), row.version), (value, version));
+            prop_assert_eq!(WriteTime::of_log_write(row.stamp, row.ordinal), version);
         }
     }
 

@@ -57,9 +57,11 @@ fn every_script_gives_what_it_says() {
     }
 }
 
+/// Every script below `directory`, in order.
 fn files(directory: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(directory).expect("the directory can be read");
     let mut paths: Vec<_> =
-        std::fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path()).collect();
+        entries.map(|entry| entry.expect("the directory can be read").path()).collect();
     paths.sort();
     paths
         .into_iter()
