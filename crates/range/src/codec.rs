@@ -23,6 +23,14 @@ pub enum DecodeError {
     /// An entry kind that this version does not know.
     #[error("log entry of unknown kind {0}")]
     Kind(u8),
+    /// An extension that this version does not know, and must not pass over.
+    #[error("{what} with unknown extension {kind}")]
+    Extension {
+        /// What was read.
+        what: &'static str,
+        /// The extension's kind.
+        kind: u16,
+    },
     /// Cut short or damaged.
     #[error("{what} cannot be read: {message}")]
     Damaged {

@@ -158,6 +158,7 @@ impl IdTable {
 #[cfg(test)]
 mod tests {
     use latitude_types::{NodeId, OperationKind, Stamp, WriteTime};
+    use proptest::prelude::*;
 
     use super::*;
 
@@ -226,6 +227,14 @@ mod tests {
         ids.record(&id(1, 5, 10), 4, answer(10));
         assert_eq!(ids.look_up(&id(1, 3, 9)), Lookup::Retired);
         assert_eq!(ids.look_up(&id(1, 4, 9)), Lookup::New, "late, but its client waits for it");
+    }
+
+    proptest! {
+        #[test]
+        fn a_damaged_row_never_panics(row in prop::collection::vec(any::<u8>(), 0..100)) {
+            let _ = IdTable::default().load(ClientId([1; 16]), &row);
+            let _ = IdTable::default().load(ClientId([1; 16]), &[&[VERSION], &row[..]].concat());
+        }
     }
 
     #[test]

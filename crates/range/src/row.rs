@@ -20,7 +20,8 @@ pub struct ValueRow {
     pub version: WriteTime,
     /// What the key holds.
     pub content: Content,
-    /// Room for what is to come (expiry, codec). Must-understand.
+    /// Room for what is to come (expiry, codec). Must-understand: this version knows none, and reads
+    /// no row that has one.
     pub extensions: Vec<Extension>,
     /// What the value causally follows. Last, and not part of what replicas compare: each may know
     /// of another part of it that it is stable.
@@ -56,8 +57,16 @@ impl ValueRow {
     }
 
     /// From a row of the base.
+    ///
+    /// # Errors
+    /// [`DecodeError::Extension`] for a row with more to it than this version knows.
     pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
-        codec::decode("value row", VERSION, bytes)
+        let what = "value row";
+        let row: Self = codec::decode(what, VERSION, bytes)?;
+        match row.extensions.first() {
+            None => Ok(row),
+            Some(extension) => Err(DecodeError::Extension { what, kind: extension.kind }),
+        }
     }
 
     /// The value, unless the key was deleted.
