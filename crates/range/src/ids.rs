@@ -229,6 +229,17 @@ mod tests {
         assert_eq!(ids.look_up(&id(1, 4, 9)), Lookup::New, "late, but its client waits for it");
     }
 
+    /// The bytes on disk. If this changes, [`VERSION`] must.
+    #[test]
+    fn the_layout_of_version_1_never_changes() {
+        let mut ids = IdTable::default();
+        ids.record(&id(1, 3, 5), 2, answer(9));
+        ids.record(&id(1, 4, 6), 2, Answer { done: Done::Mismatch { found: None } });
+        let (_, row) = ids.take_dirty(Timestamp::from_ms(9)).next().unwrap();
+        let hex: String = row.unwrap().iter().map(|byte| format!("{byte:02x}")).collect();
+        assert_eq!(hex, "01028080800c02038080800a0080808012010100048080800c0100");
+    }
+
     proptest! {
         #[test]
         fn a_damaged_row_never_panics(row in prop::collection::vec(any::<u8>(), 0..100)) {

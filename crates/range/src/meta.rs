@@ -116,3 +116,18 @@ impl RangeMeta {
         codec::decode("range metadata", VERSION, bytes)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The bytes on disk. If this changes, [`VERSION`] must.
+    #[test]
+    fn the_layout_of_version_1_never_changes() {
+        let span = KeySpan::new(b"a", Some(b"m")).unwrap();
+        let mut meta = RangeMeta::new(RangeId(4), KeyspaceId(16), span, 1024, false);
+        meta.last_stamp = Stamp { time: Timestamp::from_ms(9), node: NodeId(1) };
+        let hex: String = meta.encode().iter().map(|byte| format!("{byte:02x}")).collect();
+        assert_eq!(hex, "01040110016101016d008008008080801201000000000000000000000001");
+    }
+}

@@ -234,6 +234,7 @@ impl Range {
         if !self.meta.span.contains(operation.key.as_bytes()) {
             return Ok(Reply::refused(Refusal::Moved));
         }
+        // `need` holds by itself: only origins take local writes, and no range has one in this version.
         let place = commands::Place { keyspace: self.meta.keyspace, stamp, ordinal };
         let done = commands::apply(&place, operation, staged)?;
         self.ids.record(id, operation.answered_below, Answer { done: done.clone() });

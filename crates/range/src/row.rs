@@ -77,3 +77,26 @@ impl ValueRow {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use latitude_types::{NodeId, Timestamp};
+
+    use super::*;
+
+    /// The bytes on disk. If this changes, [`VERSION`] must.
+    #[test]
+    fn the_layout_of_version_1_never_changes() {
+        let stamp = Stamp { time: Timestamp::from_ms(9), node: NodeId(1) };
+        let row = ValueRow {
+            stamp,
+            ordinal: 2,
+            version: WriteTime::of_log_write(stamp, 2),
+            content: Content::Plain(Bytes::from_static(b"v")),
+            extensions: vec![],
+            past: Past::default(),
+        };
+        let hex: String = row.encode().iter().map(|byte| format!("{byte:02x}")).collect();
+        assert_eq!(hex, "0180808012010280808012010102010176000000000000");
+    }
+}
