@@ -292,6 +292,25 @@ impl Group {
         self.raft.voter_ids().collect()
     }
 
+    /// The nodes whose logs are known, here on the leader, to hold the entry at `at` durably. There may be
+    /// more: this is what has been told so far.
+    pub fn durable_on(&self, at: LogPosition) -> Vec<NodeId> {
+        let metrics = self.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        let holds =
+            |matched: &Option<LogId>| matched.as_ref().is_some_and(|id| LogPosition::of(*id) >= at);
+        let mut nodes: Vec<_> = metrics
+            .replication
+            .iter()
+            .flatten()
+            .filter(|(_, matched)| holds(matched))
+            .map(|(replica, _)| replica.node)
+            .collect();
+        nodes.sort_unstable();
+        nodes.dedup();
+        nodes
+    }
+
     /// The largest stamp in this replica's log, applied or not: the clock of a new leader must be above it
     /// before it stamps (INV-3).
     pub fn stamp_max(&self) -> Stamp {

@@ -32,6 +32,14 @@ pub(crate) async fn keep(shared: Arc<Shared>) {
         if *shared.draining.borrow() {
             continue;
         }
+        if shared.peers().is_unsynced() {
+            // Its clock is the odd one out, so it must not stamp: others can lead.
+            tracing::warn!(
+                "this node's clock differs from those of most nodes: it gives up leadership"
+            );
+            hand_over(&shared, LOOK_EVERY).await;
+            continue;
+        }
         resting.retain(|_, since| since.elapsed() < rest);
         balance(&shared, &mut resting).await;
     }

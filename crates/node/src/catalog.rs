@@ -23,6 +23,8 @@ use crate::shared::Shared;
 /// How often a node without the meta range asks, unless it is told that it is behind.
 const ASK_EVERY: Duration = Duration::from_secs(1);
 const ASK_TIMEOUT: Duration = Duration::from_secs(2);
+/// A question about a keyspace nobody has heard of waits at most this long for each of two steps.
+const REFRESH_PATIENCE: Duration = Duration::from_secs(1);
 
 /// The directory as this node has it. Cheap to clone.
 #[derive(Clone)]
@@ -149,6 +151,32 @@ pub(crate) fn answer(
     let rows = WireRows { meta: membership.meta.encode(), rows: read_rows(&*shared.engine)? };
     let bytes = postcard::to_stdvec(&rows).expect("our records serialize");
     Ok(pb::DirectoryReply { version, directory: Some(bytes.into()) })
+}
+
+/// Waits, for a moment, until the catalog is not older than this call.
+pub(crate) async fn refresh(shared: &Shared) {
+    let newest = async {
+        let (own, leader) = match shared.range(RangeId::META) {
+            Some(meta) if meta.strict_read_barrier().await.is_ok() => {
+                return Some(meta.group.applied_position().0.index);
+            }
+            Some(meta) => (shared.node().ok()?, meta.group.leadership().leader?.node),
+            None => (shared.node().ok()?, shared.membership()?.meta.replicas.first()?.node),
+        };
+        if leader == own {
+            return None;
+        }
+        // The leader has applied whatever has been acknowledged.
+        let request = pb::DirectoryRequest { version: u64::MAX };
+        Some(
+            shared.peers().client(leader).ok()?.directory(request).await.ok()?.into_inner().version,
+        )
+    };
+    if let Ok(Some(version)) = timeout(REFRESH_PATIENCE, newest).await {
+        let reached =
+            shared.catalog.wait_for(|directory| (directory.version() >= version).then_some(()));
+        let _ = timeout(REFRESH_PATIENCE, reached).await;
+    }
 }
 
 /// Keeps the catalog current for as long as the node runs.

@@ -130,6 +130,19 @@ impl Clock {
         true
     }
 
+    /// The last thing of a node's life: lowers the durable bound to what the clock has reached, so that the
+    /// next life need not wait for real time to come near it. Nothing may be given or merged afterwards.
+    pub(crate) async fn seal(&self) {
+        let Inner { hybrid, engine, committer, raising } = &*self.inner;
+        let _nobody_raises = raising.lock().await;
+        let mut batch = Batch::new();
+        batch.put(Column::Node, key::node::clock_bound(), hybrid.peek().0.to_be_bytes().to_vec());
+        // If it fails the old bound stands, which is as safe.
+        if engine.write(batch).is_ok() {
+            let _ = committer.durable().await;
+        }
+    }
+
     /// Keeps the bound ahead, so that nobody waits for it.
     pub(crate) async fn keep(self, stop: CancellationToken) {
         while !stop.is_cancelled() {

@@ -14,19 +14,21 @@ use latitude_directory::{Directory, KeyspaceRecord, RangeRecord};
 use latitude_range::{Done, Op, Operation as LogOperation, Past, Positions, Reader, ScanRequest};
 use latitude_rpc::pb::{peer, v1};
 use latitude_rpc::{FromWire, ToWire, error_to_pb};
-use latitude_types::{Error, KeySpan, KeyspaceId, Kind, NodeId, Outcome, RangeId, Reason};
+use latitude_types::{Error, KeySpan, KeyspaceId, Kind, NodeId, Outcome, Reason};
 use prost::Message;
 use tokio::time::{Instant, sleep, timeout_at};
 use tracing::Instrument;
 
-use crate::catalog::meta_keyspace;
+use crate::catalog::{self, meta_keyspace};
 use crate::proposer::{Written, not_leader};
 use crate::range_handle::RangeHandle;
 use crate::request::{Operation, Request, RoutingKey, Scan, WriteId};
-use crate::shared::{NO_PANIC, Shared, not_initialized};
+use crate::shared::{OwnId, Shared, not_initialized};
 
 /// A command is passed on to other nodes at most this often before its error is told.
 const PASSES_MAX: u32 = 8;
+/// Answers kept for one client at most: they are written with every entry the client is in.
+const UNANSWERED_MAX: u64 = 1 << 16;
 
 /// An answer, before it becomes a message.
 struct Answer {
@@ -93,20 +95,11 @@ pub(crate) async fn find_keyspace(
     known: Option<KeyspaceId>,
 ) -> Result<Arc<KeyspaceRecord>, Error> {
     let found = shared.catalog.current().keyspace(name, known).cloned();
-    if found.is_ok() || shared.registry.get(RangeId::META).is_none() {
+    if found.is_ok() {
         return found;
     }
-    // One look at the meta range that is not older than the question: what was created before it is there.
-    if let Some(meta) = shared.range(RangeId::META)
-        && let Ok(Ok(())) =
-            tokio::time::timeout(Duration::from_secs(1), meta.strict_read_barrier()).await
-    {
-        let version = meta.group.applied_position().0.index;
-        let current =
-            shared.catalog.wait_for(|directory| (directory.version() >= version).then_some(()));
-        // A follower learns of it with the next heartbeat; it is not worth waiting longer.
-        let _ = tokio::time::timeout(Duration::from_secs(1), current).await;
-    }
+    // One look that is not older than the question: what was created before it is there.
+    catalog::refresh(shared).await;
     shared.catalog.current().keyspace(name, known).cloned()
 }
 
@@ -114,7 +107,7 @@ pub(crate) async fn find_keyspace(
 async fn route(
     shared: &Arc<Shared>,
     mut command: v1::Command,
-    request: Request,
+    mut request: Request,
     keyspace: &KeyspaceRecord,
     started: Instant,
 ) -> Result<v1::Reply, Error> {
@@ -122,7 +115,12 @@ async fn route(
     let mut passes = 0;
     // The first attempt whose outcome is unknown decides the outcome of the whole.
     let mut unknown = false;
+    // Kept until no attempt can be under way.
+    let mut own_id: Option<OwnId> = None;
     loop {
+        if let Some(own) = &own_id {
+            request.id = Some(own.id);
+        }
         let directory = shared.catalog.current();
         let record = find_range(&directory, keyspace.id, request.routing_key())?;
         let here =
@@ -146,7 +144,9 @@ async fn route(
         passes += 1;
         if request.operation.is_write() && command.id.is_none() {
             // Every node it is passed to must recognise it.
-            command.id = Some(make_id(shared).await?);
+            let id = OwnId::make(shared).await?;
+            command.id = Some(id_to_wire(&id.id));
+            own_id = Some(id);
         }
         let target =
             error.leader.as_ref().map(|hint| hint.node).filter(|node| shared.node() != Ok(*node));
@@ -245,17 +245,6 @@ async fn forward(
     v1::Reply::decode(reply.into_inner().reply).map_err(|error| unreachable(error.to_string()))
 }
 
-async fn make_id(shared: &Shared) -> Result<v1::OperationId, Error> {
-    let now = shared.clock.now().await?;
-    let id = shared.own_ids.lock().expect(NO_PANIC).next(now);
-    Ok(v1::OperationId {
-        birth: id.birth.0,
-        client: Bytes::copy_from_slice(&id.client.0),
-        sequence: id.sequence,
-        answered_below: 0,
-    })
-}
-
 /// Serves a request from this node's replica.
 async fn serve(
     shared: &Arc<Shared>,
@@ -294,13 +283,25 @@ async fn write(
             "the node's clock differs from those of most nodes",
         ));
     }
-    let WriteId { id, answered_below } = match request.id {
-        Some(id) => id,
-        None => {
-            let now = shared.clock.now().await?;
-            WriteId { id: shared.own_ids.lock().expect(NO_PANIC).next(now), answered_below: 0 }
-        }
+    let own_id = match request.id {
+        Some(_) => None,
+        None => Some(OwnId::make(shared).await?),
     };
+    let WriteId { id, answered_below } = match (&own_id, request.id) {
+        (Some(own), _) => own.id,
+        (None, Some(id)) => id,
+        (None, None) => return Err(Error::new(Reason::Internal, "a write without an id")),
+    };
+    if id.sequence - answered_below > UNANSWERED_MAX {
+        return Err(Error::new(
+            Reason::TooManyRequests,
+            format!(
+                "the client has more than {UNANSWERED_MAX} writes whose answers are kept: raise answered_below as \
+                 answers arrive"
+            ),
+        )
+        .retry_after(Duration::from_millis(100)));
+    }
     shared.clock.admit(id.birth).await?;
     let (key, op) = match &request.operation {
         Operation::Put { key, value } => (key, Op::Put { value: value.clone() }),
@@ -351,6 +352,7 @@ async fn write(
         receipt.set_proof(v1::Proof::Committed);
         receipt.set_duplicate(if reply.duplicate { v1::Duplicate::Yes } else { v1::Duplicate::No });
         receipt.retry_safe = request.id.is_some();
+        receipt.durable_on = handle.group.durable_on(at).into_iter().map(|node| node.0).collect();
         receipt.covers_session = true;
         receipt.server_us = started.elapsed().as_micros() as u64;
     }
@@ -501,16 +503,25 @@ pub(crate) async fn execute_meta(
     deadline: Instant,
 ) -> Result<v1::Reply, Error> {
     let left = deadline.saturating_duration_since(Instant::now());
-    let id = make_id(shared).await?;
+    let own_id = OwnId::make(shared).await?;
     let command = v1::Command {
         // How the node it is passed on to knows that the meta range is meant.
         keyspace_id: KeyspaceId::META.0,
         operation: Some(operation),
         timeout_ms: (left.as_millis() as u32).max(1),
-        id: Some(id),
+        id: Some(id_to_wire(&own_id.id)),
         ..v1::Command::default()
     };
     execute_on_meta(shared, command).await
+}
+
+fn id_to_wire(id: &WriteId) -> v1::OperationId {
+    v1::OperationId {
+        birth: id.id.birth.0,
+        client: Bytes::copy_from_slice(&id.id.client.0),
+        sequence: id.id.sequence,
+        answered_below: id.answered_below,
+    }
 }
 
 /// Does what a command says on the meta range, here or at another node.

@@ -113,6 +113,39 @@ fn status(error: Error) -> Status {
     status_from_error(&error)
 }
 
+/// The deadline of a unary call as gRPC carries it: at most eight digits and a unit.
+fn grpc_timeout<T>(request: &Request<T>) -> Option<Duration> {
+    let text = request.metadata().get("grpc-timeout")?.to_str().ok()?;
+    let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
+    let amount: u64 = digits.parse().ok()?;
+    match unit {
+        "H" => Some(Duration::from_secs(amount * 3600)),
+        "M" => Some(Duration::from_secs(amount * 60)),
+        "S" => Some(Duration::from_secs(amount)),
+        "m" => Some(Duration::from_millis(amount)),
+        "u" => Some(Duration::from_micros(amount)),
+        "n" => Some(Duration::from_nanos(amount)),
+        _ => None,
+    }
+}
+
+/// A command waits no longer than the call that carries it, so that the error that says why is there
+/// before gRPC gives up.
+fn limit_timeout(command: &mut v1::Command, call: Option<Duration>) -> Result<(), Error> {
+    let Some(call) = call else { return Ok(()) };
+    let ms = call.as_millis().min(u128::from(u32::MAX)) as u32;
+    if ms == 0 {
+        return Err(Error::new(
+            Reason::DeadlinePast,
+            "the deadline had passed when the request arrived: allow more",
+        ));
+    }
+    if command.timeout_ms == 0 || command.timeout_ms > ms {
+        command.timeout_ms = ms;
+    }
+    Ok(())
+}
+
 /// A reply as the answer of a unary call.
 fn unary(reply: v1::Reply) -> Result<Response<v1::Reply>, Status> {
     match &reply.result {
@@ -126,8 +159,10 @@ fn unary(reply: v1::Reply) -> Result<Response<v1::Reply>, Status> {
 #[tonic::async_trait]
 impl Latitude for Doors {
     async fn execute(&self, request: Request<v1::Command>) -> Result<Response<v1::Reply>, Status> {
+        let deadline = grpc_timeout(&request);
         let mut command = request.into_inner();
         command.tag = 0;
+        limit_timeout(&mut command, deadline).map_err(status)?;
         unary(router::execute(&self.shared, command).await)
     }
 
@@ -135,7 +170,11 @@ impl Latitude for Doors {
         &self,
         request: Request<v1::BatchRequest>,
     ) -> Result<Response<v1::BatchReply>, Status> {
-        let batch = request.into_inner();
+        let deadline = grpc_timeout(&request);
+        let mut batch = request.into_inner();
+        for command in &mut batch.commands {
+            limit_timeout(command, deadline).map_err(status)?;
+        }
         let (count, bytes) = (batch.commands.len(), batch.encoded_len());
         if count > BATCH_COMMANDS_MAX || bytes > BATCH_BYTES_MAX {
             let message = format!(

@@ -1,6 +1,6 @@
 //! What the tasks of a node share.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, OnceLock, RwLock};
 
 use latitude_consensus::{Committer, GroupContext, Registry};
@@ -22,6 +22,7 @@ use crate::identity::{Identity, Membership};
 use crate::metrics::Metrics;
 use crate::peers::Peers;
 use crate::range_handle::RangeHandle;
+use crate::request::WriteId;
 
 /// What the tasks of a node share.
 pub(crate) struct Shared {
@@ -63,27 +64,57 @@ pub(crate) struct OwnIds {
     client: ClientId,
     next: u64,
     last_birth: Timestamp,
+    /// Sequences given and not yet finished.
+    outstanding: BTreeSet<u64>,
 }
 
 impl OwnIds {
     pub(crate) fn new(random: &mut SmallRng) -> Self {
         let mut client = [0; 16];
         random.fill_bytes(&mut client);
-        Self { client: ClientId(client), next: 1, last_birth: Timestamp::ZERO }
+        Self {
+            client: ClientId(client),
+            next: 1,
+            last_birth: Timestamp::ZERO,
+            outstanding: BTreeSet::new(),
+        }
     }
 
-    /// A new id, born at `now`. Nobody repeats it, so every earlier one may be forgotten only when it
-    /// expires: their answers are on their way.
-    pub(crate) fn next(&mut self, now: Timestamp) -> OperationId {
+    fn next(&mut self, now: Timestamp) -> WriteId {
         self.last_birth = self.last_birth.max(now);
         let sequence = self.next;
         self.next += 1;
-        OperationId {
+        self.outstanding.insert(sequence);
+        let answered_below = self.outstanding.first().copied().unwrap_or(sequence);
+        let id = OperationId {
             birth: self.last_birth,
             client: self.client,
             sequence,
             kind: OperationKind::Log,
-        }
+        };
+        WriteId { id, answered_below }
+    }
+}
+
+/// An id of this node's own, for one write. Dropped once nothing sends the write any more, for only then
+/// may its answer be forgotten.
+pub(crate) struct OwnId {
+    pub(crate) id: WriteId,
+    shared: Arc<Shared>,
+}
+
+impl OwnId {
+    /// A new id, born now.
+    pub(crate) async fn make(shared: &Arc<Shared>) -> Result<Self, Error> {
+        let now = shared.clock.now().await?;
+        let id = shared.own_ids.lock().expect(NO_PANIC).next(now);
+        Ok(Self { id, shared: Arc::clone(shared) })
+    }
+}
+
+impl Drop for OwnId {
+    fn drop(&mut self) {
+        self.shared.own_ids.lock().expect(NO_PANIC).outstanding.remove(&self.id.id.sequence);
     }
 }
 

@@ -30,8 +30,9 @@ impl fmt::Display for LogFormat {
 
 /// Which log lines are written: a level, and levels for single parts (`info,latitude_node=debug`).
 ///
-/// A level alone is for Latitude's own lines. The libraries below it speak from `warn` on: a node holds
-/// thousands of Raft groups, each of which openraft would report at `info`.
+/// A level alone is for Latitude's own lines. The libraries below it speak from `warn` on, openraft from
+/// `error` on: a node holds thousands of Raft groups, and each would tell of every message that a dead
+/// peer did not get.
 #[derive(Clone, PartialEq, Eq, Debug, Deserialize, Serialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct LogFilter(String);
@@ -42,7 +43,7 @@ impl LogFilter {
     fn env_filter(&self) -> Result<EnvFilter, tracing_subscriber::filter::ParseError> {
         match self.0.as_str() {
             level @ ("info" | "debug" | "trace") => {
-                EnvFilter::try_new(format!("warn,latitude={level}"))
+                EnvFilter::try_new(format!("warn,openraft=error,latitude={level}"))
             }
             directives => EnvFilter::try_new(directives),
         }

@@ -83,9 +83,26 @@ impl fmt::Debug for Key {
 /// An empty `start` is the least bound; `end: None` has no upper bound. A span is never empty: it is
 /// made by [`KeySpan::new`], which refuses an end that is not above its start.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "Bounds")]
 pub struct KeySpan {
     start: Arc<[u8]>,
     end: Option<Arc<[u8]>>,
+}
+
+/// A span as it is read, before it is known to hold a key.
+#[derive(Deserialize)]
+struct Bounds {
+    start: Arc<[u8]>,
+    end: Option<Arc<[u8]>>,
+}
+
+impl TryFrom<Bounds> for KeySpan {
+    type Error = &'static str;
+
+    fn try_from(bounds: Bounds) -> Result<Self, &'static str> {
+        Self::new(&bounds.start, bounds.end.as_deref())
+            .ok_or("a span whose end is not above its start")
+    }
 }
 
 impl KeySpan {
