@@ -25,6 +25,8 @@
 //! Not known here: gRPC, what an operation does, who clients are.
 
 mod committer;
+#[cfg(test)]
+mod conformance;
 mod group;
 mod log;
 mod machine;

@@ -13,6 +13,7 @@ use std::ops::{Bound, RangeBounds};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use bytes::Bytes;
+use futures::{Stream, StreamExt, TryStreamExt};
 use latitude_storage::{Batch, Column, Engine, key};
 use latitude_types::{Generation, RangeId, Stamp};
 use openraft::storage::{IOFlushed, LogState, RaftLogStorage};
@@ -44,7 +45,11 @@ struct Shared {
 
 struct State {
     purged: Option<LogId>,
+    /// The index of the first entry, or of the next while there is none.
+    first: u64,
     last: Option<LogId>,
+    /// How often entries were cut off.
+    truncations: u64,
     /// The largest stamp ever appended; not lowered by a truncation.
     stamp_max: Stamp,
     /// A contiguous tail of the log.
@@ -71,15 +76,18 @@ impl RangeLog {
             Some(row) => Some(wire::decode_log_id(&row)?),
             None => None,
         };
+        let first = purged.as_ref().map_or(0, |id| id.index + 1);
         let mut state = State {
             purged,
-            last: None,
+            first,
+            last: purged,
+            truncations: 0,
             stamp_max: Stamp::ZERO,
             cache: VecDeque::new(),
             cache_bytes: 0,
         };
         let all = key::log::entries_from(range, generation, 0).scan();
-        let mut expected = state.purged.as_ref().map_or(0, |id| id.index + 1);
+        let mut expected = first;
         for row in engine.scan(Column::Log, all) {
             let (_, row) = row.map_err(io::Error::other)?;
             let entry = wire::decode_entry(&row)?;
@@ -88,16 +96,10 @@ impl RangeLog {
                 continue;
             }
             if entry.log_id.index != expected {
-                return Err(io::Error::new(
-                    io::ErrorKind::InvalidData,
-                    format!("the log of range {range} has a hole: entry {expected} is missing"),
-                ));
+                return Err(hole(range, expected));
             }
             expected += 1;
             state.push(entry);
-        }
-        if state.last.is_none() {
-            state.last = state.purged;
         }
         Ok(Self {
             shared: Arc::new(Shared {
@@ -145,62 +147,128 @@ impl RangeLog {
         self.shared.engine.write(batch).map_err(io::Error::other)
     }
 
-    /// Entries `start..end`, as many as fit into `bytes_max`, at least one if there is one.
+    /// Entries `start..end`, as many as fit into `bytes_max`, at least one if there is one. What lies
+    /// outside the log is left out.
+    ///
+    /// # Errors
+    /// An entry is damaged or missing: the replica has lost what it may have acknowledged.
     fn read(&self, start: u64, end: u64, bytes_max: usize) -> io::Result<Vec<Entry>> {
-        let mut entries = Vec::new();
-        let mut bytes = 0;
-        let mut take = |entry: Entry, entries: &mut Vec<Entry>| {
-            let size = payload_len(&entry);
-            if !entries.is_empty() && bytes + size > bytes_max {
-                return false;
-            }
-            bytes += size;
-            entries.push(entry);
-            true
-        };
-        let cached_from = {
+        let mut taken = Taken { entries: Vec::new(), bytes: 0, bytes_max };
+        let (mut next, end, truncations) = {
             let state = self.state();
-            let cached_from = state.cache.front().map_or(u64::MAX, |entry| entry.log_id.index);
-            if start >= cached_from {
-                let skipped = (start - cached_from) as usize;
-                for entry in
-                    state.cache.iter().skip(skipped).take_while(|entry| entry.log_id.index < end)
-                {
-                    if !take(entry.clone(), &mut entries) {
-                        break;
-                    }
-                }
-                return Ok(entries);
-            }
-            cached_from
+            (start.max(state.first), end.min(state.end()), state.truncations)
         };
-        // What precedes the cache comes from the store; the rest, if wanted, from the cache after it.
-        let Shared { engine, range, generation, .. } = &*self.shared;
-        let stored = key::log::entries(*range, *generation, start..end.min(cached_from));
-        for row in engine.scan(Column::Log, stored.scan()) {
-            let (_, row) = row.map_err(io::Error::other)?;
-            if !take(wire::decode_entry(&row)?, &mut entries) {
-                return Ok(entries);
-            }
-        }
-        if end > cached_from
-            && entries.last().is_some_and(|entry| entry.log_id.index + 1 == cached_from)
-        {
-            let state = self.state();
-            for entry in state.cache.iter().take_while(|entry| entry.log_id.index < end) {
-                let follows =
-                    entries.last().is_some_and(|last| last.log_id.index + 1 == entry.log_id.index);
-                if !follows || !take(entry.clone(), &mut entries) {
+        while next < end {
+            let cached_from = {
+                let state = self.state();
+                if state.truncations != truncations {
+                    // The leadership that asked is over: what is here now is not what it asked for.
                     break;
                 }
+                let cached_from = state.cached_from();
+                if next >= cached_from {
+                    state.take_cached(next, end, &mut taken);
+                    break;
+                }
+                cached_from
+            };
+            // What precedes the cache comes from the store; then on to the cache, or to what was pushed
+            // out of it meanwhile.
+            match self.take_stored(next, end.min(cached_from), &mut taken) {
+                Ok(Ended::Full) => break,
+                Ok(Ended::Whole) => next = end.min(cached_from),
+                // Entries cut off while they were being read are not missing.
+                Err(_) if self.state().truncations != truncations => break,
+                Err(error) => return Err(error),
             }
         }
-        Ok(entries)
+        Ok(taken.entries)
+    }
+
+    fn take_stored(&self, start: u64, end: u64, taken: &mut Taken) -> io::Result<Ended> {
+        let mut expected = start;
+        let Shared { engine, range, generation, .. } = &*self.shared;
+        let span = key::log::entries(*range, *generation, start..end);
+        for row in engine.scan(Column::Log, span.scan()) {
+            let (_, row) = row.map_err(io::Error::other)?;
+            let entry = wire::decode_entry(&row)?;
+            if entry.log_id.index != expected {
+                break;
+            }
+            if !taken.take(&entry) {
+                return Ok(Ended::Full);
+            }
+            expected += 1;
+        }
+        if expected == end { Ok(Ended::Whole) } else { Err(hole(*range, expected)) }
+    }
+}
+
+/// How taking entries ended.
+enum Ended {
+    /// Every entry asked for was taken.
+    Whole,
+    /// No more fit.
+    Full,
+}
+
+fn hole(range: RangeId, missing: u64) -> io::Error {
+    io::Error::new(
+        io::ErrorKind::InvalidData,
+        format!("the log of range {range} has a hole: entry {missing} is missing"),
+    )
+}
+
+/// Entries taken for one read.
+struct Taken {
+    entries: Vec<Entry>,
+    bytes: usize,
+    bytes_max: usize,
+}
+
+impl Taken {
+    /// Takes the entry, unless it is too much.
+    fn take(&mut self, entry: &Entry) -> bool {
+        let size = payload_len(entry);
+        if !self.entries.is_empty() && self.bytes + size > self.bytes_max {
+            return false;
+        }
+        self.bytes += size;
+        self.entries.push(entry.clone());
+        true
     }
 }
 
 impl State {
+    /// The index after the last entry.
+    fn end(&self) -> u64 {
+        self.last.as_ref().map_or(0, |id| id.index + 1)
+    }
+
+    fn is_empty(&self) -> bool {
+        self.first >= self.end()
+    }
+
+    /// The index of the first entry in the cache; beyond every entry if it is empty.
+    fn cached_from(&self) -> u64 {
+        self.cache.front().map_or(u64::MAX, |entry| entry.log_id.index)
+    }
+
+    /// Takes cached entries `start..end`; `start` is not before the cache.
+    fn take_cached(&self, start: u64, end: u64, taken: &mut Taken) {
+        let skipped = (start - self.cached_from()) as usize;
+        let wanted = self.cache.iter().skip(skipped);
+        for entry in wanted.take_while(|entry| entry.log_id.index < end) {
+            if !taken.take(entry) {
+                break;
+            }
+        }
+    }
+
     fn push(&mut self, entry: Entry) {
+        if self.is_empty() {
+            self.first = entry.log_id.index;
+        }
         if let EntryPayload::Normal(proposal) = &entry.payload
             && let Some(stamp) = Proposal::stamp(proposal)
         {
@@ -231,22 +299,46 @@ fn payload_len(entry: &Entry) -> usize {
         }
 }
 
+/// First index, and the index after the last.
+fn bounds(range: &impl RangeBounds<u64>) -> (u64, u64) {
+    let start = match range.start_bound() {
+        Bound::Included(index) => *index,
+        Bound::Excluded(index) => index + 1,
+        Bound::Unbounded => 0,
+    };
+    let end = match range.end_bound() {
+        Bound::Included(index) => index + 1,
+        Bound::Excluded(index) => *index,
+        Bound::Unbounded => u64::MAX,
+    };
+    (start, end)
+}
+
 impl RaftLogReader<TypeConfig> for RangeLog {
     async fn try_get_log_entries<RB>(&mut self, range: RB) -> io::Result<Vec<Entry>>
     where
         RB: RangeBounds<u64> + Clone + std::fmt::Debug + OptionalSend,
     {
-        let start = match range.start_bound() {
-            Bound::Included(index) => *index,
-            Bound::Excluded(index) => index + 1,
-            Bound::Unbounded => 0,
-        };
-        let end = match range.end_bound() {
-            Bound::Included(index) => index + 1,
-            Bound::Excluded(index) => *index,
-            Bound::Unbounded => u64::MAX,
-        };
+        let (start, end) = bounds(&range);
         self.read(start, end, usize::MAX)
+    }
+
+    /// In pieces: a replica that was away long applies all it missed from one stream.
+    async fn entries_stream<RB>(
+        &mut self,
+        range: RB,
+    ) -> impl Stream<Item = io::Result<Entry>> + OptionalSend
+    where
+        RB: RangeBounds<u64> + Clone + std::fmt::Debug + OptionalSend,
+    {
+        let (start, end) = bounds(&range);
+        let piece = move |(log, next): (Self, u64)| async move {
+            let entries = log.read(next, end, REQUEST_BYTES_MAX)?;
+            let after = entries.last().map(|entry| entry.log_id.index + 1);
+            let entries = futures::stream::iter(entries.into_iter().map(Ok));
+            Ok::<_, io::Error>(after.map(|next| (entries, (log, next))))
+        };
+        futures::stream::try_unfold((self.clone(), start), piece).try_flatten().boxed()
     }
 
     async fn limited_get_log_entries(&mut self, start: u64, end: u64) -> io::Result<Vec<Entry>> {
@@ -309,9 +401,14 @@ impl RaftLogStorage<TypeConfig> for RangeLog {
         let span = key::log::entries_from(self.shared.range, self.shared.generation, from);
         let mut batch = Batch::new();
         batch.delete_range(Column::Log, span.start, span.end);
+        let mut state = self.state();
+        if from >= state.end() {
+            return Ok(());
+        }
+        // Before the rows go, so that a read under way does not take them for lost.
+        state.truncations += 1;
         // Unsynced: the next append, in the same write-ahead log, makes it durable with itself.
         self.write(batch)?;
-        let mut state = self.state();
         while state.cache.back().is_some_and(|entry| entry.log_id.index >= from) {
             if let Some(entry) = state.cache.pop_back() {
                 state.cache_bytes -= payload_len(&entry);
@@ -335,7 +432,11 @@ impl RaftLogStorage<TypeConfig> for RangeLog {
         if state.last.as_ref().is_none_or(|last| last.index < upto.index) {
             state.last = Some(upto);
         }
+        state.first = state.first.max(upto.index + 1);
         state.purged = Some(upto);
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;
