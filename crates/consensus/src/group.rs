@@ -230,11 +230,13 @@ impl Group {
     /// Campaigns, if nobody has ever voted in this group; else nothing.
     ///
     /// Elections are openraft's business, and asking for one beside it would break leases; but before the
-    /// first vote there is no leader and no lease, and waiting out an election timeout serves nobody.
+    /// first vote there is no leader and no lease, and waiting out an election timeout serves nobody. The
+    /// others are asked first whether they would vote: this replica may be the one that has not heard yet
+    /// of the leader they have.
     pub async fn campaign_at_birth(&self) {
         if matches!(self.log.has_voted(), Ok(false)) && self.leadership().term == 0 {
             // A group that has stopped needs no leader.
-            let _ = self.raft.trigger().elect(false).await;
+            let _ = self.raft.trigger().elect(true).await;
         }
     }
 

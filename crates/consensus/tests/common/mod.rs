@@ -1,0 +1,366 @@
+//! Replicas of one range on nodes in one process, over links that can be slow, cut and counted.
+
+#![allow(dead_code, reason = "each test file uses a part of it")]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use latitude_consensus::{
+    Appended, Birth, Class, Committer, FlushInline, Group, GroupContext, LeaderToken, OpenError,
+    ProposeError, Registry, Settings, Transport, TransportError, seed_thread_rng,
+};
+use latitude_range::{
+    Body, Done, Entry, Op, Operation, Past, Positions, RangeMeta, Reader, Reply, Write,
+};
+use latitude_storage::memory::{MemoryDisk, MemoryEngine};
+use latitude_storage::{Batch, Engine};
+use latitude_types::{
+    ClientId, Epoch, Generation, Key, KeySpan, KeyspaceId, Level, NodeId, OperationId,
+    OperationKind, RangeId, ReplicaId, Stamp, Timestamp,
+};
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
+
+/// The range of every test.
+pub(crate) const RANGE: RangeId = RangeId(7);
+
+/// The replica of a node.
+pub(crate) fn replica(node: u32) -> ReplicaId {
+    ReplicaId { node: NodeId(node), generation: Generation(1) }
+}
+
+type LinkKey = (NodeId, ReplicaId, Class);
+type Answer = Result<Bytes, TransportError>;
+
+struct Message {
+    due: Instant,
+    body: Bytes,
+    answer: oneshot::Sender<Answer>,
+}
+
+#[derive(Default)]
+struct NetState {
+    registries: BTreeMap<NodeId, Registry>,
+    delay: Duration,
+    /// Directions in which nothing passes: from, to.
+    cut: BTreeSet<(u32, u32)>,
+    /// How often a node called another.
+    calls: BTreeMap<(u32, u32), usize>,
+    connections: BTreeMap<LinkKey, mpsc::UnboundedSender<Message>>,
+}
+
+/// The links between the nodes.
+#[derive(Clone, Default)]
+pub(crate) struct Net(Arc<Mutex<NetState>>);
+
+impl Net {
+    fn lock(&self) -> MutexGuard<'_, NetState> {
+        self.0.lock().expect("no panic holds it")
+    }
+
+    /// How long every message takes, each way.
+    pub(crate) fn set_delay(&self, delay: Duration) {
+        self.lock().delay = delay;
+    }
+
+    /// Nothing passes from one node to the other any more; a message on its way is lost.
+    pub(crate) fn cut(&self, from: u32, to: u32) {
+        self.lock().cut.insert((from, to));
+    }
+
+    /// Nothing passes between the node and any other.
+    pub(crate) fn isolate(&self, node: u32) {
+        for other in (1..=3).filter(|other| *other != node) {
+            self.cut(node, other);
+            self.cut(other, node);
+        }
+    }
+
+    /// Everything passes again.
+    pub(crate) fn heal(&self) {
+        self.lock().cut.clear();
+    }
+
+    /// How often `from` called `to` so far.
+    pub(crate) fn calls(&self, from: u32, to: u32) -> usize {
+        self.lock().calls.get(&(from, to)).copied().unwrap_or(0)
+    }
+
+    fn passes(&self, from: NodeId, to: NodeId) -> Result<(), TransportError> {
+        if self.lock().cut.contains(&(from.0, to.0)) {
+            return Err(TransportError(format!("no way from {from} to {to}")));
+        }
+        Ok(())
+    }
+
+    /// Delivers the messages of one connection in their order, without waiting for answers.
+    async fn deliver(self, (from, to, _): LinkKey, mut messages: mpsc::UnboundedReceiver<Message>) {
+        while let Some(Message { due, body, answer }) = messages.recv().await {
+            tokio::time::sleep_until(due).await;
+            let dispatched = self.passes(from, to.node).and_then(|()| {
+                let registry = self.lock().registries.get(&to.node).cloned();
+                let registry = registry.ok_or(TransportError(format!("{to} is down")))?;
+                registry
+                    .dispatch(RANGE, to.generation, &body)
+                    .map_err(|error| TransportError(error.to_string()))
+            });
+            let net = self.clone();
+            let mut reply = async move {
+                let reply = dispatched?.await.map_err(|error| TransportError(error.to_string()))?;
+                let delay = net.lock().delay;
+                tokio::time::sleep(delay).await;
+                net.passes(to.node, from)?;
+                Ok(reply)
+            }
+            .boxed();
+            match futures::poll!(&mut reply) {
+                std::task::Poll::Ready(reply) => drop(answer.send(reply)),
+                std::task::Poll::Pending => {
+                    tokio::spawn(async move { drop(answer.send(reply.await)) });
+                }
+            }
+        }
+    }
+}
+
+/// A node's end of the links.
+struct End {
+    net: Net,
+    from: NodeId,
+}
+
+impl Transport for End {
+    fn call(
+        &self,
+        to: ReplicaId,
+        range: RangeId,
+        class: Class,
+        body: Bytes,
+    ) -> BoxFuture<'static, Answer> {
+        assert_eq!(range, RANGE);
+        *self.net.lock().calls.entry((self.from.0, to.node.0)).or_default() += 1;
+        if let Err(error) = self.net.passes(self.from, to.node) {
+            return async move { Err(error) }.boxed();
+        }
+        let mut state = self.net.lock();
+        let due = Instant::now() + state.delay;
+        let key = (self.from, to, class);
+        let connection = state.connections.entry(key).or_insert_with(|| {
+            let (sender, receiver) = mpsc::unbounded_channel();
+            tokio::spawn(self.net.clone().deliver(key, receiver));
+            sender
+        });
+        let (answer, answered) = oneshot::channel();
+        assert!(connection.send(Message { due, body, answer }).is_ok(), "connections never end");
+        async move { answered.await.unwrap_or_else(|_| Err(TransportError("lost".into()))) }.boxed()
+    }
+}
+
+/// A node that is up.
+pub(crate) struct Up {
+    pub(crate) engine: Arc<MemoryEngine>,
+    pub(crate) committer: Committer,
+    pub(crate) context: GroupContext,
+    pub(crate) registry: Registry,
+    pub(crate) group: Group,
+    run: tokio::task::JoinHandle<()>,
+}
+
+/// Three nodes with a replica each.
+pub(crate) struct Cluster {
+    pub(crate) net: Net,
+    pub(crate) settings: Settings,
+    disks: BTreeMap<u32, MemoryDisk>,
+    up: BTreeMap<u32, Up>,
+    clock: Mutex<u64>,
+}
+
+impl Cluster {
+    /// Three replicas born alike; nobody has campaigned.
+    pub(crate) async fn new() -> Self {
+        Self::with_delay(Duration::from_millis(5)).await
+    }
+
+    /// The same, over links that take so long each way.
+    pub(crate) async fn with_delay(delay: Duration) -> Self {
+        seed_thread_rng(7);
+        let net = Net::default();
+        net.set_delay(delay);
+        let disks = (1..=3).map(|node| (node, MemoryDisk::new())).collect();
+        let settings = Settings::for_round_trip(2 * delay);
+        let mut cluster =
+            Self { net, settings, disks, up: BTreeMap::new(), clock: Mutex::new(1_000) };
+        let meta = RangeMeta::new(RANGE, KeyspaceId::DEFAULT, KeySpan::all(), 1 << 20, true);
+        let birth = Birth { meta, voters: (1..=3).map(replica).collect() };
+        for node in 1..=3 {
+            let engine = MemoryEngine::open(cluster.disk(node)).expect("nobody has it open");
+            let mut batch = Batch::new();
+            birth.stage(replica(node), &engine, &mut batch);
+            engine.write(batch).expect("the disk has space");
+            engine.sync().expect("the sync succeeds");
+        }
+        for node in 1..=3 {
+            cluster.start(node).await.expect("the replica was just born");
+        }
+        cluster
+    }
+
+    /// The same, with a leader: node 1, as nobody else campaigns.
+    pub(crate) async fn led() -> (Self, LeaderToken) {
+        let cluster = Self::new().await;
+        cluster.group(1).campaign_at_birth().await;
+        let (leader, token) = cluster.leader().await;
+        assert_eq!(leader, 1);
+        // Only once a quorum has answered it may a leader take writes.
+        cluster.group(1).read_index(Duration::from_secs(10)).await.expect("all are up");
+        (cluster, token)
+    }
+
+    pub(crate) fn disk(&self, node: u32) -> &MemoryDisk {
+        &self.disks[&node]
+    }
+
+    pub(crate) fn node(&self, node: u32) -> &Up {
+        &self.up[&node]
+    }
+
+    pub(crate) fn group(&self, node: u32) -> &Group {
+        &self.node(node).group
+    }
+
+    /// Starts a node on what its disk holds.
+    pub(crate) async fn start(&mut self, node: u32) -> Result<(), OpenError> {
+        let engine = Arc::new(MemoryEngine::open(self.disk(node)).expect("nobody has it open"));
+        let (committer, run) = Committer::new(FlushInline(Arc::clone(&engine) as Arc<dyn Engine>));
+        let run = tokio::spawn(run);
+        let context = GroupContext {
+            engine: Arc::clone(&engine) as Arc<dyn Engine>,
+            committer: committer.clone(),
+            transport: Arc::new(End { net: self.net.clone(), from: NodeId(node) }),
+            settings: self.settings,
+        };
+        let group = match Group::open(&context, RANGE, replica(node)).await {
+            Ok(group) => group,
+            Err(error) => {
+                run.abort();
+                return Err(error);
+            }
+        };
+        let registry = Registry::default();
+        registry.insert(group.clone());
+        self.net.lock().registries.insert(NodeId(node), registry.clone());
+        self.up.insert(node, Up { engine, committer, context, registry, group, run });
+        Ok(())
+    }
+
+    /// Cuts a node's power: everything not synced is gone.
+    pub(crate) async fn crash(&mut self, node: u32) {
+        self.disk(node).crash(|_| 0);
+        self.net.lock().registries.remove(&NodeId(node));
+        let up = self.up.remove(&node).expect("the node is up");
+        up.registry.remove(RANGE);
+        up.group.stop().await;
+        up.run.abort();
+    }
+
+    /// Waits until somebody leads, and a minute at most.
+    pub(crate) async fn leader(&self) -> (u32, LeaderToken) {
+        self.leader_other_than(0).await
+    }
+
+    /// Waits until somebody else than `former` leads.
+    pub(crate) async fn leader_other_than(&self, former: u32) -> (u32, LeaderToken) {
+        let found = self.wait("somebody leads", || {
+            self.up
+                .iter()
+                .filter(|(node, _)| **node != former)
+                .find_map(|(node, up)| up.group.leadership().token.map(|token| (*node, token)))
+        });
+        found.await
+    }
+
+    /// Waits, for a minute at most, until there is something.
+    pub(crate) async fn wait<T>(&self, what: &str, mut there: impl FnMut() -> Option<T>) -> T {
+        let deadline = Instant::now() + Duration::from_secs(60);
+        loop {
+            if let Some(value) = there() {
+                return value;
+            }
+            assert!(Instant::now() < deadline, "waited a minute in vain until {what}");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
+    /// An entry that puts a value, with the next stamp.
+    pub(crate) fn entry(&self, key: &str, value: &str) -> (Stamp, Bytes) {
+        let mut clock = self.clock.lock().expect("no panic holds it");
+        *clock += 1;
+        let stamp = Stamp { time: Timestamp::from_ms(*clock), node: NodeId(1) };
+        let operation = Operation {
+            id: OperationId {
+                birth: stamp.time,
+                client: ClientId([9; 16]),
+                sequence: *clock,
+                kind: OperationKind::Log,
+            },
+            answered_below: 0,
+            level: Level::Strict,
+            key: Key::new(key.as_bytes()).expect("a short key"),
+            op: Op::Put { value: Bytes::copy_from_slice(value.as_bytes()) },
+            named: vec![],
+            need: Positions::default(),
+            past: Past::default(),
+            extensions: vec![],
+        };
+        let entry = Entry {
+            stamp,
+            range: RANGE,
+            epoch: Epoch(1),
+            keyspace: KeyspaceId::DEFAULT,
+            body: Body::Write(Write { segments: vec![], operations: vec![operation] }),
+        };
+        (stamp, entry.encode())
+    }
+
+    /// Proposes a put at a node and waits for what becomes of it.
+    pub(crate) async fn put(
+        &self,
+        node: u32,
+        token: LeaderToken,
+        key: &str,
+        value: &str,
+    ) -> Result<Appended, ProposeError> {
+        let (_, entry) = self.entry(key, value);
+        self.group(node).propose(token, entry).await?.await
+    }
+
+    /// What a node's base holds under a key.
+    pub(crate) fn value(&self, node: u32, key: &str) -> Option<String> {
+        let engine = &self.node(node).engine;
+        let view = engine.snapshot();
+        let reader = Reader::new(RANGE, &*view).expect("the range has a base");
+        let row = reader.get(&Key::new(key.as_bytes()).expect("a short key"));
+        let value = row.expect("the row reads")?.value().cloned()?;
+        Some(String::from_utf8(value.to_vec()).expect("tests write text"))
+    }
+
+    /// Waits until every node that is up has applied `index`.
+    pub(crate) async fn applied_everywhere(&self, index: u64) {
+        for up in self.up.values() {
+            let applied = tokio::time::timeout(Duration::from_secs(60), up.group.applied(index));
+            applied.await.expect("within a minute").expect("the group runs");
+        }
+    }
+}
+
+/// Whether a proposal was written, rather than refused by the range.
+pub(crate) fn written(appended: &Appended) -> bool {
+    matches!(
+        &appended.applied.replies[..],
+        [Reply { result: Ok(Done::Written { .. }), duplicate: false }]
+    )
+}
