@@ -283,6 +283,12 @@ where
     }
 
     fn send(&mut self, request: AppendEntriesRequest<TypeConfig>) {
+        if !is_of_one_leadership(&request) {
+            let error =
+                TransportError("the log changed under the stream: it is another leader's".into());
+            self.in_flight.push_back(async move { Err(unreachable(&error)) }.boxed());
+            return;
+        }
         let prev = request.prev_log_id;
         let last = request.entries.last().map(|entry| entry.log_id).or(prev);
         let timeout = self.peer.network.settings.append_timeout();
@@ -297,6 +303,18 @@ where
             .boxed(),
         );
     }
+}
+
+/// Whether the entries are the sender's own log, as it was when the sender led.
+///
+/// A leader that is deposed has its log cut and overwritten while its streams may still be reading it.
+/// What they read then, behind an entry that is gone, would forge a log that nobody ever had; a receiver
+/// that knows of no newer vote would take it.
+fn is_of_one_leadership(request: &AppendEntriesRequest<TypeConfig>) -> bool {
+    let leaders = request.entries.iter().map(|entry| entry.log_id.leader_id);
+    let vote = std::iter::once(request.vote.leader_id);
+    let prev = request.prev_log_id.iter().map(|id| id.leader_id);
+    prev.chain(leaders).chain(vote).is_sorted()
 }
 
 async fn oldest(in_flight: &mut VecDeque<BoxFuture<'static, Answer>>) -> Option<Answer> {
@@ -350,6 +368,36 @@ mod tests {
             entries: vec![Entry::new_blank(id(index))],
             leader_commit: None,
         }
+    }
+
+    #[test]
+    fn entries_of_a_later_leader_or_behind_a_later_one_are_not_of_one_leadership() {
+        let with_terms = |prev: u64, entry: u64, vote: u64| {
+            let mut request = request(5);
+            let leader_id = |term| LeaderId { term, node_id: replica(1) };
+            request.prev_log_id = Some(LogId { leader_id: leader_id(prev), index: 4 });
+            request.entries =
+                vec![Entry::new_blank(LogId { leader_id: leader_id(entry), index: 5 })];
+            request.vote.leader_id = leader_id(vote);
+            is_of_one_leadership(&request)
+        };
+        assert!(with_terms(1, 1, 1) && with_terms(1, 2, 2) && with_terms(1, 2, 3));
+        assert!(!with_terms(2, 3, 2), "written by the leader after the sender");
+        assert!(!with_terms(2, 1, 2), "behind an entry that is gone");
+    }
+
+    #[tokio::test]
+    async fn a_stream_sends_nothing_of_another_leadership_and_ends() {
+        let mut peer = peer(Arc::new(Down));
+        let option = RPCOption::new(Duration::from_secs(1));
+        let mut forged = request(5);
+        forged.vote.leader_id.term = 0;
+        let input = futures::stream::iter([forged]);
+        let mut answers =
+            peer.stream_append(input, option).await.expect("making the stream never fails");
+        let Some(Err(error)) = answers.next().await else { panic!("an error was expected") };
+        assert!(error.to_string().contains("another leader"), "{error}");
+        assert!(answers.next().await.is_none());
     }
 
     struct Down;
