@@ -6,6 +6,7 @@
 //! Logs are kept whole, and a replica that is asked for a snapshot stops; so not everything in
 //! `test_store` can pass, and what can is listed one by one. Left out are
 //!
+//! * `last_applied_state`: it applies entry 5 after entry 3, which our state machine refuses;
 //! * `snapshot_meta`, `transfer_snapshot`: they build and install snapshots;
 //! * `get_initial_state_log_ids` and those `get_initial_state_*` whose state machine is ahead of the log
 //!   (`last_log_lt_sm`, `membership_from_*`): openraft purges the log up to what is applied and then
@@ -309,7 +310,6 @@ suite! {
     get_log_state
     get_log_id
     last_id_in_log
-    last_applied_state
     purge_logs_upto_0
     purge_logs_upto_5
     purge_logs_upto_20

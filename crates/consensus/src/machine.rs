@@ -75,6 +75,15 @@ impl StateMachine {
         let mut staged = Staged::new(&*self.engine);
         let mut answers = Vec::with_capacity(entries.len());
         for (entry, responder) in entries {
+            if let Some(before) = &self.applied
+                && entry.log_id.index != before.index + 1
+            {
+                let (index, before, id) = (entry.log_id.index, before.index, self.id);
+                return Err(io::Error::new(
+                    io::ErrorKind::InvalidData,
+                    format!("entry {index} of range {id} cannot be applied after entry {before}"),
+                ));
+            }
             let applied = match &entry.payload {
                 EntryPayload::Blank => Applied::default(),
                 EntryPayload::Normal(proposal) => {
