@@ -194,6 +194,12 @@ impl Birth {
 
 impl Group {
     /// Opens a replica whose rows are in the store, and starts it.
+    ///
+    /// What the rows say is taken for durable: they are those of a store just opened, of a [`Birth`] just
+    /// written, or of a replica that was [stopped](Group::stop).
+    ///
+    /// # Errors
+    /// Something the replica may have acknowledged is damaged or missing.
     pub async fn open(
         context: &GroupContext,
         range: RangeId,
@@ -204,6 +210,7 @@ impl Group {
         let log = RangeLog::open(Arc::clone(engine), committer.clone(), range, replica.generation)
             .map_err(fail)?;
         let (machine, progress) = StateMachine::open(Arc::clone(engine), range).map_err(fail)?;
+        log.check_complete(progress.borrow().index).map_err(fail)?;
         let network =
             Network { transport: Arc::clone(transport), range, from: replica, settings: *settings };
         let raft = Raft::new(replica, settings.raft_config(), network, log.clone(), machine)
@@ -240,9 +247,13 @@ impl Group {
         }
     }
 
-    /// Who leads, as far as this replica knows now.
+    /// Who leads, as far as this replica knows now. A group that has stopped leads nothing.
     pub fn leadership(&self) -> Leadership {
-        leadership_of(&self.raft.server_metrics().borrow_watched())
+        let mut leadership = leadership_of(&self.raft.server_metrics().borrow_watched());
+        if self.raft.metrics().borrow_watched().running_state.is_err() {
+            leadership = Leadership { leader: None, token: None, ..leadership };
+        }
+        leadership
     }
 
     /// Resolves when what [`Group::leadership`] says may have changed; `Err` once the group has stopped.
@@ -466,10 +477,17 @@ impl Group {
         }
     }
 
-    /// Stops the replica. It hears and says nothing more.
+    /// Stops the replica. It hears and says nothing more; once this returns it writes nothing either, and
+    /// what it has written is durable, so that it can be opened again.
     pub async fn stop(&self) {
         // A group that is gone has stopped.
         let _ = self.raft.shutdown().await;
+        // openraft does not wait for its state machine, which may be applying a last batch: the sender of
+        // the progress goes with it.
+        let mut progress = self.progress.clone();
+        while progress.changed().await.is_ok() {}
+        // A failure is the committer's to tell: the node stops.
+        let _ = self.log.durable().await;
     }
 }
 

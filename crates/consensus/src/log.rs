@@ -122,6 +122,38 @@ impl RangeLog {
         Ok(self.read_vote_row()?.is_some())
     }
 
+    /// Notices the loss of what a replica cannot be without: the first entry, which it was born with, the
+    /// last one it `applied`, and a vote for the term of its last one.
+    pub(crate) fn check_complete(&self, applied: u64) -> io::Result<()> {
+        let range = self.shared.range;
+        let lost = |what: String| Err(io::Error::new(io::ErrorKind::InvalidData, what));
+        let Some(last) = self.state().last else {
+            return lost(format!("the log of range {range} is empty: not even its birth is there"));
+        };
+        if last.index < applied {
+            return lost(format!(
+                "range {range} has applied entry {applied}, and its log ends at entry {}",
+                last.index
+            ));
+        }
+        let voted = match self.read_vote_row()? {
+            Some(row) => Vote::from(wire::decode::<wire::Vote>(&row)?).leader_id.term,
+            None => 0,
+        };
+        if voted < last.leader_id.term {
+            return lost(format!(
+                "the log of range {range} ends in term {}, and its last vote was for term {voted}",
+                last.leader_id.term
+            ));
+        }
+        Ok(())
+    }
+
+    /// Resolves once everything written to the log is durable.
+    pub(crate) async fn durable(&self) -> io::Result<()> {
+        self.shared.committer.durable().await
+    }
+
     /// The first entry of a range, the same on every founding replica, so that none of them has to
     /// initialize the others.
     pub(crate) fn stage_birth(

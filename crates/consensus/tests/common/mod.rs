@@ -267,6 +267,18 @@ impl Cluster {
         up.run.abort();
     }
 
+    /// Stops a node in good order.
+    pub(crate) async fn shut_down(&mut self, node: u32) {
+        self.net.lock().registries.remove(&NodeId(node));
+        let up = self.up.remove(&node).expect("the node is up");
+        up.registry.remove(RANGE);
+        up.group.stop().await;
+        up.run.abort();
+        let engine = Arc::downgrade(&up.engine);
+        drop(up);
+        self.wait("the engine is closed", || (engine.strong_count() == 0).then_some(())).await;
+    }
+
     /// Waits until somebody leads, and a minute at most.
     pub(crate) async fn leader(&self) -> (u32, LeaderToken) {
         self.leader_other_than(0).await
