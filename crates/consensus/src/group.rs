@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -18,6 +18,7 @@ use openraft::errors::{
 use openraft::impls::ProgressResponder;
 use openraft::{Instant, Raft, ReadPolicy, ServerState};
 use tokio::sync::watch;
+use tokio::time::Instant as TokioInstant;
 
 use crate::committer::Committer;
 use crate::log::RangeLog;
@@ -76,7 +77,8 @@ pub struct GroupStatus {
     pub applied_index: u64,
     /// On the leader: the replicas whose log is known to equal the leader's.
     pub caught_up: BTreeSet<ReplicaId>,
-    /// On the leader: the nodes of voters not heard from for more than two heartbeats.
+    /// On the leader: the nodes of voters not heard from for more than two heartbeats, or not since it was
+    /// seen here to lead, if that is as long ago.
     pub silent: Vec<NodeId>,
 }
 
@@ -109,7 +111,8 @@ pub struct Appended {
 pub enum ProposeError {
     /// Certainly not appended: this replica does not lead, or not any more.
     NotLeader(Option<ReplicaId>),
-    /// Certainly not appended: the leader has not heard from a quorum lately.
+    /// Certainly not appended: the leader has not heard from a quorum lately, or, newly elected, not yet.
+    /// [`Group::read_index`] waits until it has.
     NoQuorum,
     /// It was appended, and another leader took over: it may have been committed.
     Unknown,
@@ -173,6 +176,8 @@ pub struct Group {
     log: RangeLog,
     progress: watch::Receiver<Progress>,
     settings: Settings,
+    /// The leadership last seen here, and since when.
+    leads_since: Arc<Mutex<Option<(LeaderToken, TokioInstant)>>>,
 }
 
 impl Birth {
@@ -216,7 +221,16 @@ impl Group {
         let raft = Raft::new(replica, settings.raft_config(), network, log.clone(), machine)
             .await
             .map_err(|error| fail(io::Error::other(error)))?;
-        Ok(Self { range, epoch: Epoch(1), replica, raft, log, progress, settings: *settings })
+        Ok(Self {
+            range,
+            epoch: Epoch(1),
+            replica,
+            raft,
+            log,
+            progress,
+            settings: *settings,
+            leads_since: Arc::default(),
+        })
     }
 
     /// The range.
@@ -253,7 +267,19 @@ impl Group {
         if self.raft.metrics().borrow_watched().running_state.is_err() {
             leadership = Leadership { leader: None, token: None, ..leadership };
         }
+        self.note(&leadership);
         leadership
+    }
+
+    fn note(&self, leadership: &Leadership) {
+        let mut since = self.leads_since();
+        if since.map(|(token, _)| token) != leadership.token {
+            *since = leadership.token.map(|token| (token, TokioInstant::now()));
+        }
+    }
+
+    fn leads_since(&self) -> MutexGuard<'_, Option<(LeaderToken, TokioInstant)>> {
+        self.leads_since.lock().expect("nothing panics while it holds this")
     }
 
     /// Resolves when what [`Group::leadership`] says may have changed; `Err` once the group has stopped.
@@ -262,6 +288,7 @@ impl Group {
         loop {
             let now = leadership_of(&metrics.borrow_watched());
             if now != *seen {
+                self.note(&now);
                 return Ok(now);
             }
             metrics.changed().await.map_err(|_| ReadError::Stopped)?;
@@ -282,9 +309,11 @@ impl Group {
             }
         }
         let patience = 2 * self.settings.heartbeat_interval;
+        // Who has not answered this leader yet is silent only once it has had the time to.
+        let leads_long = self.leads_since().is_some_and(|(_, since)| since.elapsed() > patience);
         let mut silent = Vec::new();
         for (replica, acked) in metrics.heartbeat.iter().flatten() {
-            let heard = acked.as_ref().is_some_and(|at| at.elapsed() <= patience);
+            let heard = acked.as_ref().map_or(!leads_long, |at| at.elapsed() <= patience);
             if *replica != self.replica && voters.contains(replica) && !heard {
                 silent.push(replica.node);
             }
