@@ -74,3 +74,97 @@ impl Registry {
         self.groups.write().expect("nothing panics while it holds the registry")
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use futures::FutureExt;
+    use futures::future::BoxFuture;
+    use latitude_range::RangeMeta;
+    use latitude_storage::memory::{MemoryDisk, MemoryEngine};
+    use latitude_storage::{Batch, Engine};
+    use latitude_types::{KeySpan, KeyspaceId, NodeId, ReplicaId};
+    use openraft::entry::RaftEntry;
+    use openraft::raft::AppendEntriesRequest;
+
+    use super::*;
+    use crate::committer::{Committer, FlushInline};
+    use crate::group::{Birth, GroupContext};
+    use crate::network::{Class, Transport, TransportError};
+    use crate::settings::Settings;
+    use crate::types::{Entry, LeaderId, LogId, Vote};
+    use crate::wire::{self, AppendAnswer, Request, Response};
+
+    const RANGE: RangeId = RangeId(7);
+
+    struct Down;
+
+    impl Transport for Down {
+        fn call(
+            &self,
+            _: ReplicaId,
+            _: RangeId,
+            _: Class,
+            _: Bytes,
+        ) -> BoxFuture<'static, Result<Bytes, TransportError>> {
+            async { Err(TransportError("no connection".into())) }.boxed()
+        }
+    }
+
+    fn replica(node: u32) -> ReplicaId {
+        ReplicaId { node: NodeId(node), generation: Generation(1) }
+    }
+
+    /// The only replica of a range of three that is up.
+    async fn follower() -> Group {
+        let engine: Arc<dyn Engine> =
+            Arc::new(MemoryEngine::open(&MemoryDisk::new()).expect("nobody has it open"));
+        let meta = RangeMeta::new(RANGE, KeyspaceId::DEFAULT, KeySpan::all(), 1 << 20, true);
+        let birth = Birth { meta, voters: (1..=3).map(replica).collect() };
+        let mut batch = Batch::new();
+        birth.stage(replica(1), &*engine, &mut batch);
+        engine.write(batch).expect("the disk has space");
+        let (committer, run) = Committer::new(FlushInline(Arc::clone(&engine)));
+        tokio::spawn(run);
+        let settings = Settings::for_round_trip(Duration::from_millis(10));
+        let context = GroupContext { engine, committer, transport: Arc::new(Down), settings };
+        Group::open(&context, RANGE, replica(1)).await.expect("it was just born")
+    }
+
+    fn append(index: u64) -> Vec<u8> {
+        let leader_id = LeaderId { term: 1, node_id: replica(2) };
+        let prev = match index {
+            1 => LogId { leader_id: LeaderId { term: 0, node_id: ReplicaId::default() }, index: 0 },
+            _ => LogId { leader_id, index: index - 1 },
+        };
+        wire::encode(&Request::from(&AppendEntriesRequest {
+            vote: Vote { leader_id, committed: true },
+            prev_log_id: Some(prev),
+            entries: vec![Entry::new_blank(LogId { leader_id, index })],
+            leader_commit: None,
+        }))
+    }
+
+    /// More messages than a task of tokio may handle in one go: each extends the log by one entry, so one
+    /// that was overtaken would conflict.
+    #[tokio::test(start_paused = true)]
+    async fn messages_keep_the_order_in_which_they_are_first_polled() {
+        let registry = Registry::default();
+        registry.insert(follower().await);
+        let mut answers = Vec::new();
+        for index in 1..=300 {
+            let answer = registry.dispatch(RANGE, Generation(1), &append(index));
+            let mut answer = Box::pin(answer.expect("the replica is here"));
+            let polled = futures::poll!(&mut answer);
+            assert!(polled.is_pending(), "the group has had no turn yet");
+            answers.push(answer);
+        }
+        // The order of the later polls does not matter.
+        for answer in answers.into_iter().rev() {
+            let answer = answer.await.expect("the group runs");
+            let response = wire::decode::<Response>(&answer).expect("it was just encoded");
+            assert_eq!(response, Response::Append(AppendAnswer::Success));
+        }
+    }
+}
