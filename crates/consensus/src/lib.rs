@@ -18,6 +18,8 @@
 //! * A replica's Raft id is `(node, generation)` and is never used again.
 //! * What openraft is told is durable has been synced: every acknowledgement passes the [`Committer`].
 //! * Applied rows and the applied position are one batch.
+//! * A replica that is missing its first entry, one in between, one that it has applied, or its vote is not
+//!   opened. That its last entries are missing cannot be seen here: the engine's damage says so.
 //! * A replication stream to an unreachable peer takes its first request before it says so: openraft's
 //!   backoff sits in that request stream, and a stream that failed at once would be asked again at once.
 //! * Who ticks and beats a range is decided in one place: [`settings`].

@@ -71,7 +71,7 @@ async fn a_replica_that_was_stopped_opens_again_on_the_same_store() {
     }
     let node = cluster.node(1);
     let before = node.registry.remove(RANGE).expect("it was there");
-    // The state machine is still busy with this one.
+    // Still on its way when the replica stops.
     let (_, entry) = cluster.entry("k", "last");
     let pending = before.propose(token, entry).await.expect("it leads");
     before.stop().await;

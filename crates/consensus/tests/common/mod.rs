@@ -152,7 +152,8 @@ impl Transport for End {
             *calls
         };
         if calls > CALLS_MAX {
-            // A loop without a pause would keep the paused clock from ever going on.
+            // A loop without a pause would keep this thread, and the paused clock, for ever: it is let
+            // rest here, for the test to see how often it went round.
             return std::future::pending().boxed();
         }
         if let Err(error) = self.net.passes(self.from, to.node) {
