@@ -413,12 +413,19 @@ pub(crate) fn status(shared: &Shared) -> v1::StatusReply {
             as u32,
         free_bytes: shared.engine.free_space().unwrap_or(0),
         writes_refused: *shared.disk_full.borrow(),
-        quarantine: identity.quarantine.unwrap_or_default(),
+        quarantine: quarantine(shared, identity.quarantine),
         clock: reading.clock.0,
         physical_unix_ms: reading.physical_us / 1000,
         nodes: node_statuses(shared),
         uptime_ms: shared.started.elapsed().as_millis() as u64,
     }
+}
+
+/// Why replicas here neither vote nor serve: the whole store's reason first.
+fn quarantine(shared: &Shared, store: Option<String>) -> String {
+    let replicas = shared.quarantined.lock().expect(NO_PANIC);
+    let reasons: Vec<_> = store.into_iter().chain(replicas.values().cloned()).collect();
+    reasons.join("; ")
 }
 
 pub(crate) fn list_ranges(

@@ -124,6 +124,7 @@ impl Node {
             joined: watch::Sender::new(None),
             peers: OnceLock::new(),
             ranges: RwLock::default(),
+            quarantined: Mutex::default(),
             disk_full: watch::Sender::new(false),
             draining: watch::Sender::new(false),
             stop: CancellationToken::new(),

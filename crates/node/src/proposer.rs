@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use futures::stream::FuturesUnordered;
 use futures::{FutureExt, StreamExt};
-use latitude_consensus::{Group, LeaderToken, LogPosition, ProposeError};
+use latitude_consensus::{Group, LeaderToken, LogPosition, ProposeError, ReadError};
 use latitude_range::{Body, Entry, Operation, Reply, Write};
 use latitude_types::{Error, KeyspaceId, LeaderHint, NodeId, RangeId, Reason, ReplicaId, Stamp};
 use tokio::sync::{mpsc, oneshot};
@@ -30,6 +30,8 @@ const OPERATIONS_MAX: usize = 1024;
 const BYTES_MAX: usize = 1 << 20;
 /// Entries under way at once where a commit takes less than [`FAST_COMMIT`], and where it takes more.
 const IN_FLIGHT: (usize, usize) = (2, 16);
+/// How long a new leader waits for its first quorum.
+const FIRST_ROUND: Duration = Duration::from_secs(5);
 const FAST_COMMIT: Duration = Duration::from_millis(5);
 
 /// An operation's answer: its reply and where it stands in the log.
@@ -209,6 +211,13 @@ async fn append(
     let leadership = group.leadership();
     let token = leadership.token.ok_or_else(|| not_leader(group.range(), leadership.leader))?;
     if *stamped_under != Some(token) {
+        // Raft takes entries of a leader only once a quorum has answered it, and refuses those before: one
+        // round of messages, rather than an error to a client who has done nothing wrong.
+        group.read_index(FIRST_ROUND).await.map_err(|error| match error {
+            ReadError::NotLeader(leader) => not_leader(group.range(), leader),
+            ReadError::NoQuorum { .. } => into_error(group.range(), ProposeError::NoQuorum),
+            ReadError::Stopped => not_leader(group.range(), None),
+        })?;
         // A new leader is above every stamp in its own log before it gives its first (INV-3 ii).
         clock.merge(group.stamp_max().time).await?;
         *stamped_under = Some(token);

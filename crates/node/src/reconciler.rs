@@ -52,7 +52,7 @@ async fn reconcile(shared: &Arc<Shared>) -> Result<(), String> {
         .into_iter()
         .collect();
     for (replica, record) in directory.replicas_on(node) {
-        if shared.range(record.id).is_some() {
+        if shared.range(record.id).is_some() || is_quarantined(shared, record.id) {
             continue;
         }
         if stored.get(&record.id) != Some(&replica) {
@@ -68,6 +68,10 @@ async fn reconcile(shared: &Arc<Shared>) -> Result<(), String> {
         }
     }
     Ok(())
+}
+
+fn is_quarantined(shared: &Shared, range: RangeId) -> bool {
+    shared.quarantined.lock().expect(NO_PANIC).contains_key(&range)
 }
 
 /// Writes the first rows of a replica and makes them durable.

@@ -45,6 +45,8 @@ pub(crate) struct Shared {
     /// Set when the node has joined a cluster.
     pub(crate) peers: OnceLock<Peers>,
     pub(crate) ranges: RwLock<BTreeMap<RangeId, RangeHandle>>,
+    /// Replicas that cannot be opened, and why: they neither vote nor serve until they are rebuilt.
+    pub(crate) quarantined: Mutex<BTreeMap<RangeId, String>>,
     /// Requests in hand.
     pub(crate) admission: Arc<Semaphore>,
     /// Too little space is left for writes.
