@@ -414,6 +414,10 @@ impl Run<'_> {
         let mut error = Error::new(Reason::DeadlineExceeded, "");
         if let Some((last, place)) = &self.last {
             let attempts = self.attempts;
+            // More time would not have helped: the cause says more than the deadline.
+            if matches!(last.reason, Reason::NoQuorum | Reason::Unreachable) {
+                error.reason = last.reason;
+            }
             message = format!("{message} in {attempts} attempts; the last one, at {place}: {last}");
             error.missing_quorum = last.missing_quorum.clone();
         }

@@ -128,7 +128,7 @@ async fn what_is_unknown_stays_unknown_at_the_deadline() {
         cluster.habit(node, Act::Fail(no_quorum()));
     }
     let error = zones.put("a", "1").await.unwrap_err();
-    assert_eq!(error.reason, Reason::DeadlineExceeded);
+    assert_eq!(error.reason, Reason::NoQuorum);
     assert!(error.may_have_applied());
     assert!(error.message.contains("NO_QUORUM"), "{error}");
 }
@@ -142,7 +142,7 @@ async fn what_no_attempt_can_have_done_is_not_applied_at_the_deadline() {
     }
     let before = Instant::now();
     let error = zones.put("a", "1").await.unwrap_err();
-    assert_eq!((error.reason, error.may_have_applied()), (Reason::DeadlineExceeded, false));
+    assert_eq!((error.reason, error.may_have_applied()), (Reason::NoQuorum, false));
     assert_eq!(before.elapsed().as_secs(), 3);
 }
 
@@ -170,7 +170,7 @@ async fn a_read_is_never_unknown() {
         cluster.habit(node, Act::Silent);
     }
     let error = zones.get("a").await.unwrap_err();
-    assert_eq!((error.reason, error.may_have_applied()), (Reason::DeadlineExceeded, false));
+    assert_eq!((error.reason, error.may_have_applied()), (Reason::Unreachable, false));
 }
 
 #[tokio::test(start_paused = true)]
@@ -274,7 +274,7 @@ async fn a_write_that_never_left_is_not_unknown() {
     }
     tokio::time::sleep(ms(10)).await;
     let error = zones.put("a", "1").await.unwrap_err();
-    assert_eq!((error.reason, error.may_have_applied()), (Reason::DeadlineExceeded, false));
+    assert_eq!((error.reason, error.may_have_applied()), (Reason::Unreachable, false));
     assert!(error.message.contains("UNREACHABLE"), "{error}");
 
     for node in support::NODES {

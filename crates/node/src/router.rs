@@ -20,6 +20,7 @@ use tokio::time::{Instant, sleep, timeout_at};
 use tracing::Instrument;
 
 use crate::catalog::{self, meta_keyspace};
+use crate::liveness::is_live;
 use crate::proposer::{Written, not_leader};
 use crate::range_handle::RangeHandle;
 use crate::request::{Operation, Request, RoutingKey, Scan, WriteId};
@@ -126,7 +127,10 @@ async fn route(
         let here =
             shared.range(record.id).filter(|_| go_to.is_none_or(|node| shared.node() == Ok(node)));
         let attempt = match here {
-            Some(handle) => serve(shared, &handle, &request, started).await.map(Answer::into_reply),
+            Some(handle) => serve(shared, &handle, &request, started)
+                .await
+                .map(Answer::into_reply)
+                .map_err(|error| explained(shared, &handle, error)),
             None => Err(elsewhere(&record)),
         };
         let error = match attempt {
@@ -472,6 +476,22 @@ fn with_silent(handle: &RangeHandle, error: Error) -> Error {
         return error;
     }
     Error { outcome: error.outcome, ..handle.no_quorum(handle.group.status().silent) }
+}
+
+/// Names the missing quorum in the error of a replica that knows no leader, or only one that is silent, when
+/// too few of the range's nodes are heard from: in a minority no other answer will come.
+fn explained(shared: &Shared, handle: &RangeHandle, error: Error) -> Error {
+    let leader_is_heard = error.leader.as_ref().is_some_and(|hint| is_live(shared, hint.node));
+    if leader_is_heard || !matches!(error.reason, Reason::NotLeader | Reason::NoLeader) {
+        return error;
+    }
+    let voters = handle.group.voters();
+    let silent: Vec<_> =
+        voters.iter().map(|replica| replica.node).filter(|node| !is_live(shared, *node)).collect();
+    if voters.len() - silent.len() > voters.len() / 2 {
+        return error;
+    }
+    Error { outcome: error.outcome, ..handle.no_quorum(silent) }
 }
 
 fn receipt(shared: &Shared, handle: &RangeHandle, request: &Request) -> v1::Receipt {
