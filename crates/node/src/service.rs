@@ -75,7 +75,17 @@ pub(crate) fn routes(shared: &Arc<Shared>) -> Result<Routes, tonic_reflection::s
             }
         })
     };
-    Ok(grpc.into_axum_router().route("/metrics", metrics).into())
+    let clock = shared.clock.clone();
+    // The date of an answer is this node's clock's, like every other time it tells: the HTTP library would
+    // take the system's, which a simulation cannot replay.
+    let dated = axum::middleware::map_response(move |mut response: axum::response::Response| {
+        let now = std::time::UNIX_EPOCH + Duration::from_micros(clock.hybrid().physical_us());
+        if let Ok(date) = axum::http::HeaderValue::try_from(httpdate::fmt_http_date(now)) {
+            response.headers_mut().insert(axum::http::header::DATE, date);
+        }
+        async move { response }
+    });
+    Ok(grpc.into_axum_router().route("/metrics", metrics).layer(dated).into())
 }
 
 /// Tells the standard health service whether the node serves.
