@@ -9,11 +9,14 @@ use std::time::Duration;
 
 use futures::StreamExt;
 use latitude_consensus::Group;
-use latitude_directory::{Directory, KeyspaceRecord, KeyspaceState, RangeRecord};
+use latitude_directory::{
+    Counter, Directory, KeyspaceRecord, KeyspaceState, NodeRecord, RangeRecord,
+    key as directory_key,
+};
 use latitude_range::{Reader, ScanRequest};
 use latitude_rpc::pb::peer as pb;
 use latitude_storage::Engine;
-use latitude_types::{Error, KeySpan, KeyspaceId, Level, RangeId, Reason};
+use latitude_types::{Error, Key, KeySpan, KeyspaceId, Level, RangeId, Reason};
 use serde::{Deserialize, Serialize};
 use tokio::sync::{Notify, watch};
 use tokio::time::timeout;
@@ -121,11 +124,25 @@ fn read_rows(engine: &dyn Engine) -> Result<MetaRows, Error> {
     Ok(page.rows.into_iter().map(|row| (row.key.to_vec(), row.value.to_vec())).collect())
 }
 
+/// The directory of the meta range's rows. As long as the cluster is being founded they may lack
+/// founders, which are known all the same: whoever writes their records must find the meta range's
+/// leader.
 fn assemble(
     version: u64,
     meta: RangeRecord,
-    rows: &[(Vec<u8>, Vec<u8>)],
+    founders: &[NodeRecord],
+    mut rows: MetaRows,
 ) -> Result<Directory, Error> {
+    let holds = |rows: &MetaRows, key: &Key| rows.iter().any(|(row, _)| row == key.as_bytes());
+    // Written when every founder's record is.
+    if !holds(&rows, &directory_key::next(Counter::Node)) {
+        for founder in founders {
+            let key = directory_key::node(founder.id);
+            if !holds(&rows, &key) {
+                rows.push((key.as_bytes().to_vec(), founder.encode()));
+            }
+        }
+    }
     let rows = rows.iter().map(|(key, value)| (key.as_slice(), value.as_slice()));
     Directory::from_rows(version, meta, rows)
         .map_err(|error| Error::new(Reason::Internal, error.to_string()))
@@ -208,7 +225,8 @@ async fn follow(shared: &Shared, group: &Group) {
     loop {
         let version = group.applied_position().0.index;
         let read = shared.membership().map(|membership| {
-            read_rows(&*shared.engine).and_then(|rows| assemble(version, membership.meta, &rows))
+            read_rows(&*shared.engine)
+                .and_then(|rows| assemble(version, membership.meta, &membership.founders, rows))
         });
         match read {
             Some(Ok(directory)) => shared.catalog.offer(directory),
@@ -236,7 +254,7 @@ async fn ask(shared: &Shared) {
             .and_then(|WireRows { meta, rows }| {
                 let meta = RangeRecord::decode(&meta)
                     .map_err(|e| Error::new(Reason::Malformed, e.to_string()))?;
-                assemble(version, meta, &rows)
+                assemble(version, meta, &membership.founders, rows)
             });
         match read {
             Ok(directory) => return shared.catalog.offer(directory),
@@ -244,5 +262,54 @@ async fn ask(shared: &Shared) {
                 tracing::warn!(peer = %founder.id, %error, "a directory that cannot be read")
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use latitude_directory::Address;
+    use latitude_types::{Epoch, NodeId, StoreId};
+
+    use super::*;
+
+    fn founder(id: u32) -> NodeRecord {
+        NodeRecord {
+            id: NodeId(id),
+            store: StoreId([id as u8; 16]),
+            region: "eu".to_string(),
+            zone: "a".to_string(),
+            address: Address { default: format!("127.0.0.1:{id}"), from_region: Vec::new() },
+        }
+    }
+
+    /// The nodes of a directory after these rows, of a cluster founded by n1 and n2.
+    fn nodes(rows: &[(Key, Vec<u8>)]) -> Vec<NodeId> {
+        let meta = RangeRecord {
+            id: RangeId::META,
+            epoch: Epoch(1),
+            keyspace: KeyspaceId::META,
+            span: KeySpan::all(),
+            replicas: Vec::new(),
+            value_len_max: 8 << 20,
+            log_only: true,
+        };
+        let rows =
+            rows.iter().map(|(key, value)| (key.as_bytes().to_vec(), value.clone())).collect();
+        let directory = assemble(1, meta, &[founder(1), founder(2)], rows).unwrap();
+        directory.nodes().map(|node| node.id).collect()
+    }
+
+    #[test]
+    fn founders_are_known_before_their_records_are_written() {
+        assert_eq!(nodes(&[]), [NodeId(1), NodeId(2)]);
+        let first = (directory_key::node(NodeId(1)), founder(1).encode());
+        assert_eq!(nodes(&[first]), [NodeId(1), NodeId(2)]);
+    }
+
+    #[test]
+    fn once_a_cluster_is_founded_its_nodes_are_those_of_the_meta_range() {
+        let third = (directory_key::node(NodeId(3)), founder(3).encode());
+        let counter = (directory_key::next(Counter::Node), b"4".to_vec());
+        assert_eq!(nodes(&[third, counter]), [NodeId(3)]);
     }
 }
