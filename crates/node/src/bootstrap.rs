@@ -34,6 +34,7 @@ use crate::shared::{NO_PANIC, Shared, not_initialized};
 
 const ASK_EVERY: Duration = Duration::from_millis(500);
 const CALL_TIMEOUT: Duration = Duration::from_secs(2);
+const RESUME_PATIENCE: Duration = Duration::from_secs(30);
 /// The longest value of a new keyspace that names no limit.
 const VALUE_LEN_MAX: u32 = 1 << 20;
 
@@ -87,6 +88,8 @@ pub(crate) async fn init(shared: &Arc<Shared>, patience: Duration) -> Result<v1:
     let deadline = Instant::now() + patience;
     let planned = shared.identity.lock().expect(NO_PANIC).plan.clone();
     if let (Some(membership), None) = (shared.membership(), &planned) {
+        // Another node may still be at it; a cluster is one once it serves.
+        wait_until_furnished(shared, deadline).await?;
         return init_reply(shared, &membership, false);
     }
     let plan = match planned {
@@ -330,7 +333,24 @@ async fn furnish(shared: &Arc<Shared>, plan: &Plan, deadline: Instant) -> Result
     };
     put_if_absent(shared, directory_key::keyspace(&keyspace.name), keyspace.encode(), deadline)
         .await?;
+    wait_until_furnished(shared, deadline).await
+}
+
+/// The last record of a founding is the keyspace `default`.
+async fn wait_until_furnished(shared: &Arc<Shared>, deadline: Instant) -> Result<(), Error> {
     admin::wait_until_served(shared, "default", deadline).await
+}
+
+/// Goes on with a founding that this node began in an earlier life.
+pub(crate) async fn resume(shared: Arc<Shared>) {
+    while let Err(error) = init(&shared, RESUME_PATIENCE).await {
+        tracing::warn!(%error, "the cluster this node began to found is not finished yet");
+        tokio::select! {
+            biased;
+            () = shared.stop.cancelled() => return,
+            () = sleep(ASK_EVERY) => {}
+        }
+    }
 }
 
 /// Writes a record of the meta range unless there is one; `true`: it was written.

@@ -139,10 +139,13 @@ impl Node {
         tokio::spawn(watch_committer(Arc::clone(&shared)));
         tokio::spawn(disk_watch::keep(Arc::clone(&shared)));
         let server = serve(&shared, incoming)?;
-        let membership = shared.identity.lock().expect(NO_PANIC).membership.clone();
+        let (membership, founding) = {
+            let identity = shared.identity.lock().expect(NO_PANIC);
+            (identity.membership.clone(), identity.plan.is_some())
+        };
         match membership {
             Some(membership) => join_cluster(&shared, membership),
-            None if shared.config.join.is_empty() => {
+            None if shared.config.join.is_empty() && !founding => {
                 let shared = Arc::clone(&shared);
                 tokio::spawn(async move {
                     if let Err(error) = bootstrap::init(&shared, Duration::from_secs(60)).await {
@@ -150,7 +153,13 @@ impl Node {
                     }
                 });
             }
-            None => drop(tokio::spawn(bootstrap::look_for_cluster(Arc::clone(&shared)))),
+            None if !founding => {
+                drop(tokio::spawn(bootstrap::look_for_cluster(Arc::clone(&shared))))
+            }
+            None => {}
+        }
+        if founding {
+            tokio::spawn(bootstrap::resume(Arc::clone(&shared)));
         }
         Ok(Self { shared, server, listens_on })
     }
