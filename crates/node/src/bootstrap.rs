@@ -95,7 +95,12 @@ pub(crate) async fn init(shared: &Arc<Shared>, patience: Duration) -> Result<v1:
     let plan = match planned {
         Some(plan) => plan,
         None => {
-            let plan = draw_up(shared, deadline).await?;
+            let plan = match draw_up(shared, deadline).await? {
+                DrawnUp::Here(plan) => plan,
+                DrawnUp::Elsewhere(address) => {
+                    return init_elsewhere(shared, &address, deadline).await;
+                }
+            };
             let mut identity = shared.identity.lock().expect(NO_PANIC).clone();
             identity.plan = Some(plan.clone());
             save(shared, identity).await?;
@@ -134,9 +139,18 @@ fn init_reply(
     })
 }
 
+/// Who founds the cluster.
+enum DrawnUp {
+    /// This node.
+    Here(Plan),
+    /// The node at this address: the first of all by address, so that several nodes told at once to found
+    /// the cluster do not found several.
+    Elsewhere(String),
+}
+
 /// Asks everybody who they are and decides who becomes which node.
-async fn draw_up(shared: &Arc<Shared>, deadline: Instant) -> Result<Plan, Error> {
-    let mut found: Vec<pb::IdentifyReply> = vec![identify(shared)];
+async fn draw_up(shared: &Arc<Shared>, deadline: Instant) -> Result<DrawnUp, Error> {
+    let mut found: Vec<(String, pb::IdentifyReply)> = vec![(String::new(), identify(shared))];
     for address in &shared.config.join {
         let who = loop {
             match ask_who(shared, address).await {
@@ -154,16 +168,21 @@ async fn draw_up(shared: &Arc<Shared>, deadline: Instant) -> Result<Plan, Error>
             let message = format!("the node at {address} belongs to a cluster already");
             return Err(Error::new(Reason::AlreadyInitialized, message));
         }
-        if found.iter().all(|other| other.store_id != who.store_id) {
-            found.push(who);
+        if found.iter().all(|(_, other)| other.store_id != who.store_id) {
+            found.push((address.clone(), who));
         }
     }
     // The order of the join list depends on who was asked; that of addresses does not.
-    found.sort_by(|a, b| a.address.cmp(&b.address));
+    found.sort_by(|(_, a), (_, b)| a.address.cmp(&b.address));
+    if let Some((address, first)) = found.first()
+        && first.store_id != shared.config.store.0.as_slice()
+    {
+        return Ok(DrawnUp::Elsewhere(address.clone()));
+    }
     let founders = found
         .iter()
         .zip(1..)
-        .map(|(who, id)| record_of(NodeId(id), who))
+        .map(|((_, who), id)| record_of(NodeId(id), who))
         .collect::<Result<Vec<_>, _>>()?;
     let nodes: Vec<_> = founders.iter().map(admin::node_info).collect();
     let replicas = latitude_placement::founders(&nodes)
@@ -172,7 +191,7 @@ async fn draw_up(shared: &Arc<Shared>, deadline: Instant) -> Result<Plan, Error>
         .collect();
     let mut id = [0; 16];
     shared.random.lock().expect(NO_PANIC).fill_bytes(&mut id);
-    Ok(Plan {
+    Ok(DrawnUp::Here(Plan {
         cluster: ClusterIdentity { id: ClusterId(id), incarnation: 1 },
         founders,
         meta: RangeRecord {
@@ -184,7 +203,27 @@ async fn draw_up(shared: &Arc<Shared>, deadline: Instant) -> Result<Plan, Error>
             value_len_max: 8 << 20,
             log_only: true,
         },
-    })
+    }))
+}
+
+/// Has another node found the cluster.
+async fn init_elsewhere(
+    shared: &Shared,
+    address: &str,
+    deadline: Instant,
+) -> Result<v1::InitReply, Error> {
+    let unreachable =
+        |message: String| Error::new(Reason::Unreachable, format!("{address}: {message}"));
+    let channel = latitude_rpc::net::channel(Arc::clone(&shared.net), address, CALL_TIMEOUT)
+        .map_err(|error| unreachable(error.to_string()))?;
+    let left = deadline.saturating_duration_since(Instant::now());
+    let request = v1::InitRequest { timeout_ms: (left.as_millis() as u32).max(1) };
+    let mut admin = v1::admin_client::AdminClient::new(channel);
+    let reply = timeout_at(deadline, admin.init(request)).await;
+    let reply = reply.map_err(|_| unreachable("no answer within the deadline".into()))?;
+    reply
+        .map(tonic::Response::into_inner)
+        .map_err(|status| latitude_rpc::error_from_status(&status))
 }
 
 async fn ask_who(shared: &Shared, address: &str) -> Result<pb::IdentifyReply, String> {
