@@ -136,6 +136,8 @@ impl ClusterBuilder {
         for _ in &self.regions {
             ports.push(Port::draw().await.context("cannot find a free port")?);
         }
+        // The cluster numbers its founders in the order of their addresses' text: so n1 is n1 there too.
+        ports.sort_by_key(|port| port.address().to_string());
         let addresses: Vec<SocketAddr> = ports.iter().map(Port::address).collect();
         let places: Vec<_> = self.regions.iter().cloned().zip(addresses.iter().copied()).collect();
         let wan = match &self.wan {
