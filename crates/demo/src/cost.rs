@@ -2,9 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use futures::future::try_join_all;
+use futures::future::{join_all, try_join_all};
 use latitude_client::{Error, Level, Reason, Receipt};
 
 use crate::latencies::{Latencies, text};
@@ -70,6 +71,7 @@ pub(crate) async fn measure(
             if !is_served(world, ranges, level, operation, ledger).await? {
                 continue;
             }
+            warm_up(world, ranges, level, operation, ledger).await?;
             let sites = (0..world.sites.len())
                 .map(|site| measure_from(world, ranges, level, operation, site));
             for (row, writes) in try_join_all(sites).await? {
@@ -82,8 +84,7 @@ pub(crate) async fn measure(
     Ok(rows)
 }
 
-/// Whether the cluster serves an operation at a level; asks from every region, which also opens the
-/// connections that are to be measured.
+/// Whether the cluster serves an operation at a level.
 async fn is_served(
     world: &World,
     ranges: &[Range],
@@ -91,24 +92,36 @@ async fn is_served(
     operation: Operation,
     ledger: &mut Vec<Write>,
 ) -> Result<bool> {
+    let run = "probe".to_string();
+    let request = Request { world, ranges, level, operation, site: 0, turn: 0, run };
+    let (result, write) = request.send().await;
+    ledger.extend(write);
+    match result {
+        Ok(_) => Ok(true),
+        Err(Failure::Refused(error)) if error.reason == Reason::LevelUnimplemented => Ok(false),
+        Err(failure) => Err(failure.into()),
+    }
+}
+
+/// Asks every range from every region once, which opens the connections that are to be measured.
+async fn warm_up(
+    world: &World,
+    ranges: &[Range],
+    level: Level,
+    operation: Operation,
+    ledger: &mut Vec<Write>,
+) -> Result<()> {
     let asked =
         (0..world.sites.len()).flat_map(|site| (0..ranges.len()).map(move |turn| (site, turn)));
     let requests = asked.map(|(site, turn)| async move {
-        let run = format!("first/{turn}");
+        let run = format!("warm-up/{turn}");
         Request { world, ranges, level, operation, site, turn, run }.send().await
     });
-    let mut served = true;
-    for (result, write) in futures::future::join_all(requests).await {
+    for (result, write) in join_all(requests).await {
         ledger.extend(write);
-        match result {
-            Ok(_) => {}
-            Err(Failure::Refused(error)) if error.reason == Reason::LevelUnimplemented => {
-                served = false;
-            }
-            Err(failure) => return Err(failure.into()),
-        }
+        result?;
     }
-    Ok(served)
+    Ok(())
 }
 
 async fn measure_from(
@@ -171,7 +184,7 @@ impl From<Failure> for anyhow::Error {
 
 impl Request<'_> {
     /// Sends it. Gives the receipt and the latency, and what is to be remembered of a write.
-    async fn send(self) -> (Result<(Receipt, std::time::Duration), Failure>, Option<Write>) {
+    async fn send(self) -> (Result<(Receipt, Duration), Failure>, Option<Write>) {
         let Self { level, operation, site, .. } = self;
         let keyspace = self.world.sites[site].keyspace(level);
         let zone = in_turn(self.ranges, self.turn);
@@ -248,8 +261,6 @@ pub(crate) fn render(rows: &[Row], nodes: &[String]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     fn row(level: Level, operation: Operation, from: &str, served: &[(usize, &[u64])]) -> Row {
@@ -270,12 +281,12 @@ mod tests {
             row(Level::Strict, Operation::Get, "eu", &[(0, &[1]), (1, &[1500])]),
         ];
         let expected = "\
-level         from      p50      p99    by n1 eu     by n2 us
-─────────────────────────────────────────────────────────────
-strict  put   eu      84 ms   301 ms   3 × 81 ms   2 × 160 ms
-              us      80 ms    80 ms           –    1 × 80 ms
+level        from     p50     p99    by n1 eu    by n2 us
+─────────────────────────────────────────────────────────
+strict  put  eu     84 ms  301 ms   3 × 81 ms  2 × 160 ms
+             us     80 ms   80 ms           –   1 × 80 ms
 
-strict  get   eu     1.0 ms   1.50 s  1 × 1.0 ms   1 × 1.50 s";
+strict  get  eu    1.0 ms  1.50 s  1 × 1.0 ms  1 × 1.50 s";
         assert_eq!(render(&rows, &["n1 eu".to_string(), "n2 us".to_string()]), expected);
     }
 

@@ -131,7 +131,7 @@ mod tests {
     #[test]
     fn a_table_aligns_numbers_to_the_right() {
         let rows = [["eu".to_string(), "9 ms".to_string()], ["ap".to_string(), "110 ms".into()]];
-        let expected = "from      p50\n─────────────\neu       9 ms\nap     110 ms";
+        let expected = "from     p50\n────────────\neu      9 ms\nap    110 ms";
         assert_eq!(table(["from", "p50"], [1], rows), expected);
     }
 

@@ -10,7 +10,7 @@ use crate::crash::{self, Crash};
 use crate::latencies::text;
 use crate::ledger::{Fate, Write};
 use crate::screen::{Screen, count, table};
-use crate::world::{Range, WAIT_MAX, World};
+use crate::world::{ROUND_TRIP_MAX, Range, WAIT_MAX, World};
 use crate::zones::Zone;
 use crate::{cost, import, verify};
 
@@ -36,14 +36,18 @@ pub(crate) async fn introduce(world: &World, took: Duration, screen: &mut Screen
             site.region.clone(),
             node.address().to_string(),
             pid,
-            node.log().display().to_string(),
+            node.log().file_name().unwrap_or_default().display().to_string(),
         ]);
     }
     screen.text(table(["node", "region", "address", "pid", "log"], [3], rows))?;
     screen.space()?;
-    screen
-        .text("round trips: eu–us 80 ms, us–ap 150 ms, eu–ap 220 ms, by a proxy between regions")?;
-    screen.text(format!("ready in {}", seconds(took)))?;
+    screen.text(format!(
+        "round trips      eu–us 80 ms, us–ap 150 ms, eu–ap 220 ms, by a proxy between regions\n\
+         stores and logs  {}\n\
+         ready after      {}",
+        world.cluster.dir().display(),
+        seconds(took)
+    ))?;
     Ok(())
 }
 
@@ -92,8 +96,8 @@ async fn show_cost(
     screen.text(cost::render(&rows, &nodes))?;
     screen.space()?;
     screen.text(
-        "36 × 81 ms: 36 requests served by that node, half of them within 81 ms.\n\
-         A strict write costs a round trip to the leader plus one from it to the nearest other node.",
+        "A strict request costs a round trip to the leader, and one from it to the nearest other node.\n\
+         36 × 81 ms: that node served 36 of the requests, half of them within 81 ms.",
     )?;
     Ok(())
 }
@@ -122,7 +126,8 @@ async fn kill_and_restart(
     let after = back.values().map(|(after, _)| *after);
     if let (Some(first), Some(last)) = (after.clone().min(), after.max()) {
         screen.text(format!(
-            "writes from {} came back after {}, on every range after {}",
+            "writes from {} came back after {}, on every range after {}: the dead leader's lease,\n\
+             then an election timeout, both of which follow from --round-trip-max {ROUND_TRIP_MAX}",
             world.sites[writer].region,
             seconds(first),
             seconds(last)
@@ -159,15 +164,14 @@ async fn verify_all(world: &World, ledger: &[Write], screen: &mut Screen) -> Res
     .await?;
     let of_fate = |fate| ledger.iter().filter(|write| write.fate == fate).count();
     screen.text(format!(
-        "{} acknowledged; {} of unknown outcome; {} told it never happens",
+        "{} acknowledged, {} of unknown outcome, {} refused",
         count(of_fate(Fate::Acknowledged), "write"),
         of_fate(Fate::Unknown),
         of_fate(Fate::NotApplied),
     ))?;
     if differences.is_empty() {
         screen.text(format!(
-            "all {} read back in {}: every acknowledged write is there",
-            ledger.len(),
+            "all looked for in {}: every acknowledged write is there, no refused one is",
             seconds(began.elapsed())
         ))?;
         return Ok(());

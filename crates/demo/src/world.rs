@@ -20,7 +20,7 @@ const SPLIT_AT: [&str; 8] =
     ["America/", "America/I", "America/P", "Asia/", "Asia/M", "Atlantic/", "Europe/", "Pacific/"];
 
 /// What the nodes plan for: the longest of the published round trips, 220 ms, and some room.
-const ROUND_TRIP_MAX: &str = "250ms";
+pub(crate) const ROUND_TRIP_MAX: &str = "250ms";
 
 /// How long an operation of the demo may take. Above what an election takes, so that a client rides
 /// through it.
