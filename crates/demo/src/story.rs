@@ -184,7 +184,9 @@ async fn verify_all(world: &World, ledger: &[Write], screen: &mut Screen) -> Res
 /// Says how to reach the cluster from each region. `latitude` is the program.
 pub(crate) fn invite(world: &World, latitude: &Path, screen: &mut Screen) -> Result<()> {
     screen.heading("The cluster stays up until Ctrl-C")?;
-    let latitude = latitude.display();
+    // Shorter, and good for a shell in this directory.
+    let here = std::env::current_dir()?;
+    let latitude = latitude.strip_prefix(here).unwrap_or(latitude).display();
     for (index, site) in world.sites.iter().enumerate() {
         let to = world.process(index).address();
         screen.text(format!(
