@@ -13,20 +13,12 @@ use tokio::time::{Instant, sleep};
 /// How long anything that must happen may take on a busy machine.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
-/// A free-space floor no disk satisfies.
-pub const FLOOR_NOBODY_HAS: &str = "100TiB";
-
 /// The clusters of one test executable run one after the other: two would starve each other.
 static TURN: Mutex<()> = Mutex::const_new(());
 
 /// The regions of a cluster of three, in the order of its nodes.
 pub fn regions() -> [&'static str; 3] {
     [EU, US, AP]
-}
-
-/// The flag that lets a start succeed on any disk.
-pub fn free_bytes_never() -> [&'static str; 2] {
-    ["--free-space-floor", "0"]
 }
 
 /// The program under test.
@@ -133,6 +125,16 @@ impl Bed {
         let seeds =
             self.cluster.client_addresses(region).into_iter().map(|address| address.to_string());
         Client::builder().seeds(seeds).region(region).timeout(PATIENCE).build()
+    }
+
+    /// The number the cluster knows a node by, counted from 0 here. Cluster and testbed number by
+    /// themselves: a process called n1 need not be the node n1.
+    ///
+    /// # Errors
+    /// When the node does not answer.
+    pub async fn number(&self, node: usize) -> Result<u32> {
+        let address = self.cluster.node(node).address().to_string();
+        Ok(self.client(EU).status_of(&address).await?.node)
     }
 
     /// Makes a keyspace of `ranges` ranges. Their leaders are spread over the nodes.

@@ -13,7 +13,8 @@
 pub mod bed;
 pub mod load;
 pub mod raw;
+pub mod single;
 pub mod steady;
 
-pub use bed::{Bed, eventually, free_bytes_never, regions};
+pub use bed::{Bed, eventually, regions};
 pub use load::Load;

@@ -1,0 +1,297 @@
+//! Bad input over real gRPC: each is refused with its own reason and a sentence that says what to do;
+//! none of it panics, hangs or loses a write. And values as large as they may be, over an ocean.
+
+use std::collections::BTreeSet;
+
+use anyhow::{Context, Result, ensure};
+use bytes::{Buf, BufMut, Bytes};
+use latitude_client::{Client, Error, Level, Reason, Scan, wire as v1};
+use latitude_rpc::error_from_status;
+use latitude_testbed::RoundTrips;
+use latitude_tests::Bed;
+use latitude_tests::bed::PATIENCE;
+use latitude_tests::raw::{self, Raw};
+use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
+use tonic::{Request, Status};
+use v1::command::Operation;
+
+const KEYSPACE: &str = "strictly";
+
+/// Two clusters' worth of tests on one cluster.
+#[tokio::test(flavor = "multi_thread")]
+async fn bad_input_is_refused_with_its_own_reason_and_large_values_commit_under_one_leader()
+-> Result<()> {
+    let bed = Bed::start("bad-input", |builder| {
+        builder.wan(RoundTrips::published()).flags(["--round-trip-max", "250ms"])
+    })
+    .await?;
+    let made = bed.keyspace(KEYSPACE, 1).await?;
+    let client = bed.client("eu");
+    let keyspace = client.keyspace(KEYSPACE);
+    keyspace.put("kept", "written before").await?;
+
+    let node = Raw::to(bed.cluster().node(0).address())?;
+    let mut reasons = BTreeSet::new();
+    for (what, command, wanted) in bad_commands(made.keyspace_id) {
+        let refused = node.execute(command).await.err();
+        let error = refused.with_context(|| format!("{what} was served"))?;
+        ensure_refused(what, &error, &[wanted])?;
+        reasons.insert(error.reason);
+    }
+    ensure!(reasons.len() >= 10, "the reasons are not distinct: {reasons:?}");
+
+    a_deadline_that_passes_is_told(&node).await?;
+    a_batch_too_large_is_refused(&node).await?;
+    bytes_that_are_no_message_are_refused(&node).await?;
+    the_sdk_tells_the_same(&client).await?;
+
+    // All of this has lost nothing and stopped nobody.
+    let found = keyspace.get("kept").await?.value.context("the write is lost")?;
+    ensure!(&found.bytes[..] == b"written before", "{found:?}");
+    for node in bed.cluster().nodes() {
+        ensure!(node.pid().await.is_some(), "{} is gone", node.name());
+        ensure!(!node.log_tail(10_000).contains("panicked"), "{} panicked", node.name());
+    }
+    large_values_commit_under_one_leader(&bed, &client).await?;
+    bed.passed();
+    Ok(())
+}
+
+fn get(key: impl Into<Bytes>) -> Operation {
+    Operation::Get(v1::Get { key: key.into() })
+}
+
+fn put(key: impl Into<Bytes>, value: impl Into<Bytes>) -> Operation {
+    Operation::Put(v1::Put { key: key.into(), value: value.into() })
+}
+
+/// What is wrong, the command, and the reason it is refused for.
+fn bad_commands(keyspace_id: u32) -> Vec<(&'static str, v1::Command, Reason)> {
+    let with = |operation| raw::command(KEYSPACE, operation);
+    let at = |level, operation| v1::Command { level, ..with(operation) };
+    let span = |start: &'static str, end: &'static str| {
+        let (start, end) = (start.into(), Some(end.into()));
+        Operation::Scan(v1::Scan { start, end, ..v1::Scan::default() })
+    };
+    let causal = v1::Level::Causal as i32;
+    let strangers = raw::Ids::new();
+    vec![
+        ("a get of no key", with(get("")), Reason::KeyEmpty),
+        ("a put of no key", with(put("", "v")), Reason::KeyEmpty),
+        ("a key too long", with(get(vec![b'k'; 4097])), Reason::KeyTooLong),
+        ("a value too large", with(put("k", vec![0; (1 << 20) + 1])), Reason::ValueTooLarge),
+        ("an unknown keyspace", raw::command("nowhere", get("k")), Reason::KeyspaceUnknown),
+        (
+            "a keyspace made anew",
+            v1::Command { keyspace_id: keyspace_id + 1, ..with(get("k")) },
+            Reason::KeyspaceChanged,
+        ),
+        ("a level nobody knows", at(9, get("k")), Reason::LevelUnknown),
+        ("a level not served yet", at(causal, get("k")), Reason::LevelUnimplemented),
+        (
+            "a condition outside the log",
+            at(causal, raw::swap("k", None, "v")),
+            Reason::LevelNotForCondition,
+        ),
+        ("a scan backwards", with(span("b", "a")), Reason::ScanSpanEmpty),
+        ("no operation", v1::Command { operation: None, ..with(get("k")) }, Reason::Malformed),
+        (
+            "a condition that expects nothing",
+            with(Operation::CompareAndSet(v1::CompareAndSet {
+                key: "k".into(),
+                ..v1::CompareAndSet::default()
+            })),
+            Reason::Malformed,
+        ),
+        (
+            "an id of the far future",
+            v1::Command { id: Some(strangers.next(u64::MAX >> 2)), ..with(put("k", "v")) },
+            Reason::IdFromFuture,
+        ),
+        (
+            "an id born long ago",
+            v1::Command { id: Some(strangers.next(1 << 22)), ..with(put("k", "v")) },
+            Reason::IdExpired,
+        ),
+        (
+            "a client's id too short",
+            v1::Command {
+                id: Some(v1::OperationId { client: "short".into(), ..strangers.next(1) }),
+                ..with(put("k", "v"))
+            },
+            Reason::Malformed,
+        ),
+        (
+            "a request id too long",
+            v1::Command { request_id: "r".repeat(65), ..with(get("k")) },
+            Reason::ArgumentInvalid,
+        ),
+    ]
+}
+
+/// For one of these reasons, certainly without effect where the request could never succeed, and in a
+/// sentence.
+fn ensure_refused(what: &str, error: &Error, reasons: &[Reason]) -> Result<()> {
+    ensure!(reasons.contains(&error.reason), "{what}: {error:?}");
+    ensure!(error.message.split_whitespace().count() >= 4, "{what} says no sentence: {error:?}");
+    Ok(())
+}
+
+async fn a_deadline_that_passes_is_told(node: &Raw) -> Result<()> {
+    // The quorum is an ocean away: one millisecond is over before it can answer.
+    let command = v1::Command { timeout_ms: 1, ..raw::command(KEYSPACE, get("k")) };
+    let error = node.execute(command).await.err().context("an ocean was crossed in 1 ms")?;
+    ensure_refused("a deadline", &error, &[Reason::DeadlinePast, Reason::DeadlineExceeded])
+}
+
+async fn a_batch_too_large_is_refused(node: &Raw) -> Result<()> {
+    let many = vec![raw::command(KEYSPACE, get("k")); 1025];
+    let long = vec![raw::command(KEYSPACE, put("k", vec![0; 1 << 20])); 17];
+    for commands in [many, long] {
+        let refused = node.client().batch(v1::BatchRequest { commands }).await.err();
+        let error = error_from_status(&refused.context("the batch was served")?);
+        ensure_refused("a batch too large", &error, &[Reason::BatchTooLarge])?;
+    }
+    Ok(())
+}
+
+/// Sends bytes as they are.
+#[derive(Clone, Default)]
+struct Verbatim;
+
+impl Codec for Verbatim {
+    type Encode = Bytes;
+    type Decode = Bytes;
+    type Encoder = Self;
+    type Decoder = Self;
+
+    fn encoder(&mut self) -> Self {
+        Self
+    }
+
+    fn decoder(&mut self) -> Self {
+        Self
+    }
+}
+
+impl Encoder for Verbatim {
+    type Item = Bytes;
+    type Error = Status;
+
+    fn encode(&mut self, bytes: Bytes, into: &mut EncodeBuf<'_>) -> Result<(), Status> {
+        into.put(bytes);
+        Ok(())
+    }
+}
+
+impl Decoder for Verbatim {
+    type Item = Bytes;
+    type Error = Status;
+
+    fn decode(&mut self, from: &mut DecodeBuf<'_>) -> Result<Option<Bytes>, Status> {
+        Ok(Some(from.copy_to_bytes(from.remaining())))
+    }
+}
+
+async fn bytes_that_are_no_message_are_refused(node: &Raw) -> Result<()> {
+    let nonsense: [&'static [u8]; 4] = [
+        // The keyspace's name as a number.
+        &[0x10, 0x07],
+        // A name that is no UTF-8.
+        &[0x12, 0x02, 0xff, 0xfe],
+        // A length beyond the end.
+        &[0x12, 0x7f, b'k'],
+        // A wire type that does not exist.
+        &[0x17, 0x00],
+    ];
+    for call in ["Execute", "Stream"] {
+        for bytes in nonsense {
+            // A frame holds commands: field 1.
+            let framed = [&[0x0a, bytes.len() as u8][..], bytes].concat();
+            let bytes = if call == "Stream" { framed } else { bytes.to_vec() };
+            let path = format!("/latitude.v1.Latitude/{call}").parse()?;
+            let mut grpc = tonic::client::Grpc::new(node.channel());
+            grpc.ready().await?;
+            let request = Request::new(futures::stream::iter([Bytes::from(bytes.clone())]));
+            let answered = async {
+                let mut answer = grpc.streaming(request, path, Verbatim).await?.into_inner();
+                answer.message().await
+            };
+            let answered = tokio::time::timeout(PATIENCE, answered).await;
+            let answered = answered.with_context(|| format!("{call} hangs on {bytes:?}"))?;
+            let status = answered.err().with_context(|| format!("{call} took {bytes:?}"))?;
+            let error = error_from_status(&status);
+            ensure!(error.reason == Reason::Malformed, "{call} {bytes:?}: {status:?}");
+            ensure!(!status.message().is_empty(), "{call} {bytes:?}: {status:?}");
+        }
+    }
+    Ok(())
+}
+
+/// The SDK refuses what no server would take, and passes on what the server says.
+async fn the_sdk_tells_the_same(client: &Client) -> Result<()> {
+    let keyspace = client.keyspace(KEYSPACE);
+    let long = vec![b'k'; 4097];
+    let refused = [
+        ("a key too long", keyspace.put(&long, "v").await.err(), Reason::KeyTooLong),
+        ("no key", keyspace.delete("").await.err(), Reason::KeyEmpty),
+        (
+            "a value too large",
+            keyspace.put("k", vec![0; (1 << 20) + 1]).await.err(),
+            Reason::ValueTooLarge,
+        ),
+        (
+            "an unknown keyspace",
+            client.keyspace("nowhere").put("k", "v").await.err(),
+            Reason::KeyspaceUnknown,
+        ),
+        (
+            "a level not served yet",
+            keyspace.clone().with_level(Level::Causal).put("k", "v").await.err(),
+            Reason::LevelUnimplemented,
+        ),
+        (
+            "a scan backwards",
+            keyspace.scan(Scan::span("b", "a")).await.err(),
+            Reason::ScanSpanEmpty,
+        ),
+    ];
+    for (what, error, reason) in refused {
+        let error = error.with_context(|| format!("{what} was served"))?;
+        ensure_refused(what, &error, &[reason])?;
+        ensure!(!error.may_have_applied(), "{what}: {error:?}");
+    }
+    Ok(())
+}
+
+async fn large_values_commit_under_one_leader(bed: &Bed, client: &Client) -> Result<()> {
+    let request = v1::CreateKeyspaceRequest {
+        name: "large".to_owned(),
+        ranges: 1,
+        default_level: v1::Level::Strict as i32,
+        value_len_max: 8 << 20,
+        ..v1::CreateKeyspaceRequest::default()
+    };
+    client.admin().create_keyspace(request).await?;
+    let term = async || {
+        let ranges = bed.ranges("large").await?;
+        let [range] = &ranges[..] else { anyhow::bail!("one range, not {ranges:?}") };
+        Ok((range.leader, range.term))
+    };
+    // Settled: a leader that is moved to where it is wanted is no change for the worse.
+    let keyspace = client.keyspace("large").with_timeout(PATIENCE);
+    keyspace.put("warm", "up").await?;
+    let before = term().await?;
+    for megabytes in [1usize, 8, 8, 1] {
+        let value = Bytes::from(vec![megabytes as u8; megabytes << 20]);
+        let key = format!("{megabytes} MiB");
+        keyspace.put(&key, value.clone()).await.with_context(|| key.clone())?;
+        // From the other side of the ocean.
+        let far = bed.client("ap").keyspace("large").with_timeout(PATIENCE);
+        let found = far.get(&key).await?.value.context("it is not there")?;
+        ensure!(found.bytes == value, "{key} is damaged");
+    }
+    let after = term().await?;
+    ensure!(before == after, "the leader and term changed from {before:?} to {after:?}");
+    Ok(())
+}
