@@ -50,18 +50,17 @@ impl Single {
         Ok(std::fs::read_to_string(&self.log)?)
     }
 
-    /// Waits until it is in a cluster.
+    /// Waits until it serves, as a cluster of its own.
     ///
     /// # Errors
-    /// When it is in none in time.
-    pub async fn joined(&self) -> Result<()> {
-        let (client, address) = (self.client(), self.address.to_string());
-        let joined = eventually("the node is in a cluster", async || {
-            let status = client.status_of(&address).await?;
-            ensure!(status.node != 0, "it is in none yet");
+    /// When it does not in time.
+    pub async fn serves(&self) -> Result<()> {
+        let keyspace = self.client().keyspace("default");
+        let serves = eventually("the node serves", async || {
+            keyspace.get("k").await?;
             Ok(())
         });
-        joined.await.with_context(|| self.output().unwrap_or_default())
+        serves.await.with_context(|| self.output().unwrap_or_default())
     }
 
     /// Asks it to end and waits until it has.

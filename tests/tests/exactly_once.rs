@@ -70,7 +70,8 @@ async fn read(raw: &Raw, key: &str) -> Result<Option<String>> {
 async fn lose(bed: &Bed, ids: &Ids, key: &'static str, operation: Operation) -> Result<Lost> {
     let wan = bed.cluster().wan().context("the cluster has links")?;
     let link = wan.link("eu", 1).context("n2 is not in eu")?;
-    let (near, far) = (Raw::to(bed.cluster().node(0).address())?, Raw::to(link.address())?);
+    // The same node directly, and through the link that will be cut.
+    let (near, far) = (Raw::to(bed.cluster().node(1).address())?, Raw::to(link.address())?);
     // The connection stands before its way back is cut.
     let id = ids.next(far.clock().await?);
     link.back().cut();

@@ -20,7 +20,7 @@ async fn a_store_of_a_newer_format_is_refused_and_the_reason_is_told() -> Result
     let dir = Kept::new("format")?;
     let store = dir.path().join("store");
     let node = Single::start(&store, &[])?;
-    node.joined().await?;
+    node.serves().await?;
 
     let second = Single::start(&store, &[])?;
     let said = second.refused().await?;
@@ -36,7 +36,7 @@ async fn a_store_of_a_newer_format_is_refused_and_the_reason_is_told() -> Result
 
     fs::write(&identity, text)?;
     let node = Single::start(&store, &[])?;
-    node.joined().await?;
+    node.serves().await?;
     node.stop().await?;
     dir.discard();
     Ok(())
@@ -47,12 +47,12 @@ async fn below_the_free_space_floor_writes_are_refused_and_reads_go_on() -> Resu
     let dir = Kept::new("floor")?;
     let store = dir.path().join("store");
     let node = Single::start(&store, &["--free-space-floor", "0"])?;
-    node.joined().await?;
+    node.serves().await?;
     node.client().keyspace("default").put("k", "v").await?;
     node.stop().await?;
 
     let node = Single::start(&store, &["--free-space-floor", "100TiB"])?;
-    node.joined().await?;
+    node.serves().await?;
     let client = node.client();
     let keyspace = client.keyspace("default");
     let status = eventually("the node notices its disk", async || {
@@ -71,7 +71,7 @@ async fn below_the_free_space_floor_writes_are_refused_and_reads_go_on() -> Resu
     node.stop().await?;
 
     let node = Single::start(&store, &["--free-space-floor", "0"])?;
-    node.joined().await?;
+    node.serves().await?;
     node.client().keyspace("default").put("k", "w").await?;
     node.stop().await?;
     dir.discard();
@@ -159,7 +159,7 @@ async fn a_node_whose_store_is_not_its_own_or_is_damaged_is_not_the_node_it_was(
 async fn foreign_store(bed: &Bed) -> Result<PathBuf> {
     let store = bed.dir().join("foreign");
     let node = Single::start(&store, &[])?;
-    node.joined().await?;
+    node.serves().await?;
     node.client().keyspace("default").put("k", "foreign").await?;
     node.stop().await?;
     Ok(store)
