@@ -138,12 +138,11 @@ async fn route(
             Err(error) => error,
         };
         let passable = matches!(error.kind(), Kind::Redirect) || error.reason == Reason::NoLeader;
-        if request.no_forward
-            || !passable
-            || passes >= PASSES_MAX
-            || Instant::now() >= request.deadline
-        {
-            return Err(if unknown { Error { outcome: Outcome::Unknown, ..error } } else { error });
+        if request.no_forward || !passable || passes >= PASSES_MAX {
+            return Err(after_passes(error, unknown));
+        }
+        if Instant::now() >= request.deadline {
+            return Err(after_passes(late_on_the_way(&error), unknown));
         }
         passes += 1;
         if request.operation.is_write() && command.id.is_none() {
@@ -166,7 +165,7 @@ async fn route(
                     let error = Error::from_wire(wire.clone())?;
                     unknown |= error.may_have_applied();
                     if !matches!(error.kind(), Kind::Redirect) && error.reason != Reason::NoLeader {
-                        return Ok(reply);
+                        return Err(after_passes(error, unknown));
                     }
                     shared.catalog.is_behind();
                     go_to = error.leader.map(|hint| hint.node);
@@ -184,6 +183,19 @@ async fn route(
             }
         }
     }
+}
+
+/// The error of a command that was passed on: an earlier node may have done what the last one refused.
+fn after_passes(error: Error, unknown: bool) -> Error {
+    if unknown { Error { outcome: Outcome::Unknown, ..error } } else { error }
+}
+
+/// The error of a command whose deadline passed before a node was found that serves it.
+fn late_on_the_way(last: &Error) -> Error {
+    let message = format!(
+        "the deadline passed before a node that serves this answered; the last word was: {last}"
+    );
+    Error { reason: Reason::DeadlineExceeded, message, leader: None, ..last.clone() }
 }
 
 fn find_range(
