@@ -17,13 +17,20 @@ pub struct Single {
 }
 
 impl Single {
-    /// Starts a node on a store, on a free port; its output goes beside the store.
+    /// An address to start a node at. Free now; that somebody else takes it before the node does fails
+    /// the test, clearly.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn free_address() -> Result<SocketAddr> {
+        Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?)
+    }
+
+    /// Starts a node on a store, where it listened before if it did; its output goes beside the store.
     ///
     /// # Errors
     /// When the program cannot be started.
-    pub fn start(store: &Path, flags: &[&str]) -> Result<Self> {
-        // Free now; that somebody else takes it in the next moment fails the test, clearly.
-        let address = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?;
+    pub fn start(store: &Path, address: SocketAddr, flags: &[&str]) -> Result<Self> {
         let log = store.with_extension(format!("{}.log", address.port()));
         let start = Binary::new(binary()?)
             .args(["start".into(), "--store".into(), store.as_os_str().to_owned()])

@@ -19,10 +19,11 @@ const SYNC_NOTED: Duration = Duration::from_millis(2_500);
 async fn a_store_of_a_newer_format_is_refused_and_the_reason_is_told() -> Result<()> {
     let dir = Kept::new("format")?;
     let store = dir.path().join("store");
-    let node = Single::start(&store, &[])?;
+    let address = Single::free_address()?;
+    let node = Single::start(&store, address, &[])?;
     node.serves().await?;
 
-    let second = Single::start(&store, &[])?;
+    let second = Single::start(&store, Single::free_address()?, &[])?;
     let said = second.refused().await?;
     ensure!(said.contains("another process has the store"), "{said}");
     node.stop().await?;
@@ -31,11 +32,11 @@ async fn a_store_of_a_newer_format_is_refused_and_the_reason_is_told() -> Result
     let text = fs::read_to_string(&identity)?;
     ensure!(text.contains("format 1\n"), "{text}");
     fs::write(&identity, text.replace("format 1\n", "format 2\n"))?;
-    let said = Single::start(&store, &[])?.refused().await?;
+    let said = Single::start(&store, address, &[])?.refused().await?;
     ensure!(said.contains("newer Latitude") && said.contains("format 2"), "{said}");
 
     fs::write(&identity, text)?;
-    let node = Single::start(&store, &[])?;
+    let node = Single::start(&store, address, &[])?;
     node.serves().await?;
     node.stop().await?;
     dir.discard();
@@ -46,12 +47,13 @@ async fn a_store_of_a_newer_format_is_refused_and_the_reason_is_told() -> Result
 async fn below_the_free_space_floor_writes_are_refused_and_reads_go_on() -> Result<()> {
     let dir = Kept::new("floor")?;
     let store = dir.path().join("store");
-    let node = Single::start(&store, &["--free-space-floor", "0"])?;
+    let address = Single::free_address()?;
+    let node = Single::start(&store, address, &["--free-space-floor", "0"])?;
     node.serves().await?;
     node.client().keyspace("default").put("k", "v").await?;
     node.stop().await?;
 
-    let node = Single::start(&store, &["--free-space-floor", "100TiB"])?;
+    let node = Single::start(&store, address, &["--free-space-floor", "100TiB"])?;
     node.serves().await?;
     let client = node.client();
     let keyspace = client.keyspace("default");
@@ -70,7 +72,7 @@ async fn below_the_free_space_floor_writes_are_refused_and_reads_go_on() -> Resu
     ensure!(&found.bytes[..] == b"v", "{found:?}");
     node.stop().await?;
 
-    let node = Single::start(&store, &["--free-space-floor", "0"])?;
+    let node = Single::start(&store, address, &["--free-space-floor", "0"])?;
     node.serves().await?;
     node.client().keyspace("default").put("k", "w").await?;
     node.stop().await?;
@@ -158,7 +160,7 @@ async fn a_node_whose_store_is_not_its_own_or_is_damaged_is_not_the_node_it_was(
 /// The store of a node that is a cluster of its own.
 async fn foreign_store(bed: &Bed) -> Result<PathBuf> {
     let store = bed.dir().join("foreign");
-    let node = Single::start(&store, &[])?;
+    let node = Single::start(&store, Single::free_address()?, &[])?;
     node.serves().await?;
     node.client().keyspace("default").put("k", "foreign").await?;
     node.stop().await?;
