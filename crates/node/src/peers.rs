@@ -277,7 +277,13 @@ impl Peers {
                 .await;
         let mut incoming = match opened {
             Ok(Ok(response)) => response.into_inner(),
-            Ok(Err(status)) => return broken("refused", &status.message()),
+            Ok(Err(status)) => {
+                // It lives and wants nothing to do with this node: no retry mends that, a person must.
+                if status.code() == tonic::Code::PermissionDenied {
+                    tracing::warn!(peer = %node, address, reason = status.message(), "refused");
+                }
+                return broken("refused", &status.message());
+            }
             Err(_) => {
                 return TransportError(format!(
                     "{node}: no connection within {:?}",

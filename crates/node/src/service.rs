@@ -85,7 +85,28 @@ pub(crate) fn routes(shared: &Arc<Shared>) -> Result<Routes, tonic_reflection::s
         }
         async move { response }
     });
-    Ok(grpc.into_axum_router().route("/metrics", metrics).layer(dated).into())
+    let grpc = grpc.into_axum_router().layer(axum::middleware::map_response(tell_malformed));
+    Ok(grpc.route("/metrics", metrics).layer(dated).into())
+}
+
+/// How the gRPC library says that bytes are not the message they should be.
+const UNDECODABLE: &str = "failed to decode Protobuf message";
+
+/// The error of bytes that are not the message they should be, if that is what the status is about.
+fn malformed(status: &Status) -> Option<Status> {
+    let why = status.message().strip_prefix(UNDECODABLE)?;
+    let message = format!(
+        "the request is not a message of this service{why}: make it from the files in /proto"
+    );
+    Some(status_from_error(&Error::new(Reason::Malformed, message)))
+}
+
+/// The library answers such bytes before any of ours sees them, as a fault of the server's.
+async fn tell_malformed(response: axum::response::Response) -> axum::response::Response {
+    match Status::from_header_map(response.headers()).as_ref().and_then(malformed) {
+        Some(status) => status.into_http(),
+        None => response,
+    }
 }
 
 /// Tells the standard health service whether the node serves.
@@ -265,7 +286,15 @@ async fn serve_stream(
                         in_hand.push(async move { router::execute(&shared, command).await }.boxed());
                     }
                 }
-                Some(Err(_)) | None => open = false,
+                Some(Err(broken)) => {
+                    if let Some(status) = malformed(&broken) {
+                        // Where the next command begins nobody knows: the stream ends with the reason.
+                        drop(frames.send(Err(status)).await);
+                        return;
+                    }
+                    open = false;
+                }
+                None => open = false,
             },
             else => return,
         }
