@@ -44,28 +44,43 @@ impl PhysicalClock for SystemClock {
 
 /// Syncs an engine on a thread of its own, so that no task waits for the disk on a runtime thread.
 pub struct FlushThread {
-    orders: mpsc::UnboundedSender<oneshot::Sender<Result<()>>>,
+    /// Dropped to end the thread.
+    orders: Option<mpsc::UnboundedSender<oneshot::Sender<Result<()>>>>,
+    thread: Option<std::thread::JoinHandle<()>>,
 }
 
 impl FlushThread {
-    /// Starts the thread; it ends when this is dropped.
+    /// Starts the thread; it has ended, and let go of the engine, once this is dropped. A thread that
+    /// outlived the process's `main` would use the engine's library while it is torn down.
     #[expect(clippy::disallowed_methods, reason = "this is the adapter behind the port")]
     pub fn start(engine: Arc<dyn Engine>) -> Self {
         let (orders, mut waiting) = mpsc::unbounded_channel::<oneshot::Sender<Result<()>>>();
-        std::thread::spawn(move || {
+        let thread = std::thread::spawn(move || {
             while let Some(answer) = waiting.blocking_recv() {
                 // Who asked and went away does not need the answer.
                 let _ = answer.send(engine.sync());
             }
         });
-        Self { orders }
+        Self { orders: Some(orders), thread: Some(thread) }
+    }
+}
+
+impl Drop for FlushThread {
+    fn drop(&mut self) {
+        drop(self.orders.take());
+        if let Some(thread) = self.thread.take() {
+            // If it panicked, whoever waited for its answer has been told.
+            let _ = thread.join();
+        }
     }
 }
 
 impl Flush for FlushThread {
     fn flush(&mut self) -> BoxFuture<'_, Result<()>> {
         let (answer, result) = oneshot::channel();
-        let _ = self.orders.send(answer);
+        if let Some(orders) = &self.orders {
+            let _ = orders.send(answer);
+        }
         async move {
             result
                 .await
