@@ -1,6 +1,7 @@
 //! What may be written on the command line. The comments are the help: they speak to its reader.
 
 mod admin;
+mod bench;
 mod data;
 
 use std::time::Duration;
@@ -12,6 +13,7 @@ use latitude_types::Level;
 pub use admin::{
     AdminArgs, AdminCommand, CreateKeyspaceArgs, KeyspaceCommand, PlaceArg, ValueTypeArg,
 };
+pub use bench::BenchArgs;
 pub use data::{CasArgs, DataArgs, DeleteArgs, GetArgs, PutArgs, ScanArgs};
 
 use crate::address::{Address, PlaceName};
@@ -69,6 +71,9 @@ pub enum Command {
     /// Look after a cluster: keyspaces, nodes, ranges, leaders
     #[command(after_help = admin::EXAMPLES)]
     Admin(AdminArgs),
+    /// Measure a cluster: throughput, latency, and what an operation costs the nodes
+    #[command(after_help = bench::EXAMPLES)]
+    Bench(Box<BenchArgs>),
     /// Print the script that completes `latitude` commands in a shell
     #[command(after_help = COMPLETIONS_EXAMPLES)]
     Completions {
@@ -94,6 +99,7 @@ impl Command {
             Self::Cas(args) => args.data.output.output,
             Self::Scan(args) => args.data.output.output,
             Self::Admin(args) => args.output.output,
+            Self::Bench(args) => args.output.output,
             Self::Start(_) | Self::Completions { .. } | Self::Version | Self::ExitCodes => {
                 Format::Text
             }

@@ -1,6 +1,7 @@
 //! What each command does: arguments in, answers to the output, an exit code out.
 
 mod admin;
+mod bench;
 mod data;
 
 use std::future::Future;
@@ -27,6 +28,7 @@ pub fn run(command: Command, output: &mut Output<'_>) -> Result<Exit, Failure> {
         Command::Cas(args) => wait_for(data::cas(args, output)),
         Command::Scan(args) => wait_for(data::scan(args, output)),
         Command::Admin(args) => wait_for(admin::run(args, output)),
+        Command::Bench(args) => wait_for(bench::run(*args, output)),
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "latitude", &mut script);

@@ -1,0 +1,90 @@
+//! What a node counts, from its `/metrics`.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, anyhow, ensure};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// What a node has counted since it started.
+#[derive(Clone, Copy, PartialEq, Debug, Default)]
+pub(crate) struct Counts {
+    /// Syncs of its store.
+    pub(crate) syncs: f64,
+    /// Writes those made durable.
+    pub(crate) sync_completions: f64,
+    /// Log entries it proposed, and the operations in them.
+    pub(crate) entries: f64,
+    pub(crate) entry_operations: f64,
+}
+
+impl Counts {
+    /// Asks the node at `address` (`host:port`).
+    ///
+    /// # Errors
+    /// When it does not answer as a node does.
+    pub(crate) async fn of(address: &str) -> Result<Self> {
+        timeout(PATIENCE, ask(address))
+            .await
+            .map_err(|_| anyhow!("no answer in time"))
+            .and_then(|answer| answer)
+            .and_then(|answer| parse(&answer).context("it counts other things than a node does"))
+            .with_context(|| format!("http://{address}/metrics"))
+    }
+
+    /// What was counted since `before`.
+    pub(crate) fn since(self, before: Self) -> Self {
+        Self {
+            syncs: self.syncs - before.syncs,
+            sync_completions: self.sync_completions - before.sync_completions,
+            entries: self.entries - before.entries,
+            entry_operations: self.entry_operations - before.entry_operations,
+        }
+    }
+}
+
+/// One question needs no library: HTTP/1.0 answers with a body that ends with the connection.
+async fn ask(address: &str) -> Result<String> {
+    let mut stream = TcpStream::connect(address).await?;
+    let request = format!("GET /metrics HTTP/1.0\r\nHost: {address}\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).await?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await?;
+    let status = answer.lines().next().unwrap_or_default();
+    ensure!(status.split(' ').nth(1) == Some("200"), "it answers {status:?}");
+    Ok(answer)
+}
+
+fn parse(text: &str) -> Option<Counts> {
+    let value = |name: &str| -> Option<f64> {
+        let rest = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '))?;
+        rest.split_ascii_whitespace().next()?.parse().ok()
+    };
+    Some(Counts {
+        syncs: value("latitude_store_syncs")?,
+        sync_completions: value("latitude_store_sync_completions")?,
+        entries: value("latitude_entry_operations_count")?,
+        entry_operations: value("latitude_entry_operations_sum")?,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counts_are_found_by_their_whole_name() {
+        let text = "HTTP/1.0 200 OK\r\n\r\n# TYPE latitude_store_syncs gauge\n\
+                    latitude_store_syncs 5\nlatitude_store_sync_completions 9\n\
+                    latitude_entry_operations_sum 12.0\nlatitude_entry_operations_count 3\n\
+                    latitude_entry_operations_bucket{le=\"1.0\"} 0\n";
+        let counts =
+            Counts { syncs: 5.0, sync_completions: 9.0, entries: 3.0, entry_operations: 12.0 };
+        assert_eq!(parse(text), Some(counts));
+        assert_eq!(parse("latitude_store_syncs 5\n"), None);
+        assert_eq!(counts.since(counts), Counts::default());
+    }
+}
