@@ -17,8 +17,7 @@ pub struct Options {
     pub write_buffer_bytes: usize,
     /// Threads for flushes and compactions.
     pub background_jobs: i32,
-    /// The most that flushes and compactions write together; bytes per second. RocksDB stays below it
-    /// as far as they keep up.
+    /// The most that flushes and compactions write together; bytes per second.
     pub background_bytes_per_second: i64,
 }
 
@@ -54,7 +53,10 @@ impl Options {
 
         options.set_max_background_jobs(self.background_jobs);
         options.set_max_subcompactions(1);
-        options.set_auto_tuned_ratelimiter(self.background_bytes_per_second, 100_000, 10);
+        // A fixed rate. RocksDB's self-tuning one falls to a twentieth when the store is idle and comes back
+        // by a twentieth in ten seconds: the first burst of writes after a quiet time then fills every
+        // buffer, and each write waits for seconds (`TuneLocked` in rate_limiter.cc).
+        options.set_ratelimiter(self.background_bytes_per_second, 100_000, 10);
         // Written files go to the disk bit by bit, so that no sync finds a mountain of dirty pages.
         options.set_bytes_per_sync(MIB as u64);
 
