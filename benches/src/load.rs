@@ -53,7 +53,7 @@ pub(crate) struct Common {
     pub(crate) values: Values,
 }
 
-/// What happened in a window.
+/// What happened in a window: all that began in it, however late it ended.
 #[derive(Clone, Debug)]
 pub(crate) struct Tally {
     /// Of operations that succeeded, in microseconds.
@@ -89,8 +89,8 @@ impl Tally {
 pub(crate) struct Running(JoinSet<Tally>);
 
 impl Running {
-    /// Starts `clients` clients that share `keyspaces` in turn. What ends from `begin` to `end` is
-    /// counted.
+    /// Starts `clients` clients that share `keyspaces` in turn. What begins from `begin` to `end` is
+    /// counted: an operation that hangs must show, not vanish behind the end.
     pub(crate) fn start(
         common: &Arc<Common>,
         keyspaces: &[Keyspace],
@@ -137,7 +137,7 @@ async fn ask(
         }
         let result = take(&keyspace, step, key, common.values.next(&mut rng)).await;
         let now = Instant::now();
-        let counts = now >= begin && now < end;
+        let counts = started >= begin;
         match result {
             Ok(()) if counts => {
                 let took = (now - started).as_micros() as u64;
