@@ -123,7 +123,8 @@ impl Report {
         let labelled = self.rounds.iter().any(|round| !round.case.label.is_empty());
         let mut header = vec!["WORKLOAD", "CLIENTS", "OPS/S", "MIN-MAX", "P50", "P95", "P99"];
         header.extend([
-            "P99.9 ms",
+            "P99.9",
+            "MAX ms",
             "SERVER",
             "CLIENT us/op",
             "SYNCS/1000 W",
@@ -147,6 +148,7 @@ impl Report {
                 format!("{least:.0}-{most:.0}"),
             ];
             row.extend(median.latency_us.map(|us| format!("{:.2}", us / 1000.0)));
+            row.push(format!("{:.0}", median.latency_max_us / 1000.0));
             let optional = |value: Option<f64>, digits: usize| {
                 value.map_or_else(|| "-".to_string(), |value| format!("{value:.digits$}"))
             };

@@ -248,6 +248,7 @@ async fn measure(
     sleep_until(begin).await;
     let before = Reading::take(&side.subject).await?;
     sleep_until(end).await;
+    // Before the clients have ended: what still hangs must not stretch the reading.
     let after = Reading::take(&side.subject).await?;
     let tally = running.end().await;
 
