@@ -440,6 +440,53 @@ pub(crate) async fn admit(
     })
 }
 
+/// Tells the cluster where this node is reached now and where it stands, if that is not what its record
+/// says: a node may be started anew at another address.
+pub(crate) async fn announce(shared: Arc<Shared>) {
+    let Ok(node) = shared.node() else { return };
+    let record = shared.catalog.wait_for(|directory| {
+        // Its own record, from the meta range and not from the founding.
+        (directory.version() > 0).then(|| directory.node(node).cloned()).flatten()
+    });
+    let known = tokio::select! {
+        biased;
+        () = shared.stop.cancelled() => return,
+        known = record => known,
+    };
+    let now = NodeRecord {
+        region: shared.config.region.clone(),
+        zone: shared.config.zone.clone(),
+        address: shared.address.clone(),
+        ..known.clone()
+    };
+    if now == known {
+        return;
+    }
+    loop {
+        let put = v1::command::Operation::Put(v1::Put {
+            key: Bytes::copy_from_slice(directory_key::node(node).as_bytes()),
+            value: now.encode().into(),
+        });
+        match execute_meta(&shared, put, Instant::now() + RESUME_PATIENCE).await {
+            Ok(_) => {
+                tracing::info!(
+                    address = now.address.default,
+                    "the cluster knows this node's new place"
+                );
+                return;
+            }
+            Err(error) => {
+                tracing::warn!(%error, "the cluster does not know this node's new place yet")
+            }
+        }
+        tokio::select! {
+            biased;
+            () = shared.stop.cancelled() => return,
+            () = sleep(ASK_EVERY) => {}
+        }
+    }
+}
+
 /// Looks for a cluster until this node is in one.
 pub(crate) async fn look_for_cluster(shared: Arc<Shared>) {
     let mut joined = shared.joined.subscribe();

@@ -113,14 +113,20 @@ impl Clock {
         }
     }
 
-    /// Makes a bound of at least `needed` durable, and raises the clock's. `false`: the store failed.
+    /// Makes a bound of at least `needed`, with a reserve, durable, and raises the clock's. `false`: the
+    /// store failed.
     async fn raise(&self, needed: Timestamp) -> bool {
+        let bound = self.inner.hybrid.bound_covering(needed);
+        self.raise_to(needed, bound).await
+    }
+
+    /// Makes `bound` durable and raises the clock's to it, unless that is at `enough` already.
+    async fn raise_to(&self, enough: Timestamp, bound: Timestamp) -> bool {
         let Inner { hybrid, engine, committer, raising } = &*self.inner;
         let _one_at_a_time = raising.lock().await;
-        if hybrid.bound() >= needed {
+        if hybrid.bound() >= enough {
             return true;
         }
-        let bound = hybrid.bound_covering(needed);
         let mut batch = Batch::new();
         batch.put(Column::Node, key::node::clock_bound(), bound.0.to_be_bytes().to_vec());
         if engine.write(batch).is_err() || committer.durable().await.is_err() {
@@ -147,7 +153,7 @@ impl Clock {
     pub(crate) async fn keep(self, stop: CancellationToken) {
         while !stop.is_cancelled() {
             if let Some(bound) = self.inner.hybrid.bound_to_persist()
-                && !self.raise(bound).await
+                && !self.raise_to(bound, bound).await
             {
                 // The committer tells the node that the store has failed.
                 return;

@@ -284,6 +284,7 @@ pub(crate) fn join_cluster(shared: &Arc<Shared>, membership: Membership) {
     tokio::spawn(catalog::keep(Arc::clone(shared)));
     tokio::spawn(liveness::keep(Arc::clone(shared)));
     tokio::spawn(balancer::keep(Arc::clone(shared)));
+    tokio::spawn(bootstrap::announce(Arc::clone(shared)));
 }
 
 /// A client for calls to a node that may be in no cluster yet.

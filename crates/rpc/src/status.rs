@@ -118,7 +118,6 @@ pub fn error_from_status(status: &Status) -> Error {
     let reason = match status.code() {
         Code::Unavailable | Code::Unknown | Code::Cancelled => Reason::Unreachable,
         Code::DeadlineExceeded => Reason::DeadlineExceeded,
-        Code::Unimplemented => Reason::LevelUnimplemented,
         Code::ResourceExhausted => Reason::TooManyRequests,
         Code::InvalidArgument | Code::OutOfRange => Reason::Malformed,
         _ => Reason::Internal,
