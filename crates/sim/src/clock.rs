@@ -1,27 +1,41 @@
-//! The physical clock of a simulated host: virtual time, from a fixed date.
+//! The hosts' clocks: simulated time, counted from a fixed date.
 
-use std::time::Duration;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use latitude_clock::PhysicalClock;
 
-/// 2026-01-01T00:00:00Z, in seconds of the Unix epoch.
-const BEGINNING_S: u64 = 1_767_225_600;
+/// When every simulation begins: 2026-01-01 00:00:00 UTC, in microseconds since 1970.
+const BEGIN_US: u64 = 1_767_225_600_000_000;
 
-/// Virtual time since the simulation began, the same on every host; skew comes from a
-/// [`latitude_clock::SkewedClock`] around it.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct VirtualClock;
-
-pub(crate) fn virtual_now() -> Duration {
-    turmoil::sim_elapsed().unwrap_or_default()
+/// Simulated time. Clones show the same.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct SimClock {
+    /// What turmoil said at the end of the last step: for readers outside of any host.
+    stepped_us: Arc<AtomicU64>,
 }
 
-impl PhysicalClock for VirtualClock {
+impl SimClock {
+    /// A step has ended this long after the beginning.
+    pub(crate) fn stepped(&self, elapsed_us: u64) {
+        self.stepped_us.store(elapsed_us, Ordering::Relaxed);
+    }
+
+    /// Microseconds since the simulation began.
+    pub(crate) fn elapsed_us(&self) -> u64 {
+        match turmoil::in_simulation().then(turmoil::sim_elapsed).flatten() {
+            Some(elapsed) => elapsed.as_micros() as u64,
+            None => self.stepped_us.load(Ordering::Relaxed),
+        }
+    }
+}
+
+impl PhysicalClock for SimClock {
     fn wall_us(&self) -> u64 {
-        BEGINNING_S * 1_000_000 + virtual_now().as_micros() as u64
+        BEGIN_US + self.elapsed_us()
     }
 
     fn monotonic_us(&self) -> u64 {
-        virtual_now().as_micros() as u64
+        self.elapsed_us()
     }
 }

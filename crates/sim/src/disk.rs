@@ -1,16 +1,100 @@
-//! A disk whose syncs take time and can be cut short by a crash.
+//! The store of a host: in memory, behind a watch, with a sync that takes its time.
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use latitude_consensus::Flush;
-use latitude_storage::{Engine, Result};
+use latitude_storage::memory::MemoryEngine;
+use latitude_storage::{Batch, Column, Damage, Engine, Result, Rows, Scan, View, Write};
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
+use xxhash_rust::xxh3::Xxh3;
 
-/// Syncs after a while that follows from the seed. A host that crashes meanwhile has not synced.
+use crate::invariants::Invariants;
+use crate::trace::{Kind, Trace};
+
+/// The engine in memory, every write of which is in the trace and looked at by the invariants.
+pub(crate) struct SimEngine {
+    engine: MemoryEngine,
+    host: Arc<str>,
+    trace: Trace,
+    invariants: Invariants,
+}
+
+impl SimEngine {
+    pub(crate) fn new(
+        engine: MemoryEngine,
+        host: Arc<str>,
+        trace: Trace,
+        invariants: Invariants,
+    ) -> Self {
+        invariants.opened(&host, &engine);
+        Self { engine, host, trace, invariants }
+    }
+}
+
+impl View for SimEngine {
+    fn get(&self, column: Column, key: &[u8]) -> Result<Option<Bytes>> {
+        self.engine.get(column, key)
+    }
+
+    fn scan(&self, column: Column, scan: Scan) -> Rows<'_> {
+        self.engine.scan(column, scan)
+    }
+}
+
+impl Engine for SimEngine {
+    fn write(&self, batch: Batch) -> Result<()> {
+        let digest = digest(&batch);
+        self.invariants.writes(&self.host, &self.engine, &batch);
+        self.engine.write(batch)?;
+        self.trace.note(Kind::Wrote, &self.host, &self.host, &digest.to_le_bytes());
+        Ok(())
+    }
+
+    fn sync(&self) -> Result<()> {
+        self.engine.sync()?;
+        self.invariants.synced(&self.host);
+        self.trace.note(Kind::Synced, &self.host, &self.host, b"");
+        Ok(())
+    }
+
+    fn snapshot(&self) -> Box<dyn View + '_> {
+        self.engine.snapshot()
+    }
+
+    fn damage(&self) -> Option<&Damage> {
+        self.engine.damage()
+    }
+
+    fn free_space(&self) -> Result<u64> {
+        self.engine.free_space()
+    }
+}
+
+fn digest(batch: &Batch) -> u64 {
+    let mut digest = Xxh3::new();
+    let mut part = |tag: u8, column: Column, parts: [&[u8]; 2]| {
+        digest.update(&[tag, column as u8]);
+        for part in parts {
+            digest.update(&(part.len() as u64).to_le_bytes());
+            digest.update(part);
+        }
+    };
+    for write in batch {
+        match write {
+            Write::Put { column, key, value } => part(0, *column, [key, value]),
+            Write::Delete { column, key } => part(1, *column, [key, b""]),
+            Write::DeleteRange { column, start, end } => part(2, *column, [start, end]),
+        }
+    }
+    digest.digest()
+}
+
+/// A sync of 1 to 3 ms, which covers what was written until some moment of it.
 pub(crate) struct SlowFlush {
     engine: Arc<dyn Engine>,
     random: SmallRng,
@@ -24,9 +108,13 @@ impl SlowFlush {
 
 impl Flush for SlowFlush {
     fn flush(&mut self) -> BoxFuture<'_, Result<()>> {
+        let before = Duration::from_millis(self.random.random_range(0..=2));
+        let after = Duration::from_millis(1);
         async move {
-            tokio::time::sleep(Duration::from_micros(self.random.random_range(200..3_000))).await;
-            self.engine.sync()
+            tokio::time::sleep(before).await;
+            let result = self.engine.sync();
+            tokio::time::sleep(after).await;
+            result
         }
         .boxed()
     }

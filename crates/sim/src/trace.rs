@@ -1,28 +1,159 @@
-//! What happened, as one number.
+//! What happened, as a fingerprint: two runs are the same if theirs are.
 
-use std::sync::{Arc, Mutex};
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard};
 
-use xxhash_rust::xxh3::Xxh3;
+use xxhash_rust::xxh3::{Xxh3, xxh3_64};
 
-/// A running hash over everything a simulation does that others can see. Cheap to clone; all clones are one.
-#[derive(Clone, Default)]
+use crate::clock::SimClock;
+
+/// What kind of thing happened.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Kind {
+    /// A connection was asked for.
+    Dialled,
+    /// A connection was taken.
+    Accepted,
+    /// Bytes were given to the network.
+    Sent,
+    /// A batch was written to a store.
+    Wrote,
+    /// A store was synced.
+    Synced,
+    /// A fault was made or healed.
+    Fault,
+}
+
+#[derive(Clone, PartialEq, Eq)]
+struct Event {
+    at_us: u64,
+    kind: Kind,
+    from: Arc<str>,
+    to: Arc<str>,
+    len: usize,
+    hash: u64,
+}
+
+/// What happened so far. Clones are the same trace.
+#[derive(Clone)]
 pub struct Trace {
-    state: Arc<Mutex<(Xxh3, u64)>>,
+    clock: SimClock,
+    inner: Arc<Mutex<Inner>>,
+}
+
+#[derive(Default)]
+struct Inner {
+    digest: Xxh3,
+    events: Vec<Event>,
 }
 
 impl Trace {
-    /// Adds an event: when, who, what.
-    pub(crate) fn add(&self, at_us: u64, who: &str, what: &[u8]) {
-        let mut state = self.state.lock().expect("nothing panics while it holds the trace");
-        state.0.update(&at_us.to_le_bytes());
-        state.0.update(who.as_bytes());
-        state.0.update(what);
-        state.1 += 1;
+    pub(crate) fn new(clock: SimClock) -> Self {
+        Self { clock, inner: Arc::default() }
     }
 
-    /// The hash so far, and how many events are in it.
-    pub fn digest(&self) -> (u64, u64) {
-        let state = self.state.lock().expect("nothing panics while it holds the trace");
-        (state.0.digest(), state.1)
+    pub(crate) fn note(&self, kind: Kind, from: &Arc<str>, to: &Arc<str>, what: &[u8]) {
+        let (from, to) = (Arc::clone(from), Arc::clone(to));
+        let event = Event {
+            at_us: self.clock.elapsed_us(),
+            kind,
+            from,
+            to,
+            len: what.len(),
+            hash: xxh3_64(what),
+        };
+        let mut inner = self.lock();
+        inner.digest.update(&event.at_us.to_le_bytes());
+        inner.digest.update(&[event.kind as u8]);
+        for name in [&event.from, &event.to] {
+            inner.digest.update(name.as_bytes());
+            inner.digest.update(&[0]);
+        }
+        inner.digest.update(&event.hash.to_le_bytes());
+        inner.events.push(event);
+    }
+
+    /// The fingerprint of everything so far, in its order.
+    pub fn hash(&self) -> u64 {
+        self.lock().digest.digest()
+    }
+
+    /// How many things happened.
+    pub fn len(&self) -> usize {
+        self.lock().events.len()
+    }
+
+    /// Whether nothing has happened.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The first event in which two runs differ, as each has it, after the few before it; `None` if they
+    /// are the same. This is where to look for what is not a function of the seed.
+    pub fn first_difference(&self, other: &Self) -> Option<String> {
+        // One lock after the other: the two may be the same trace.
+        let ours = self.lock().events.clone();
+        let theirs = other.lock().events.clone();
+        let same = ours.iter().zip(&theirs).take_while(|(a, b)| a == b).count();
+        if same == ours.len() && same == theirs.len() {
+            return None;
+        }
+        let show = |event: Option<&Event>| event.map_or("nothing".into(), ToString::to_string);
+        let mut text = format!("the first {same} events are the same; the last of them:\n");
+        for event in &ours[same.saturating_sub(5)..same] {
+            text.push_str(&format!("    {event}\n"));
+        }
+        text.push_str(&format!("  one: {}\n", show(ours.get(same))));
+        text.push_str(&format!("other: {}", show(theirs.get(same))));
+        Some(text)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().expect("nothing panics while it holds the trace")
+    }
+}
+
+impl fmt::Display for Event {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { at_us, kind, from, to, len, hash } = self;
+        write!(f, "{at_us:>10} us {kind:?} {from} -> {to}: {len} bytes, {hash:016x}")
+    }
+}
+
+impl fmt::Debug for Trace {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Trace").field("events", &self.len()).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn trace(events: &[(&str, &str, &[u8])]) -> Trace {
+        let trace = Trace::new(SimClock::default());
+        for (from, to, bytes) in events {
+            trace.note(Kind::Sent, &(*from).into(), &(*to).into(), bytes);
+        }
+        trace
+    }
+
+    #[test]
+    fn the_same_events_have_the_same_hash_and_others_or_another_order_do_not() {
+        let run = trace(&[("a", "b", b"1"), ("b", "a", b"2")]);
+        assert_eq!(run.hash(), trace(&[("a", "b", b"1"), ("b", "a", b"2")]).hash());
+        assert_ne!(run.hash(), trace(&[("b", "a", b"2"), ("a", "b", b"1")]).hash());
+        assert_ne!(run.hash(), trace(&[("a", "b", b"1"), ("b", "a", b"3")]).hash());
+        assert_ne!(run.hash(), trace(&[("a", "b", b"1"), ("ba", "", b"2")]).hash());
+    }
+
+    #[test]
+    fn the_first_difference_is_named() {
+        let run = trace(&[("a", "b", b"1"), ("b", "a", b"2")]);
+        assert_eq!(run.first_difference(&run), None);
+        let shorter = trace(&[("a", "b", b"1")]);
+        let difference = run.first_difference(&shorter).unwrap();
+        assert!(difference.contains("the first 1 events are the same"), "{difference}");
+        assert!(difference.contains("other: nothing"), "{difference}");
     }
 }

@@ -1,267 +1,291 @@
-//! Clients of the real SDK against a simulated cluster, every operation recorded and judged.
+//! Clients that write, read and compare, and what the judges say of what they saw.
+//!
+//! Values are unique in a run, so what a read saw says which write it saw. Every operation's outcome is
+//! ok, fail (it certainly had no effect) or info (nobody knows), as the client's error says.
 
+use std::collections::BTreeMap;
+use std::io::Sink;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::time::Duration;
 
-use latitude_checker::Recorder;
-use latitude_checker::history::{Extras, History, MicroOp, Value};
-use latitude_checker::linearizable::{self, Report};
-use latitude_client::{CasOutcome, Client, Expected, Keyspace, Result, wire};
-use rand::rngs::SmallRng;
-use rand::{RngExt, SeedableRng};
-use tokio::time::sleep;
+use anyhow::{Context, Result, anyhow, bail};
+use latitude_checker::history::{Extras, MicroOp, Outcome, Value as Seen};
+use latitude_checker::linearizable::{self, Verdict};
+use latitude_checker::{History, Recorder};
+use latitude_client::{CasOutcome, Error, Expected, Keyspace, Reason, wire};
+use rand::RngExt;
 
-use crate::clock::virtual_now;
-use crate::cluster::{Cluster, Setup, address, client_net};
-use crate::faults::FaultPlan;
-use crate::trace::Trace;
+use crate::cluster::{ClientHost, Cluster, Pending};
 
-const KEYSPACE: &str = "sim";
-const KEYS: u32 = 12;
-const WORKERS: u32 = 4;
+/// The keyspace of the workload.
+pub const KEYSPACE: &str = "sim";
+/// How long an operation may take.
+const TIMEOUT: Duration = Duration::from_secs(4);
+/// How long a client waits between two operations, in milliseconds.
+const PAUSE_MS: std::ops::Range<u64> = 20..150;
 
-/// A run: a cluster, what goes wrong in it, and how long its clients work.
-#[derive(Clone, Debug)]
-pub struct Scenario {
-    /// The cluster.
-    pub setup: Setup,
-    /// What goes wrong.
-    pub faults: FaultPlan,
-    /// When the clients stop, in virtual time: well after the last fault, for by then all must be well.
-    pub work_until: Duration,
+/// What a workload touches.
+#[derive(Clone, Copy, Debug)]
+pub struct Workload {
+    /// Clients, each with one operation at a time.
+    pub clients: u32,
+    /// Keys, spread over the ranges.
+    pub keys: u32,
+    /// Ranges of the keyspace.
+    pub ranges: u32,
 }
 
-/// What came of a run.
-#[derive(Debug)]
-pub struct Outcome {
-    /// The hash over everything that was sent, and how many events are in it.
-    pub trace: (u64, u64),
-    /// What the clients did and saw.
-    pub history: History,
-    /// Whether that is linearizable.
-    pub report: Report,
-    /// Virtual time it took.
-    pub took: Duration,
-}
-
-impl Scenario {
-    /// Several faults drawn from the seed, then ten seconds without.
-    pub fn draw(seed: u64) -> Self {
-        let setup = Setup::new(seed);
-        let faults = FaultPlan::draw(seed, setup.nodes, Duration::from_secs(5), 4);
-        let work_until = faults.end() + Duration::from_secs(10);
-        Self { setup, faults, work_until }
+impl Default for Workload {
+    fn default() -> Self {
+        Self { clients: 3, keys: 8, ranges: 4 }
     }
 }
 
-/// Runs a scenario to its end.
-///
-/// # Errors
-/// A node stopped by itself, a client could not finish its work although the faults were over, or the
-/// virtual time ran out: with what happened, for a person.
-pub fn run(scenario: &Scenario) -> std::result::Result<Outcome, String> {
-    let (mut sim, mut cluster) = Cluster::start(&scenario.setup);
-    let recorder = Arc::new(Recorder::new(std::io::sink()));
-    let ready = Arc::new(AtomicBool::new(false));
-    let values = Arc::new(AtomicI64::new(1));
-    let trace = cluster.trace();
-    sim.client("operator", operate(scenario.setup.clone(), trace.clone(), Arc::clone(&ready)));
-    for worker in 0..WORKERS {
-        let work = Work {
-            worker,
-            seed: scenario.setup.seed,
-            nodes: scenario.setup.nodes,
-            until: scenario.work_until,
-            trace: trace.clone(),
-            recorder: Arc::clone(&recorder),
-            values: Arc::clone(&values),
-            ready: Arc::clone(&ready),
+/// A workload under way.
+pub struct Running {
+    shared: Arc<Shared>,
+    clients: Vec<Pending<Result<()>>>,
+}
+
+struct Shared {
+    workload: Workload,
+    recorder: Recorder<Sink>,
+    next_value: AtomicI64,
+    stop: AtomicBool,
+}
+
+impl Workload {
+    /// Creates the keyspace and waits until every node knows it.
+    pub fn prepare(&self, cluster: &mut Cluster) -> Result<()> {
+        let split_at = (1..self.ranges)
+            .map(|at| format!("k{:03}", at * self.keys / self.ranges).into_bytes().into())
+            .collect();
+        let request = wire::CreateKeyspaceRequest {
+            name: KEYSPACE.into(),
+            split_at,
+            ..wire::CreateKeyspaceRequest::default()
         };
-        sim.client(format!("worker-{worker}"), work.run());
+        cluster
+            .run_client(Duration::from_secs(30), |host| async move {
+                host.client.admin().create_keyspace(request).await
+            })?
+            .map_err(|error| anyhow!("the keyspace was not created: {error}"))?;
+        // Nodes hear of it one after another, and one that has not heard says that there is none.
+        let key = self.key(0);
+        cluster.run_client(Duration::from_secs(30), |host| async move {
+            let keyspace = host.client.keyspace(KEYSPACE);
+            while keyspace.get(&key).await.is_err() {
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        })
     }
-    let mut before = Duration::ZERO;
-    loop {
-        let finished = sim.step().map_err(|error| format!("after {:?}: {error}", sim.elapsed()))?;
-        let now = sim.elapsed();
-        if finished {
-            break;
-        }
-        scenario.faults.step(&mut sim, &mut cluster, before, now);
-        before = now;
+
+    fn key(&self, at: u32) -> String {
+        format!("k{at:03}")
     }
-    let took = sim.elapsed();
-    drop(sim);
-    let history = recorder.history();
-    let report = linearizable::check(&history);
-    Ok(Outcome { trace: trace.digest(), history, report, took })
-}
 
-fn client(name: &str, seed: u64, nodes: u32, trace: &Trace) -> Client {
-    Client::builder()
-        .seeds((1..=nodes).map(address))
-        .region("eu")
-        .net(Arc::new(client_net(name, trace)))
-        .random_seed(seed)
-        .timeout(Duration::from_secs(5))
-        .build()
-}
-
-/// Makes the cluster and the keyspace, as an operator would.
-async fn operate(setup: Setup, trace: Trace, ready: Arc<AtomicBool>) -> turmoil::Result {
-    let admin = client("operator", setup.seed ^ 0x0b, setup.nodes, &trace).admin();
-    loop {
-        match admin.init(None).await {
-            Ok(_) => break,
-            Err(error) if error.is_retryable() => sleep(Duration::from_millis(200)).await,
-            Err(error) => return Err(error.into()),
-        }
+    /// Starts the clients.
+    pub fn start(self, cluster: &mut Cluster) -> Running {
+        let shared = Arc::new(Shared {
+            workload: self,
+            recorder: Recorder::new(std::io::sink()),
+            next_value: AtomicI64::new(1),
+            stop: AtomicBool::new(false),
+        });
+        let clients = (0..self.clients)
+            .map(|_| {
+                let shared = Arc::clone(&shared);
+                cluster.start_client(TIMEOUT, |host| async move { shared.run(host).await })
+            })
+            .collect();
+        Running { shared, clients }
     }
-    let request = wire::CreateKeyspaceRequest {
-        name: KEYSPACE.into(),
-        split_at: ["k03", "k06", "k09"].map(|key| key.as_bytes().into()).into(),
-        ..wire::CreateKeyspaceRequest::default()
-    };
-    admin.create_keyspace(request).await?;
-    ready.store(true, Ordering::Release);
-    Ok(())
 }
 
-/// One client.
-struct Work {
-    worker: u32,
-    seed: u64,
-    nodes: u32,
-    until: Duration,
-    trace: Trace,
-    recorder: Arc<Recorder<std::io::Sink>>,
-    values: Arc<AtomicI64>,
-    ready: Arc<AtomicBool>,
-}
-
-impl Work {
-    async fn run(self) -> turmoil::Result {
-        let seed = self.seed ^ (u64::from(self.worker) + 1) << 8;
-        let mut random = SmallRng::seed_from_u64(seed);
-        while !self.ready.load(Ordering::Acquire) {
-            sleep(Duration::from_millis(20)).await;
+impl Running {
+    /// Lets the clients finish what they have under way, reads every key once more and has everything
+    /// judged.
+    pub fn finish(self, cluster: &mut Cluster) -> Result<Summary> {
+        let Self { shared, clients } = self;
+        shared.stop.store(true, Ordering::Relaxed);
+        let deadline = cluster.now() + 2 * TIMEOUT;
+        while !clients.iter().all(Pending::is_ready) {
+            if cluster.now() > deadline {
+                bail!("a client's operation did not end by its deadline");
+            }
+            cluster.step()?;
         }
-        let name = format!("worker-{}", self.worker);
-        let keyspace = client(&name, seed, self.nodes, &self.trace).keyspace(KEYSPACE);
+        for client in clients {
+            client.take().context("the client has ended")??;
+        }
+        let last = Arc::clone(&shared);
+        cluster.run_client(Duration::from_secs(30), |host| async move {
+            last.read_all(host).await
+        })??;
+        let history = shared.recorder.history();
+        judge(&history)
+    }
+}
+
+/// What a workload did, once it was found right.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Summary {
+    /// Operations by outcome: ok, certainly without effect, unknown.
+    pub outcomes: [usize; 3],
+}
+
+fn judge(history: &History) -> Result<Summary> {
+    let report = linearizable::check(history);
+    if report.verdict != Verdict::Linearizable {
+        bail!("{}", report.verdict);
+    }
+    let operations = history.operations();
+    let count = |outcome| operations.iter().filter(|op| op.outcome == outcome).count();
+    Ok(Summary { outcomes: [Outcome::Ok, Outcome::Fail, Outcome::Info].map(count) })
+}
+
+impl Shared {
+    async fn run(&self, mut host: ClientHost) -> Result<()> {
+        let keyspace = host.client.keyspace(KEYSPACE).with_timeout(TIMEOUT);
         let mut process = self.recorder.process();
-        while virtual_now() < self.until {
-            let key = format!("k{:02}", random.random_range(0..KEYS));
-            process = self.operate(&keyspace, process, &key, random.random_range(0..10)).await?;
-            sleep(Duration::from_millis(random.random_range(1..40))).await;
-        }
-        // The faults are long over: each key must be readable, whatever happened to it.
-        for key in (0..KEYS).filter(|key| key % WORKERS == self.worker) {
-            let key = format!("k{key:02}");
-            let bounded = tokio::time::timeout(
-                Duration::from_secs(60),
-                self.read_until_answered(&keyspace, &mut process, &key),
-            );
-            bounded.await.map_err(|_| {
-                format!("{key} could not be read in a minute after the last fault")
-            })??;
+        let mut seen: BTreeMap<u32, Option<i64>> = BTreeMap::new();
+        while !self.stop.load(Ordering::Relaxed) {
+            let at = host.random.random_range(0..self.workload.keys);
+            match host.random.random_range(0..10) {
+                0..4 => {
+                    let value = self.read(&host, &keyspace, process, at, false).await?;
+                    if let Some(value) = value {
+                        seen.insert(at, value);
+                    }
+                }
+                4..8 => process = self.write(&host, &keyspace, process, at).await?,
+                _ => {
+                    let from = seen.get(&at).copied().flatten();
+                    process = self.compare(&host, &keyspace, process, at, from).await?;
+                }
+            }
+            let pause = Duration::from_millis(host.random.random_range(PAUSE_MS));
+            tokio::time::sleep(pause).await;
         }
         Ok(())
     }
 
-    async fn read_until_answered(
+    /// Reads every key, and must succeed.
+    async fn read_all(&self, host: ClientHost) -> Result<()> {
+        let keyspace = host.client.keyspace(KEYSPACE).with_timeout(Duration::from_secs(10));
+        let process = self.recorder.process();
+        for at in 0..self.workload.keys {
+            if self.read(&host, &keyspace, process, at, true).await?.is_none() {
+                bail!("key {at} could not be read at the end");
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads a key; the outer `None`: it could not be read.
+    async fn read(
         &self,
+        host: &ClientHost,
         keyspace: &Keyspace,
-        process: &mut u64,
-        key: &str,
-    ) -> turmoil::Result {
-        loop {
-            self.recorder.invoke(*process, now(), vec![read(key, None)], Extras::default())?;
-            match keyspace.get(key).await {
-                Ok(answer) => {
-                    let seen = answer.value.map(|value| number(&value.bytes)).transpose()?;
-                    self.recorder.ok(*process, now(), vec![read(key, seen)], Extras::default())?;
-                    return Ok(());
-                }
-                Err(_) => drop(self.recorder.fail(*process, now(), Extras::default())?),
+        process: u64,
+        at: u32,
+        is_final: bool,
+    ) -> Result<Option<Option<i64>>> {
+        let key = self.workload.key(at);
+        let read = |value| vec![MicroOp::Read { key: key.clone(), value }];
+        let extras = || Extras { is_final, ..Extras::default() };
+        self.recorder.invoke(process, nanos(host), read(Seen::Absent), extras())?;
+        match keyspace.get(&key).await {
+            Ok(answer) => {
+                let value = answer.value.map(|value| decode(&value.bytes)).transpose()?;
+                let seen = value.map_or(Seen::Absent, Seen::Integer);
+                self.recorder.ok(process, nanos(host), read(seen), extras())?;
+                Ok(Some(value))
+            }
+            Err(error) => {
+                expected(&error)?;
+                self.recorder.fail(process, nanos(host), extras())?;
+                Ok(None)
             }
         }
     }
 
-    /// Does one operation; returns the process that does the next.
-    async fn operate(
+    /// Writes a key; returns the process under which the client goes on.
+    async fn write(
         &self,
+        host: &ClientHost,
         keyspace: &Keyspace,
         process: u64,
-        key: &str,
-        dice: u32,
-    ) -> std::result::Result<u64, Box<dyn std::error::Error>> {
-        let fresh = self.values.fetch_add(1, Ordering::Relaxed);
-        let text = fresh.to_string();
-        let recorder = &self.recorder;
-        let extras = Extras::default;
-        let failed = match dice {
-            0..5 => {
-                recorder.invoke(process, now(), vec![read(key, None)], extras())?;
-                match keyspace.get(key).await {
-                    Ok(answer) => {
-                        let seen = answer.value.map(|value| number(&value.bytes)).transpose()?;
-                        recorder.ok(process, now(), vec![read(key, seen)], extras())?;
-                        return Ok(process);
-                    }
-                    Err(error) => error,
-                }
+        at: u32,
+    ) -> Result<u64> {
+        let key = self.workload.key(at);
+        let value = self.next_value.fetch_add(1, Ordering::Relaxed);
+        let write = vec![MicroOp::Write { key: key.clone(), value }];
+        self.recorder.invoke(process, nanos(host), write.clone(), Extras::default())?;
+        match keyspace.put(&key, value.to_string()).await {
+            Ok(_) => {
+                self.recorder.ok(process, nanos(host), write, Extras::default())?;
+                Ok(process)
             }
-            5..8 => {
-                let write = || vec![MicroOp::Write { key: key.into(), value: fresh }];
-                recorder.invoke(process, now(), write(), extras())?;
-                match keyspace.put(key, text).await {
-                    Ok(_) => {
-                        recorder.ok(process, now(), write(), extras())?;
-                        return Ok(process);
-                    }
-                    Err(error) => error,
-                }
-            }
-            _ => {
-                let found: Result<_> = keyspace.get(key).await;
-                let Ok(found) = found else { return Ok(process) };
-                let from = found.value.as_ref().map(|value| number(&value.bytes)).transpose()?;
-                let expected =
-                    found.value.map_or(Expected::Absent, |value| Expected::Value(value.bytes));
-                let cas = || vec![MicroOp::CompareAndSet { key: key.into(), from, to: fresh }];
-                recorder.invoke(process, now(), cas(), extras())?;
-                match keyspace.compare_and_set(key, expected, Some(text.into())).await {
-                    Ok(answer) => {
-                        match answer.value {
-                            CasOutcome::Applied { .. } => {
-                                recorder.ok(process, now(), cas(), extras())?
-                            }
-                            CasOutcome::Mismatch { .. } => {
-                                recorder.mismatch(process, now(), extras())?
-                            }
-                        };
-                        return Ok(process);
-                    }
-                    Err(error) => error,
-                }
-            }
-        };
-        if failed.may_have_applied() {
-            return Ok(recorder.info(process, now(), extras())?);
+            Err(error) => self.failed(host, process, &error),
         }
-        recorder.fail(process, now(), extras())?;
+    }
+
+    async fn compare(
+        &self,
+        host: &ClientHost,
+        keyspace: &Keyspace,
+        process: u64,
+        at: u32,
+        from: Option<i64>,
+    ) -> Result<u64> {
+        let key = self.workload.key(at);
+        let to = self.next_value.fetch_add(1, Ordering::Relaxed);
+        let compare = vec![MicroOp::CompareAndSet { key: key.clone(), from, to }];
+        self.recorder.invoke(process, nanos(host), compare.clone(), Extras::default())?;
+        let condition =
+            from.map_or(Expected::Absent, |from| Expected::Value(from.to_string().into()));
+        let answer = keyspace.compare_and_set(&key, condition, Some(to.to_string().into())).await;
+        match answer.map(|answer| answer.value) {
+            Ok(CasOutcome::Applied { .. }) => {
+                self.recorder.ok(process, nanos(host), compare, Extras::default())?;
+                Ok(process)
+            }
+            Ok(CasOutcome::Mismatch { .. }) => {
+                self.recorder.mismatch(process, nanos(host), Extras::default())?;
+                Ok(process)
+            }
+            Err(error) => self.failed(host, process, &error),
+        }
+    }
+
+    fn failed(&self, host: &ClientHost, process: u64, error: &Error) -> Result<u64> {
+        expected(error)?;
+        if error.may_have_applied() {
+            return Ok(self.recorder.info(process, nanos(host), Extras::default())?);
+        }
+        self.recorder.fail(process, nanos(host), Extras::default())?;
         Ok(process)
     }
 }
 
-fn now() -> u64 {
-    virtual_now().as_nanos() as u64
+/// Faults explain many errors, but not these.
+fn expected(error: &Error) -> Result<()> {
+    tracing::debug!(%error, "an operation failed");
+    match error.reason {
+        Reason::Internal | Reason::Malformed | Reason::ArgumentInvalid => {
+            Err(anyhow!("no fault explains this: {error}"))
+        }
+        _ => Ok(()),
+    }
 }
 
-fn read(key: &str, seen: Option<i64>) -> MicroOp {
-    MicroOp::Read { key: key.into(), value: seen.map_or(Value::Absent, Value::Integer) }
+fn nanos(host: &ClientHost) -> u64 {
+    host.now().as_nanos() as u64
 }
 
-fn number(bytes: &[u8]) -> std::result::Result<i64, Box<dyn std::error::Error>> {
-    Ok(std::str::from_utf8(bytes)?.parse()?)
+fn decode(bytes: &[u8]) -> Result<i64> {
+    let text = std::str::from_utf8(bytes).context("a value that nobody wrote")?;
+    text.parse().with_context(|| format!("nobody wrote {text:?}"))
 }

@@ -1,0 +1,118 @@
+//! What must hold at every moment of every run, looked at where a node meets its disk.
+//!
+//! ```text
+//!   node ── write(batch) ──▶ Invariants ──▶ disk
+//!                             ├─ stamps   INV-3  applied stamps rise
+//!                             ├─ bound    INV-1  nothing is applied above the durable bound
+//!                             ├─ fenced          nobody follows a clock that is far ahead
+//!                             └─ replicas INV-9  the base is a function of the log alone
+//! ```
+//!
+//! A violation stops the run at the end of its step; nothing is thrown inside the node.
+
+mod bound;
+mod fenced;
+mod replicas;
+mod stamps;
+
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use latitude_range::RangeMeta;
+use latitude_storage::{Batch, Column, View, Write};
+
+pub(crate) use replicas::difference;
+
+use crate::clock::SimClock;
+
+/// The invariants of one cluster. Clones are the same.
+#[derive(Clone)]
+pub(crate) struct Invariants {
+    clock: SimClock,
+    inner: Arc<Mutex<Inner>>,
+}
+
+#[derive(Default)]
+struct Inner {
+    bounds: bound::Bounds,
+    applied: replicas::Applied,
+    violations: Vec<String>,
+    /// How many batches with applied entries were looked at.
+    looked_at: u64,
+}
+
+impl Invariants {
+    pub(crate) fn new(clock: SimClock) -> Self {
+        Self { clock, inner: Arc::default() }
+    }
+
+    /// A host has opened its store, as it was left.
+    pub(crate) fn opened(&self, host: &Arc<str>, store: &dyn View) {
+        self.lock().bounds.opened(host, store);
+    }
+
+    /// A host is about to write.
+    pub(crate) fn writes(&self, host: &Arc<str>, store: &dyn View, batch: &Batch) {
+        let mut inner = self.lock();
+        inner.bounds.writes(host, batch);
+        let mut found = Vec::new();
+        for (range, row) in applied_rows(batch) {
+            inner.looked_at += 1;
+            let before = meta_in_store(store, range);
+            let Some(after) = meta_in_batch(batch, range).or_else(|| before.clone()) else {
+                continue;
+            };
+            found.extend(stamps::violation(before.as_ref(), &after));
+            found.extend(inner.bounds.violation(host, &after));
+            found.extend(fenced::violation(&self.clock, &after));
+            found.extend(inner.applied.violation(host, row, &after));
+        }
+        inner.violations.extend(found.into_iter().map(|what| format!("{host}: {what}")));
+    }
+
+    /// A host has synced.
+    pub(crate) fn synced(&self, host: &Arc<str>) {
+        self.lock().bounds.synced(host);
+    }
+
+    /// What was violated first, if anything was.
+    pub(crate) fn violation(&self) -> Option<String> {
+        self.lock().violations.first().cloned()
+    }
+
+    /// How many batches of applied entries were looked at.
+    pub(crate) fn looked_at(&self) -> u64 {
+        self.lock().looked_at
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().expect("nothing panics while it holds the invariants")
+    }
+}
+
+/// The rows in a batch that say how far a range is applied.
+fn applied_rows(batch: &Batch) -> impl Iterator<Item = (latitude_types::RangeId, &[u8])> {
+    batch.iter().filter_map(|write| match write {
+        Write::Put { column: Column::Base, key, value } => {
+            // keyspace 0 (u32), range (u64), kind (u8): see the table of keys in `latitude_storage::key`.
+            let range = u64::from_be_bytes(key.get(4..12)?.try_into().ok()?);
+            let range = latitude_types::RangeId(range);
+            (**key == latitude_storage::key::local::applied(range)[..]).then_some((range, &**value))
+        }
+        _ => None,
+    })
+}
+
+fn meta_in_batch(batch: &Batch, range: latitude_types::RangeId) -> Option<RangeMeta> {
+    let wanted = latitude_storage::key::local::meta(range);
+    batch.iter().rev().find_map(|write| match write {
+        Write::Put { column: Column::Base, key, value } if **key == wanted[..] => {
+            RangeMeta::decode(value).ok()
+        }
+        _ => None,
+    })
+}
+
+fn meta_in_store(store: &dyn View, range: latitude_types::RangeId) -> Option<RangeMeta> {
+    let row = store.get(Column::Base, &latitude_storage::key::local::meta(range)).ok()??;
+    RangeMeta::decode(&row).ok()
+}
