@@ -212,17 +212,14 @@ struct Reading {
 
 impl Reading {
     async fn take(subject: &Subject) -> Result<Self> {
+        let (at, own, machine) = (Instant::now(), Usage::own()?, machine::busy()?);
+        let nodes = subject.usages().await?;
+        // Last: a node in trouble takes its time to answer, and what it uses is told without it.
         let mut counts = Vec::new();
         for address in &subject.addresses {
             counts.push(Counts::of(address).await?);
         }
-        Ok(Self {
-            at: Instant::now(),
-            own: Usage::own()?,
-            nodes: subject.usages().await?,
-            machine: machine::busy()?,
-            counts,
-        })
+        Ok(Self { at, own, nodes, machine, counts })
     }
 }
 
