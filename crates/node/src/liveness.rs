@@ -1,6 +1,7 @@
 //! Which other nodes are there: each is asked now and then, and its answer also tells the round trip and
 //! its clock.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,7 +17,9 @@ const PATIENCE: u32 = 4;
 /// Asks every node, for as long as this one runs.
 pub(crate) async fn keep(shared: Arc<Shared>) {
     let every = interval(&shared);
+    let mut too_far = BTreeSet::new();
     loop {
+        warn_of_distance(&shared, &mut too_far);
         let mut pings = JoinSet::new();
         for node in others(&shared) {
             let peers = shared.peers().clone();
@@ -31,6 +34,28 @@ pub(crate) async fn keep(shared: Arc<Shared>) {
             () = sleep(every) => {}
         }
         pings.detach_all();
+    }
+}
+
+/// Says so, once for each node, when a measured round trip is longer than Raft's timing was planned for: no
+/// heartbeat to that node is answered in time, and a range that needs it for its quorum refuses writes.
+///
+/// The timing is a constant of the cluster, because the longest election timeout is the leader's lease, so
+/// no node may change its own by what it measures.
+fn warn_of_distance(shared: &Shared, too_far: &mut BTreeSet<NodeId>) {
+    let most = interval(shared) / 2;
+    for node in others(shared) {
+        let Some(round_trip) = shared.peers().state(node).round_trip else { continue };
+        if round_trip <= most {
+            too_far.remove(&node);
+        } else if too_far.insert(node) {
+            tracing::warn!(
+                peer = %node,
+                ?round_trip,
+                planned = ?most,
+                "further away than planned: restart every node with a larger --round-trip-max"
+            );
+        }
     }
 }
 
