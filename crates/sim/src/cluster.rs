@@ -469,6 +469,18 @@ impl Cluster {
         self.sim.release(&*a, &*b);
     }
 
+    /// Leaves this many bytes free on a node's disk.
+    pub fn leave_free(&mut self, node: u32, bytes: u64) {
+        self.fault("leave_free", json!({ "node": node, "bytes": bytes }));
+        self.site(node).disk.set_free_space(bytes);
+    }
+
+    /// Makes the next sync of a node's disk fail.
+    pub fn fail_next_sync(&mut self, node: u32) {
+        self.fault("fail_next_sync", json!({ "node": node }));
+        self.site(node).disk.fail_next_sync();
+    }
+
     /// Steps a node's wall clock to this far ahead of simulated time; below zero: behind.
     pub fn skew(&mut self, node: u32, ahead_ms: i64) {
         self.fault("skew", json!({ "node": node, "ahead_ms": ahead_ms }));

@@ -1,0 +1,76 @@
+//! What a node does when its disk is full, has room again, or fails.
+
+use std::time::Duration;
+
+use latitude_client::Client;
+use latitude_sim::{Cluster, Layout};
+use latitude_types::Reason;
+
+const WITHIN: Duration = Duration::from_secs(60);
+const A_LITTLE: u64 = 1 << 20;
+const PLENTY: u64 = 1 << 40;
+
+/// A cluster that serves.
+fn cluster(seed: u64) -> Cluster {
+    let mut cluster = Cluster::new(Layout::small(seed));
+    cluster.init().expect("its nodes found it");
+    cluster.run_for(Duration::from_secs(3)).expect("nothing is violated");
+    cluster
+}
+
+async fn put(client: &Client, key: &str, value: &str) -> Result<(), latitude_types::Error> {
+    let keyspace = client.keyspace("default").with_timeout(Duration::from_secs(20));
+    keyspace.put(key, value.to_string()).await.map(drop)
+}
+
+async fn get(client: &Client, key: &str) -> Option<Vec<u8>> {
+    let answer = client.keyspace("default").get(key).await.expect("reads are served");
+    answer.value.map(|value| value.bytes.to_vec())
+}
+
+#[test]
+fn below_the_floor_writes_are_refused_reads_go_on_and_writes_come_back_with_the_room() {
+    let mut cluster = cluster(3);
+    let before =
+        cluster.run_client(WITHIN, |host| async move { put(&host.client, "k", "1").await });
+    before.unwrap().expect("there is room");
+    for node in cluster.nodes() {
+        cluster.leave_free(node, A_LITTLE);
+    }
+    cluster.run_for(Duration::from_secs(3)).unwrap();
+    let (refused, seen) = cluster
+        .run_client(WITHIN, |host| async move {
+            let refused = put(&host.client, "k", "2").await.expect_err("there is no room");
+            (refused, get(&host.client, "k").await)
+        })
+        .unwrap();
+    assert!(refused.to_string().contains(Reason::DiskFull.name()), "{refused}");
+    assert!(!refused.may_have_applied(), "{refused}");
+    assert_eq!(seen.as_deref(), Some(&b"1"[..]));
+    for node in cluster.nodes() {
+        cluster.leave_free(node, PLENTY);
+    }
+    cluster.run_for(Duration::from_secs(3)).unwrap();
+    let after = cluster.run_client(WITHIN, |host| async move { put(&host.client, "k", "3").await });
+    after.unwrap().expect("there is room again, and nobody was restarted");
+}
+
+#[test]
+fn a_node_whose_sync_fails_stops_and_the_others_lose_nothing() {
+    let mut cluster = cluster(4);
+    let before =
+        cluster.run_client(WITHIN, |host| async move { put(&host.client, "k", "1").await });
+    before.unwrap().expect("all is well");
+    cluster.fail_next_sync(1);
+    cluster.run_for(Duration::from_secs(5)).unwrap();
+    let stopped = cluster.failures();
+    assert!(matches!(&stopped[..], [(1, why)] if why.contains("sync")), "{stopped:?}");
+    let (seen, written) = cluster
+        .run_client(WITHIN, |host| async move {
+            let written = put(&host.client, "other", "2").await;
+            (get(&host.client, "k").await, written)
+        })
+        .unwrap();
+    written.expect("two of three nodes are a quorum");
+    assert_eq!(seen.as_deref(), Some(&b"1"[..]));
+}
