@@ -42,10 +42,13 @@ const BATCH_BYTES_MAX: usize = 16 << 20;
 /// Everything a node answers.
 pub(crate) fn routes(shared: &Arc<Shared>) -> Result<Routes, tonic_reflection::server::Error> {
     let doors = Doors { shared: Arc::clone(shared) };
-    let reflection = tonic_reflection::server::Builder::configure()
-        .register_encoded_file_descriptor_set(FILE_DESCRIPTOR_SET)
-        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
-        .build_v1()?;
+    let reflection = || {
+        tonic_reflection::server::Builder::configure()
+            .register_encoded_file_descriptor_set(FILE_DESCRIPTOR_SET)
+            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+    };
+    // Many tools still ask in the older version's words.
+    let (reflection, reflection_alpha) = (reflection().build_v1()?, reflection().build_v1alpha()?);
     let (health, health_service) = tonic_health::server::health_reporter();
     tokio::spawn(report_health(Arc::clone(shared), health));
     let limit = MESSAGE_LEN_MAX;
@@ -59,6 +62,7 @@ pub(crate) fn routes(shared: &Arc<Shared>) -> Result<Routes, tonic_reflection::s
         .add_service(AdminServer::new(doors))
         .add_service(peer)
         .add_service(reflection)
+        .add_service(reflection_alpha)
         .add_service(health_service);
     let metrics = {
         let shared = Arc::clone(shared);
