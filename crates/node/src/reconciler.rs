@@ -97,9 +97,15 @@ async fn open(
     replica: ReplicaId,
     record: &Arc<RangeRecord>,
 ) -> Result<(), String> {
-    let group = Group::open(&shared.group_context(), record.id, replica)
-        .await
-        .map_err(|error| error.to_string())?;
+    let group = match Group::open(&shared.group_context(), record.id, replica).await {
+        Ok(group) => group,
+        Err(error) => {
+            // It may have acknowledged what it no longer has. The node's other replicas are not worse for it.
+            tracing::error!(%error, "replica quarantined: it neither votes nor serves until it is rebuilt");
+            shared.quarantined.lock().expect(NO_PANIC).insert(record.id, error.to_string());
+            return Ok(());
+        }
+    };
     let keyspace: KeyspaceId = record.keyspace;
     let (proposer, propose) = Proposer::new(
         group.clone(),
