@@ -12,8 +12,8 @@ use latitude_clock::{MAX_CLOCK_OFFSET_DEFAULT, PhysicalClock, SkewedClock};
 use latitude_consensus::{Settings, seed_thread_rng};
 use latitude_node::{Limits, Node, NodeConfig, Ports};
 use latitude_storage::memory::{MemoryDisk, MemoryEngine};
-use latitude_storage::{Engine, View};
-use latitude_types::StoreId;
+use latitude_storage::{Column, Engine, View, key};
+use latitude_types::{Generation, RangeId, StoreId};
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
 use serde_json::json;
@@ -473,6 +473,13 @@ impl Cluster {
     pub fn leave_free(&mut self, node: u32, bytes: u64) {
         self.fault("leave_free", json!({ "node": node, "bytes": bytes }));
         self.site(node).disk.set_free_space(bytes);
+    }
+
+    /// Turns a bit of a log entry on a node's disk; `false`: there is no such entry.
+    pub fn damage_log(&mut self, node: u32, range: RangeId, index: u64) -> bool {
+        self.fault("damage_log", json!({ "node": node, "range": range.0, "index": index }));
+        let entry = key::log::entry(range, Generation(1), index);
+        self.site(node).disk.flip_bit(Column::Log, &entry, 9)
     }
 
     /// Makes the next sync of a node's disk fail.

@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use latitude_client::Client;
+use latitude_sim::cluster::Crash;
 use latitude_sim::{Cluster, Layout};
-use latitude_types::Reason;
+use latitude_types::{RangeId, Reason};
 
 const WITHIN: Duration = Duration::from_secs(60);
 const A_LITTLE: u64 = 1 << 20;
@@ -72,5 +73,28 @@ fn a_node_whose_sync_fails_stops_and_the_others_lose_nothing() {
         })
         .unwrap();
     written.expect("two of three nodes are a quorum");
+    assert_eq!(seen.as_deref(), Some(&b"1"[..]));
+}
+
+#[test]
+fn a_replica_whose_log_is_damaged_is_quarantined_and_its_node_and_the_others_go_on() {
+    let mut cluster = cluster(5);
+    let before =
+        cluster.run_client(WITHIN, |host| async move { put(&host.client, "k", "1").await });
+    before.unwrap().expect("all is well");
+    cluster.crash(1, Crash::Killed);
+    // The range of the keyspace `default` comes after the meta range.
+    assert!(cluster.damage_log(1, RangeId(2), 1));
+    cluster.restart(1);
+    cluster.run_for(Duration::from_secs(5)).unwrap();
+    assert_eq!(cluster.failures(), [], "the node goes on");
+    let (told, seen) = cluster
+        .run_client(WITHIN, |host| async move {
+            let told = host.client.status_of("node-1:7400").await.map(|status| status.quarantine);
+            (told, get(&host.client, "k").await)
+        })
+        .unwrap();
+    let told = told.expect("the node answers");
+    assert!(told.contains("range r2"), "{told:?}");
     assert_eq!(seen.as_deref(), Some(&b"1"[..]));
 }
