@@ -12,8 +12,8 @@
 
 use bytes::Bytes;
 use latitude_types::{
-    Epoch, Key, KeySpan, KeyspaceId, Level, NodeId, OperationId, RangeId, Stamp, Timestamp,
-    WriteTime,
+    Epoch, Key, KeySpan, KeyspaceId, Level, NodeId, OperationId, Past, Positions, RangeId, Stamp,
+    Timestamp, WriteTime,
 };
 use serde::{Deserialize, Serialize};
 
@@ -160,26 +160,6 @@ pub enum Expected {
     Value(Bytes),
     /// The key holds the value written then.
     Version(WriteTime),
-}
-
-/// How far into each origin's stream, and a floor for all it does not name.
-#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
-pub struct Positions {
-    /// By origin, ascending.
-    pub by_node: Vec<(NodeId, Timestamp)>,
-    /// For every other origin.
-    pub floor: Timestamp,
-}
-
-/// What an operation causally follows.
-#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
-pub struct Past {
-    /// Local writes.
-    pub seen: Positions,
-    /// Log entries, exactly: range, epoch and stamp.
-    pub log: Vec<(RangeId, Epoch, Stamp)>,
-    /// Log entries of every other range.
-    pub log_floor: Stamp,
 }
 
 /// Something a later version adds to an operation or a value.

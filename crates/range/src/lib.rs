@@ -30,8 +30,7 @@ mod staged;
 
 pub use codec::DecodeError;
 pub use entry::{
-    Body, Delta, Entry, EntryKind, Expected, Extension, Op, Operation, Past, Positions, Segment,
-    Write,
+    Body, Delta, Entry, EntryKind, Expected, Extension, Op, Operation, Segment, Write,
 };
 pub use ids::{Answer, IdTable, Lookup};
 pub use meta::{FEATURE_LEVEL, Origin, OriginState, RangeMeta, ValueType};

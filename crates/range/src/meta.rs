@@ -1,10 +1,9 @@
 //! What the log decides about a range as a whole. Part of the base, on every replica alike.
 
-use latitude_types::{Epoch, KeySpan, KeyspaceId, NodeId, RangeId, Stamp, Timestamp};
+use latitude_types::{Epoch, KeySpan, KeyspaceId, NodeId, Past, RangeId, Stamp, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use crate::codec::{self, DecodeError};
-use crate::entry::Past;
 
 const VERSION: u8 = 1;
 

@@ -282,11 +282,12 @@ mod tests {
     use bytes::Bytes;
     use latitude_storage::Rows;
     use latitude_types::{
-        ClientId, Epoch, Key, KeySpan, KeyspaceId, Level, NodeId, OperationId, OperationKind,
+        ClientId, Epoch, Key, KeySpan, KeyspaceId, Level, NodeId, OperationId, OperationKind, Past,
+        Positions,
     };
 
     use super::*;
-    use crate::entry::{Expected, Extension, Op, Past, Positions, Segment, Write};
+    use crate::entry::{Expected, Extension, Op, Segment, Write};
 
     /// A store with the metadata of one range and nothing else, where key `bad` cannot be read.
     struct OneRange(Bytes);

@@ -1,11 +1,11 @@
 //! The row of a key in the base.
 
 use bytes::Bytes;
-use latitude_types::{OperationId, Stamp, WriteTime};
+use latitude_types::{OperationId, Past, Stamp, WriteTime};
 use serde::{Deserialize, Serialize};
 
 use crate::codec::{self, DecodeError};
-use crate::entry::{Extension, Past};
+use crate::entry::Extension;
 
 const VERSION: u8 = 1;
 

@@ -8,12 +8,12 @@ use std::ops::Bound;
 use bytes::Bytes;
 use latitude_range::{
     Applied, Body, Content, DecodeError, Delta, Done, Element, Entry, Expected, Extension, Op,
-    Operation, Origin, OriginState, Past, Positions, RangeMeta, Refusal, ScanRequest, ScanRow,
-    Segment, ValueRow, Write,
+    Operation, Origin, OriginState, RangeMeta, Refusal, ScanRequest, ScanRow, Segment, ValueRow,
+    Write,
 };
 use latitude_types::{
-    ClientId, Epoch, Key, KeySpan, KeyspaceId, Level, NodeId, OperationId, OperationKind, RangeId,
-    Stamp, Timestamp, WriteTime, Writer,
+    ClientId, Epoch, Key, KeySpan, KeyspaceId, Level, NodeId, OperationId, OperationKind, Past,
+    Positions, RangeId, Stamp, Timestamp, WriteTime, Writer,
 };
 use proptest::prelude::*;
 

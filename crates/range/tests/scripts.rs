@@ -35,12 +35,12 @@ use std::path::{Path, PathBuf};
 use bytes::Bytes;
 use goldenscript::{ArgumentConsumer, Command, Context};
 use latitude_range::{
-    Applied, Body, Content, Done, Entry, Expected, Op, Operation, Past, Positions, RangeMeta,
-    Reply, ScanRequest, Write,
+    Applied, Body, Content, Done, Entry, Expected, Op, Operation, RangeMeta, Reply, ScanRequest,
+    Write,
 };
 use latitude_types::{
-    ClientId, Epoch, Key, KeySpan, KeyspaceId, Level, NodeId, OperationId, OperationKind, RangeId,
-    Stamp, Timestamp, WriteTime, Writer,
+    ClientId, Epoch, Key, KeySpan, KeyspaceId, Level, NodeId, OperationId, OperationKind, Past,
+    Positions, RangeId, Stamp, Timestamp, WriteTime, Writer,
 };
 
 use crate::replica::Replica;

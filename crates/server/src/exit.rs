@@ -88,13 +88,19 @@ mod tests {
                 | Reason::AlreadyInitialized
                 | Reason::IdExpired
                 | Reason::IdFromFuture
-                | Reason::IdRetired => 2,
+                | Reason::IdRetired
+                | Reason::TokenInvalid
+                | Reason::TokenForeign
+                | Reason::TokenFromFuture => 2,
                 Reason::DeadlinePast
                 | Reason::DeadlineExceeded
                 | Reason::NotLeader
                 | Reason::RangeMoved
                 | Reason::RangeNotHere
                 | Reason::NoQuorum
+                | Reason::ReplicaBehind
+                | Reason::StalenessUnproved
+                | Reason::RangeFrozen
                 | Reason::NoLeader
                 | Reason::LeaderChanged
                 | Reason::ShuttingDown

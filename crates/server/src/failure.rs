@@ -129,6 +129,9 @@ impl Failure {
             }
             Reason::LevelUnimplemented => "ask for --level strict",
             Reason::PlacementUnsatisfiable => "see the nodes with `latitude admin nodes`",
+            Reason::TokenInvalid | Reason::TokenForeign | Reason::TokenFromFuture => {
+                "begin a new session: give another --session file, or remove this one"
+            }
             Reason::NoQuorum => "see which nodes are alive with `latitude admin nodes`",
             Reason::DeadlinePast | Reason::DeadlineExceeded => {
                 "it had no effect; see which nodes are alive with `latitude admin nodes`, or allow more time with --timeout"

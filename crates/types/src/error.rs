@@ -123,6 +123,12 @@ reasons! {
     IdFromFuture = "ID_FROM_FUTURE", Invalid;
     /// The id was answered before and its result is no longer kept.
     IdRetired = "ID_RETIRED", Precondition;
+    /// The session token is damaged, or of a version this server does not know.
+    TokenInvalid = "TOKEN_INVALID", Invalid;
+    /// The session token was made by another cluster, or in an earlier life of this one.
+    TokenForeign = "TOKEN_FOREIGN", Invalid;
+    /// The session token is further ahead of this cluster's clock than clocks may differ.
+    TokenFromFuture = "TOKEN_FROM_FUTURE", Invalid;
     /// The node is not the leader of the range; the leader, if known, is named.
     NotLeader = "NOT_LEADER", Redirect;
     /// The key is not, or no longer, in the range the request was routed to.
@@ -131,6 +137,12 @@ reasons! {
     RangeNotHere = "RANGE_NOT_HERE", Redirect;
     /// Too few replicas answer; the missing quorum is named.
     NoQuorum = "NO_QUORUM", Unavailable;
+    /// The replica does not know yet everything up to the session's time.
+    ReplicaBehind = "REPLICA_BEHIND", Unavailable;
+    /// The replica cannot prove that its answer is as fresh as asked for.
+    StalenessUnproved = "STALENESS_UNPROVED", Unavailable;
+    /// The range is frozen for a moment, to be merged with its neighbour.
+    RangeFrozen = "RANGE_FROZEN", Unavailable;
     /// The range has no leader at the moment.
     NoLeader = "NO_LEADER", Unavailable;
     /// A leader was deposed while it held the request.

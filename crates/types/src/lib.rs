@@ -14,6 +14,7 @@ mod id;
 mod key;
 mod level;
 mod operation_id;
+mod past;
 mod time;
 
 pub use error::{Error, Kind, LeaderHint, MissingQuorum, Outcome, Reason, Result};
@@ -24,4 +25,5 @@ pub use id::{
 pub use key::{KEY_LEN_MAX, Key, KeySpan};
 pub use level::{Level, ParseLevelError};
 pub use operation_id::{OPERATION_ID_LIFETIME, OperationId, OperationKind, WriteTime, Writer};
+pub use past::{PAST_RANGES_MAX, Past, Positions};
 pub use time::{Stamp, Timestamp};

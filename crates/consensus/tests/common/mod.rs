@@ -13,14 +13,12 @@ use latitude_consensus::{
     Appended, Birth, Class, Committer, FlushInline, Group, GroupContext, LeaderToken, OpenError,
     ProposeError, Registry, Settings, Transport, TransportError, seed_thread_rng,
 };
-use latitude_range::{
-    Body, Done, Entry, Op, Operation, Past, Positions, RangeMeta, Reader, Reply, Write,
-};
+use latitude_range::{Body, Done, Entry, Op, Operation, RangeMeta, Reader, Reply, Write};
 use latitude_storage::memory::{MemoryDisk, MemoryEngine};
 use latitude_storage::{Batch, Engine};
 use latitude_types::{
     ClientId, Epoch, Generation, Key, KeySpan, KeyspaceId, Level, NodeId, OperationId,
-    OperationKind, RangeId, ReplicaId, Stamp, Timestamp,
+    OperationKind, Past, Positions, RangeId, ReplicaId, Stamp, Timestamp,
 };
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;

@@ -2,10 +2,10 @@
 //! the operation's place in the log.
 
 use bytes::Bytes;
-use latitude_types::Key;
+use latitude_types::{Key, Past};
 
 use super::Place;
-use crate::entry::{Expected, Past};
+use crate::entry::Expected;
 use crate::range::{ApplyError, Done};
 use crate::row::Content;
 use crate::staged::Staged;

@@ -1,10 +1,9 @@
 //! Delete: the key has no value. It keeps a row, with the stamp and the past of its deletion, so that
 //! nothing older can bring it back and a reader of its absence knows what that absence follows.
 
-use latitude_types::Key;
+use latitude_types::{Key, Past};
 
 use super::Place;
-use crate::entry::Past;
 use crate::range::Done;
 use crate::row::Content;
 use crate::staged::Staged;

@@ -6,9 +6,9 @@ mod put;
 
 use bytes::Bytes;
 use latitude_storage::key;
-use latitude_types::{Key, KeyspaceId, Stamp, WriteTime};
+use latitude_types::{Key, KeyspaceId, Past, Stamp, WriteTime};
 
-use crate::entry::{Op, Operation, Past};
+use crate::entry::{Op, Operation};
 use crate::range::{ApplyError, Done};
 use crate::row::{Content, ValueRow};
 use crate::staged::Staged;

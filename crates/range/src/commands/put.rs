@@ -1,10 +1,9 @@
 //! Put: the key now has this value, whatever it had before.
 
 use bytes::Bytes;
-use latitude_types::Key;
+use latitude_types::{Key, Past};
 
 use super::Place;
-use crate::entry::Past;
 use crate::range::Done;
 use crate::row::Content;
 use crate::staged::Staged;

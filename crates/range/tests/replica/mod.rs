@@ -2,12 +2,12 @@
 
 use bytes::Bytes;
 use latitude_range::{
-    Applied, ApplyError, Content, Entry, Past, Range, RangeMeta, Reader, Staged, ValueRow,
+    Applied, ApplyError, Content, Entry, Range, RangeMeta, Reader, Staged, ValueRow,
 };
 use latitude_storage::key::base::value_key;
 use latitude_storage::memory::{MemoryDisk, MemoryEngine};
 use latitude_storage::{Column, Engine, Scan, View};
-use latitude_types::{Key, KeyspaceId, RangeId, Stamp, WriteTime};
+use latitude_types::{Key, KeyspaceId, Past, RangeId, Stamp, WriteTime};
 
 /// One replica of one range.
 pub(crate) struct Replica {
