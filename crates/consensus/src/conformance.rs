@@ -266,7 +266,8 @@ impl StoreBuilder<Numbered, Log, Machine, ()> for Empty {
         let (committer, run) = Committer::new(FlushInline(Arc::clone(&engine)));
         tokio::spawn(run);
         let log = RangeLog::open(Arc::clone(&engine), committer, range, Generation(1));
-        let (machine, _) = StateMachine::open(engine, range).expect("the base was just written");
+        let (machine, _) =
+            StateMachine::open(engine, range, Arc::default()).expect("the base was just written");
         Ok(((), Log(log.expect("an empty log is whole")), Machine(machine)))
     }
 }

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use futures::FutureExt;
 use latitude_range::{Applied, Range, RangeMeta, Staged};
 use latitude_storage::{Batch, Engine};
-use latitude_types::{Epoch, NodeId, RangeId, ReplicaId, Stamp};
+use latitude_types::{Epoch, NodeId, RangeId, ReplicaId, Stamp, Timestamp};
 use openraft::async_runtime::WatchReceiver;
 use openraft::entry::RaftEntry;
 use openraft::errors::{
@@ -22,7 +22,7 @@ use tokio::time::Instant as TokioInstant;
 
 use crate::committer::Committer;
 use crate::log::RangeLog;
-use crate::machine::{Progress, StateMachine};
+use crate::machine::{ClosedUsed, Progress, StateMachine};
 use crate::network::{Network, Transport};
 use crate::settings::Settings;
 use crate::types::{Entry, LeaderId, LeaderToken, LogId, Membership, Proposal, TypeConfig};
@@ -49,6 +49,17 @@ pub struct Birth {
     pub meta: RangeMeta,
     /// Its voters.
     pub voters: Vec<ReplicaId>,
+}
+
+/// The part a replica plays in its group.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Role {
+    /// Leads.
+    Leader,
+    /// Votes, and follows.
+    Follower,
+    /// Follows without a vote.
+    Learner,
 }
 
 /// Who leads, as one replica knows it.
@@ -175,6 +186,7 @@ pub struct Group {
     raft: Raft<TypeConfig, StateMachine>,
     log: RangeLog,
     progress: watch::Receiver<Progress>,
+    closed_used: Arc<ClosedUsed>,
     settings: Settings,
     /// The leadership last seen here, and since when.
     leads_since: Arc<Mutex<Option<(LeaderToken, TokioInstant)>>>,
@@ -214,7 +226,10 @@ impl Group {
         let GroupContext { engine, committer, transport, settings } = context;
         let log = RangeLog::open(Arc::clone(engine), committer.clone(), range, replica.generation)
             .map_err(fail)?;
-        let (machine, progress) = StateMachine::open(Arc::clone(engine), range).map_err(fail)?;
+        let closed_used = Arc::new(ClosedUsed::default());
+        let (machine, progress) =
+            StateMachine::open(Arc::clone(engine), range, Arc::clone(&closed_used))
+                .map_err(fail)?;
         log.check_complete(progress.borrow().index).map_err(fail)?;
         let network =
             Network { transport: Arc::clone(transport), range, from: replica, settings: *settings };
@@ -228,6 +243,7 @@ impl Group {
             raft,
             log,
             progress,
+            closed_used,
             settings: *settings,
             leads_since: Arc::default(),
         })
@@ -416,8 +432,30 @@ impl Group {
 
     /// How far this replica has applied its log, and the last stamp it applied.
     pub fn applied_position(&self) -> (LogPosition, Stamp) {
-        let Progress { index, term, stamp } = *self.progress.borrow();
+        let Progress { index, term, stamp, .. } = *self.progress.borrow();
         (LogPosition { term, index }, stamp)
+    }
+
+    /// Up to which time the range may be closed at all: set while it is frozen for a merge.
+    pub fn freeze(&self) -> Option<Timestamp> {
+        self.progress.borrow().freeze
+    }
+
+    /// Everything up to `time` has been taken for applied here. An entry that comes at or below it stops the
+    /// replica (INV-4).
+    pub fn rely_on_closed(&self, time: Timestamp) {
+        self.closed_used.note(time);
+    }
+
+    /// The part this replica plays.
+    pub fn role(&self) -> Role {
+        if self.leadership().token.is_some() {
+            Role::Leader
+        } else if self.raft.voter_ids().any(|voter| voter == self.replica) {
+            Role::Follower
+        } else {
+            Role::Learner
+        }
     }
 
     /// Watches entries being applied: resolves with each change.

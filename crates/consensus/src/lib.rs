@@ -42,7 +42,7 @@ mod wire;
 pub use committer::{CommitStats, Committer, Flush, FlushInline};
 pub use group::{
     Appended, Birth, Group, GroupContext, GroupStatus, Leadership, LogPosition, OpenError,
-    ProposeError, ReadError, TransferError,
+    ProposeError, ReadError, Role, TransferError,
 };
 pub use network::{Class, Transport, TransportError};
 pub use registry::{DispatchError, Registry};

@@ -11,12 +11,13 @@
 
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 use futures::{FutureExt, Stream, StreamExt};
 use latitude_range::{Applied, Entry as RangeEntry, Range, Staged};
 use latitude_storage::{Batch, Column, Engine, key};
-use latitude_types::{RangeId, Stamp};
+use latitude_types::{RangeId, Stamp, Timestamp};
 use openraft::storage::{EntryResponder, RaftStateMachine};
 use openraft::{EntryPayload, OptionalSend, RaftSnapshotBuilder};
 use tokio::sync::watch;
@@ -37,6 +38,22 @@ pub(crate) struct Progress {
     pub(crate) term: u64,
     /// The last stamp applied.
     pub(crate) stamp: Stamp,
+    /// Set while the range is frozen for a merge: nothing above this is closed.
+    pub(crate) freeze: Option<Timestamp>,
+}
+
+/// The largest closed time a replica has relied on: whatever it applies later must be above.
+#[derive(Default, Debug)]
+pub(crate) struct ClosedUsed(AtomicU64);
+
+impl ClosedUsed {
+    pub(crate) fn note(&self, time: Timestamp) {
+        self.0.fetch_max(time.0, Ordering::SeqCst);
+    }
+
+    fn get(&self) -> Timestamp {
+        Timestamp(self.0.load(Ordering::SeqCst))
+    }
 }
 
 /// The state machine of one replica.
@@ -47,6 +64,7 @@ pub(crate) struct StateMachine {
     applied: Option<LogId>,
     membership: StoredMembership,
     progress: watch::Sender<Progress>,
+    closed_used: Arc<ClosedUsed>,
 }
 
 impl StateMachine {
@@ -54,6 +72,7 @@ impl StateMachine {
     pub(crate) fn open(
         engine: Arc<dyn Engine>,
         id: RangeId,
+        closed_used: Arc<ClosedUsed>,
     ) -> io::Result<(Self, watch::Receiver<Progress>)> {
         let range = Range::open(id, &*engine).map_err(io::Error::other)?;
         let row = engine.get(Column::Base, &key::local::applied(id)).map_err(io::Error::other)?;
@@ -65,9 +84,10 @@ impl StateMachine {
             index: applied.as_ref().map_or(0, |id| id.index),
             term: applied.as_ref().map_or(0, |id| id.leader_id.term),
             stamp: range.last_stamp(),
+            freeze: range.meta().freeze,
         });
         let watcher = progress.subscribe();
-        Ok((Self { engine, range, id, applied, membership, progress }, watcher))
+        Ok((Self { engine, range, id, applied, membership, progress, closed_used }, watcher))
     }
 
     /// Applies entries as one batch and answers their proposers.
@@ -88,6 +108,7 @@ impl StateMachine {
                 EntryPayload::Blank => Applied::default(),
                 EntryPayload::Normal(proposal) => {
                     let entry = RangeEntry::decode(&proposal.0).map_err(io::Error::other)?;
+                    self.check_closed(&entry)?;
                     self.range.apply(&entry, &mut staged).map_err(io::Error::other)?
                 }
                 EntryPayload::Membership(membership) => {
@@ -107,12 +128,31 @@ impl StateMachine {
                 index: applied.index,
                 term: applied.leader_id.term,
                 stamp: self.range.last_stamp(),
+                freeze: self.range.meta().freeze,
             });
         }
         for (responder, applied) in answers {
             responder.send(applied);
         }
         Ok(())
+    }
+}
+
+impl StateMachine {
+    /// INV-4, asserted: no entry comes at or below a time that was taken for closed here. Somebody has read
+    /// without it what it changes, so this replica must not go on as if nothing had happened.
+    fn check_closed(&self, entry: &RangeEntry) -> io::Result<()> {
+        let used = self.closed_used.get();
+        if entry.stamp.time > used {
+            return Ok(());
+        }
+        Err(io::Error::new(
+            io::ErrorKind::InvalidData,
+            format!(
+                "ALARM: range {} brings an entry stamped {} after everything up to {used} was closed",
+                self.id, entry.stamp
+            ),
+        ))
     }
 }
 

@@ -4,7 +4,7 @@ use latitude_types::{Error, Level, Reason, Result};
 
 /// The levels this version serves. The others are refused, never replaced by a weaker or a stronger
 /// one: a client must know what it relies on.
-pub const SERVED: &[Level] = &[Level::Strict];
+pub const SERVED: &[Level] = &[Level::Strict, Level::Sequential];
 
 /// What a request does, as far as levels care.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -41,6 +41,8 @@ pub enum Route {
     /// One read-index round that starts after the read's arrival; answered when the replica has
     /// applied the index it yields.
     ReadIndex,
+    /// From whichever replica is near, once its closed time has reached the session's.
+    ClosedTime,
 }
 
 impl KeyspaceLevels {
@@ -111,7 +113,12 @@ pub fn plan(operation: Operation, level: Option<Level>, keyspace: KeyspaceLevels
     if !SERVED.contains(&level) {
         return Err(unimplemented_level(level));
     }
-    let route = if is_write { Route::ThroughLog } else { Route::ReadIndex };
+    let route = match level {
+        _ if is_write => Route::ThroughLog,
+        Level::Strict => Route::ReadIndex,
+        // The weaker levels are not served yet, and are refused above.
+        Level::Sequential | Level::Causal | Level::Eventual => Route::ClosedTime,
+    };
     Ok(Plan { level, route })
 }
 

@@ -1,4 +1,5 @@
-//! Strict reads of one range share read-index rounds.
+//! Reads of one range share rounds of questions: strict ones to a quorum, for the commit index; sequential
+//! ones to the leader, for a closed time.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -20,21 +21,22 @@ impl fmt::Display for RoundId {
     }
 }
 
-/// Which strict reads wait for which read-index round of a range.
+/// Which reads wait for which round of a range.
 ///
 /// ```text
 ///   join ──▶ waiting ──next_round──▶ in flight (≤ 4) ──completed──▶ answered once the index is applied
 /// ```
 ///
-/// A round asks a quorum for the commit index. A read may use the answer of any round that *started*
-/// after the read arrived: everything acknowledged before the arrival was then committed. Hence:
+/// A round asks what is true now: a quorum for the commit index, or the leader for a closed time. A read may
+/// use the answer of any round that *started* after the read arrived: everything acknowledged before the
+/// arrival was then committed, and is below the time closed. Hence:
 ///
 /// - A read that arrives while rounds are in flight takes part in none of them.
 /// - A round that succeeds answers also the reads of earlier rounds still in flight: it started after
 ///   they did, so it started after those reads arrived. A slow or lost message delays nobody twice.
 /// - A round that fails fails its own reads only.
 #[derive(Debug)]
-pub struct ReadIndexRounds<W> {
+pub struct Rounds<W> {
     waiting: Vec<W>,
     /// A round whose reads were answered by a later one stays, empty, until it ends: its messages are
     /// still on their way and count against the limit.
@@ -45,21 +47,21 @@ pub struct ReadIndexRounds<W> {
 
 /// The reads that a round's end concerns.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Completed<W, E> {
+pub struct Completed<W, T, E> {
     /// In the order in which they joined.
     pub waiters: Vec<W>,
-    /// `Ok`: answer each once this log index is applied. `Err`: why the round failed; the reads may
-    /// join again.
-    pub outcome: Result<u64, E>,
+    /// `Ok`: what the round found, which all of them may use. `Err`: why it failed; the reads may join
+    /// again.
+    pub outcome: Result<T, E>,
 }
 
-impl<W> Default for ReadIndexRounds<W> {
+impl<W> Default for Rounds<W> {
     fn default() -> Self {
         Self::new(ROUNDS_IN_FLIGHT_MAX)
     }
 }
 
-impl<W> ReadIndexRounds<W> {
+impl<W> Rounds<W> {
     /// No reads, no rounds; at most `in_flight_max` rounds at once.
     ///
     /// # Panics
@@ -87,9 +89,9 @@ impl<W> ReadIndexRounds<W> {
         Some(round)
     }
 
-    /// A round ended: with the index that was committed when it started or later, or with the reason why
-    /// there is none. A round that is not in flight concerns nobody.
-    pub fn completed<E>(&mut self, round: RoundId, outcome: Result<u64, E>) -> Completed<W, E> {
+    /// A round ended: with what was true when it started or later (a commit index, a closed time), or with
+    /// the reason why it failed. A round that is not in flight concerns nobody.
+    pub fn completed<T, E>(&mut self, round: RoundId, outcome: Result<T, E>) -> Completed<W, T, E> {
         let Some(own) = self.in_flight.remove(&round) else {
             return Completed { waiters: Vec::new(), outcome };
         };
@@ -136,23 +138,23 @@ mod tests {
 
     #[test]
     fn an_unknown_round_concerns_nobody() {
-        let mut rounds = ReadIndexRounds::default();
+        let mut rounds = Rounds::default();
         rounds.join("a");
         let round = rounds.next_round().unwrap();
-        assert_eq!(rounds.completed::<()>(round, Ok(1)).waiters, ["a"]);
+        assert_eq!(rounds.completed::<_, ()>(round, Ok(1)).waiters, ["a"]);
         rounds.join("b");
-        assert!(rounds.completed::<()>(round, Ok(2)).waiters.is_empty());
+        assert!(rounds.completed::<_, ()>(round, Ok(2)).waiters.is_empty());
         assert_eq!(rounds.waiting(), 1);
     }
 
     #[test]
     fn draining_hands_back_every_read_once() {
-        let mut rounds = ReadIndexRounds::new(1);
+        let mut rounds = Rounds::new(1);
         rounds.join(1);
         let round = rounds.next_round().unwrap();
         rounds.join(2);
         assert_eq!(rounds.drain(), [1, 2]);
-        assert!(rounds.completed::<()>(round, Ok(1)).waiters.is_empty());
+        assert!(rounds.completed::<_, ()>(round, Ok(1)).waiters.is_empty());
         assert_eq!(rounds.next_round(), None);
     }
 
@@ -181,7 +183,7 @@ mod tests {
             steps in prop::collection::vec(step(), 1..200),
             max in 1usize..5,
         ) {
-            let mut rounds = ReadIndexRounds::new(max);
+            let mut rounds = Rounds::new(max);
             // A read is known by the step of its arrival, a round by the step of its start.
             let mut started: Vec<(RoundId, u64)> = Vec::new();
             let mut open: BTreeSet<u64> = BTreeSet::new();
@@ -233,7 +235,7 @@ mod tests {
                 prop_assert_eq!(rounds.waiting(), waiting.len());
             }
             for (round, _) in started {
-                for arrival in rounds.completed::<()>(round, Err(())).waiters {
+                for arrival in rounds.completed::<u64, ()>(round, Err(())).waiters {
                     prop_assert!(open.remove(&arrival));
                 }
             }

@@ -9,7 +9,7 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 use latitude_consistency::{
-    KeyspaceLevels, Operation, Origin, OriginStatus, ReadIndexRounds, RoundId, check_id_age,
+    KeyspaceLevels, Operation, Origin, OriginStatus, RoundId, Rounds, check_id_age,
     local_id_may_be_dropped, log_id_may_be_dropped, plan,
 };
 use latitude_types::{Level, Timestamp};
@@ -67,7 +67,7 @@ enum Command {
 #[derive(Default)]
 struct Runner {
     keyspace: Option<KeyspaceLevels>,
-    rounds: ReadIndexRounds<String>,
+    rounds: Rounds<String>,
     started: BTreeMap<u64, RoundId>,
 }
 

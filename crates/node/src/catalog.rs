@@ -174,7 +174,7 @@ pub(crate) fn answer(
 pub(crate) async fn refresh(shared: &Shared) {
     let newest = async {
         let (own, leader) = match shared.range(RangeId::META) {
-            Some(meta) if meta.strict_read_barrier().await.is_ok() => {
+            Some(meta) if meta.strict_read_barrier(false).await.is_ok() => {
                 return Some(meta.group.applied_position().0.index);
             }
             Some(meta) => (shared.node().ok()?, meta.group.leadership().leader?.node),

@@ -85,17 +85,39 @@ impl Clock {
 
     /// Takes in the birth of a client's operation, waiting for it if it is a little ahead.
     pub(crate) async fn admit(&self, birth: Timestamp) -> Result<(), Error> {
+        self.admit_or(birth, || {
+            Error::new(
+                Reason::IdFromFuture,
+                "the write's id was born further ahead of this cluster's clock than clocks may differ: \
+                 make births from the clock in replies",
+            )
+        })
+        .await
+    }
+
+    /// Takes in the clock of a session, waiting for it if it is a little ahead (pitfall 22).
+    pub(crate) async fn admit_session(&self, clock: Timestamp) -> Result<(), Error> {
+        self.admit_or(clock, || {
+            Error::new(
+                Reason::TokenFromFuture,
+                "the session is further ahead of this node's clock than clocks may differ: this node's clock is \
+                 slow, the one that made the token was fast, or the token is made up. Ask another node, or begin \
+                 a new session",
+            )
+        })
+        .await
+    }
+
+    async fn admit_or(
+        &self,
+        time: Timestamp,
+        refused: impl FnOnce() -> Error,
+    ) -> Result<(), Error> {
         loop {
-            match self.inner.hybrid.admit(birth) {
-                Admission::Merge => return self.merge(birth).await,
+            match self.inner.hybrid.admit(time) {
+                Admission::Merge => return self.merge(time).await,
                 Admission::Wait(wait) => sleep(wait).await,
-                Admission::Refuse => {
-                    return Err(Error::new(
-                        Reason::IdFromFuture,
-                        "the write's id was born further ahead of this cluster's clock than clocks may differ: \
-                         make births from the clock in replies",
-                    ));
-                }
+                Admission::Refuse => return Err(refused()),
             }
         }
     }

@@ -6,7 +6,7 @@
 //!                                                          └─▶ another node
 //!   peers ──▶ service ─▶ registry ─▶ Raft
 //!
-//!   tasks: clock keeper · directory keeper · reconciler · liveness · leader balancer · disk watch
+//!   tasks: clock keeper · directory keeper · reconciler · liveness · closed times · leader balancer · disk watch
 //! ```
 //!
 //! This is the only crate of ours that spawns tasks. Time, network, disk and randomness come in through
@@ -21,6 +21,7 @@ mod balancer;
 mod bootstrap;
 mod catalog;
 mod clock_keeper;
+mod closing;
 mod config;
 mod disk_watch;
 mod identity;
@@ -35,6 +36,7 @@ mod reader;
 mod reconciler;
 mod request;
 mod router;
+mod serve;
 mod service;
 mod shared;
 

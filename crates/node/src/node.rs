@@ -28,7 +28,7 @@ use crate::metrics::Metrics;
 use crate::peers::{Peers, PeersConfig};
 use crate::ports::Ports;
 use crate::shared::{NO_PANIC, OwnIds, Shared};
-use crate::{balancer, bootstrap, disk_watch, liveness, reconciler, service};
+use crate::{balancer, bootstrap, closing, disk_watch, liveness, reconciler, service};
 
 /// How long a stopping node waits for others to take over its ranges.
 const HAND_OVER_PATIENCE: Duration = Duration::from_secs(10);
@@ -283,6 +283,7 @@ pub(crate) fn join_cluster(shared: &Arc<Shared>, membership: Membership) {
     tokio::spawn(reconciler::keep(Arc::clone(shared)));
     tokio::spawn(catalog::keep(Arc::clone(shared)));
     tokio::spawn(liveness::keep(Arc::clone(shared)));
+    tokio::spawn(closing::keep(Arc::clone(shared)));
     tokio::spawn(balancer::keep(Arc::clone(shared)));
     tokio::spawn(bootstrap::announce(Arc::clone(shared)));
 }

@@ -16,11 +16,12 @@ use bytes::Bytes;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use latitude_clock::{Judge, OffsetQuorum, Reading};
-use latitude_consensus::{Class, Transport, TransportError};
+use latitude_consensus::{Class, LogPosition, Transport, TransportError};
 use latitude_rpc::net::{self, Net};
 use latitude_rpc::pb::peer::peer_client::PeerClient;
 use latitude_rpc::pb::peer::{self as pb, Frame, Greeting, Message};
 use latitude_types::{NodeId, RangeId, ReplicaId, Timestamp};
+use prost::Message as _;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep, timeout};
 use tokio_stream::wrappers::ReceiverStream;
@@ -38,6 +39,7 @@ const RECONNECT_PAUSE: (Duration, Duration) =
 
 /// A call on its way.
 struct Call {
+    kind: pb::MessageKind,
     range: RangeId,
     to: ReplicaId,
     body: Bytes,
@@ -138,8 +140,7 @@ impl Peers {
     pub(crate) async fn ping(&self, node: NodeId) -> Result<(), TransportError> {
         let sent = Instant::now();
         let sent_us = self.inner.clock.hybrid().physical_us();
-        let to = ReplicaId { node, ..ReplicaId::default() };
-        let body = self.call(to, RangeId(0), Class::Heartbeat, Bytes::new()).await?;
+        let body = self.send(node, pb::MessageKind::Ping, RangeId(0)).await?;
         let round_trip = sent.elapsed();
         self.note(node, |state| {
             // A recent minimum: a long answer tells of a busy machine, not of a long way.
@@ -152,6 +153,29 @@ impl Peers {
             offsets.observe_round_trip(node, sent_us, u64::from_be_bytes(physical_us), received_us);
         }
         Ok(())
+    }
+
+    /// Asks the node that leads a range to close a time that is not before this question.
+    pub(crate) async fn close(
+        &self,
+        leader: NodeId,
+        range: RangeId,
+    ) -> Result<(LogPosition, Timestamp), TransportError> {
+        let body = self.send(leader, pb::MessageKind::Close, range).await?;
+        let pb::Closed { term, index, time } = pb::Closed::decode(body)
+            .map_err(|error| TransportError(format!("{leader}: {error}")))?;
+        Ok((LogPosition { term, index }, Timestamp(time)))
+    }
+
+    /// Sends what is small and urgent to a node.
+    fn send(
+        &self,
+        to: NodeId,
+        kind: pb::MessageKind,
+        range: RangeId,
+    ) -> BoxFuture<'static, Result<Bytes, TransportError>> {
+        let to = ReplicaId { node: to, ..ReplicaId::default() };
+        self.queue(kind, to, range, Class::Heartbeat, Bytes::new())
     }
 
     /// What is known of a peer.
@@ -396,8 +420,22 @@ impl Transport for Peers {
         class: Class,
         body: Bytes,
     ) -> BoxFuture<'static, Result<Bytes, TransportError>> {
+        self.queue(pb::MessageKind::Unspecified, to, range, class, body)
+    }
+}
+
+impl Peers {
+    /// Puts a call into the queue of its node and class, before this returns.
+    fn queue(
+        &self,
+        kind: pb::MessageKind,
+        to: ReplicaId,
+        range: RangeId,
+        class: Class,
+        body: Bytes,
+    ) -> BoxFuture<'static, Result<Bytes, TransportError>> {
         let (answer, received) = oneshot::channel();
-        let call = Call { range, to, body, answer };
+        let call = Call { kind, range, to, body, answer };
         {
             let mut queues = self.inner.queues.lock().expect(NO_PANIC);
             let queue = queues.entry((to.node, class)).or_insert_with(|| {
@@ -425,7 +463,7 @@ struct CallsUnderWay {
 
 impl CallsUnderWay {
     fn add(&mut self, call: Call) {
-        let Call { range, to, body, answer } = call;
+        let Call { kind, range, to, body, answer } = call;
         self.next += 1;
         self.waiting.insert(self.next, answer);
         let generation = to.generation.0;
@@ -435,6 +473,7 @@ impl CallsUnderWay {
             generation,
             body,
             failure: String::new(),
+            kind: kind as i32,
         });
     }
 

@@ -9,16 +9,22 @@
 //! entries are under way up to the limit, the next one fills up. On a fast network few entries are let
 //! under way, so that they are large; over an ocean many, so that none waits for a round trip that is
 //! not its own.
+//!
+//! The same section gives times to be closed (INV-4): what it stamped before is told apart from what it will
+//! stamp after.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures::stream::FuturesUnordered;
 use futures::{FutureExt, StreamExt};
-use latitude_consensus::{Group, LeaderToken, LogPosition, ProposeError, ReadError};
+use latitude_consensus::{Appended, Group, LeaderToken, LogPosition, ProposeError, ReadError};
 use latitude_range::{Body, Entry, Operation, Reply, Write};
-use latitude_types::{Error, KeyspaceId, LeaderHint, NodeId, RangeId, Reason, ReplicaId, Stamp};
-use tokio::sync::{mpsc, oneshot};
+use latitude_types::{
+    Error, KeyspaceId, LeaderHint, NodeId, RangeId, Reason, ReplicaId, Stamp, Timestamp,
+};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 
 use crate::clock_keeper::Clock;
@@ -47,10 +53,24 @@ pub(crate) struct Proposal {
     pub(crate) answer: oneshot::Sender<Result<Written, Error>>,
 }
 
+/// A time between two entries of this leader: see [`Proposer::section`].
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Section {
+    /// Above every stamp given before, below every one given after.
+    pub(crate) time: Timestamp,
+    /// How many entries had been stamped.
+    given: u64,
+}
+
+type Asking = oneshot::Sender<Result<Section, Error>>;
+
 /// Queues operations for a range. Cheap to clone.
 #[derive(Clone)]
 pub(crate) struct Proposer {
     queue: mpsc::UnboundedSender<Proposal>,
+    sections: mpsc::UnboundedSender<Asking>,
+    /// The first so many entries have been answered, or have failed.
+    settled: watch::Receiver<u64>,
 }
 
 impl Proposer {
@@ -63,7 +83,28 @@ impl Proposer {
         metrics: Arc<Metrics>,
     ) -> (Self, impl Future<Output = ()> + Send + 'static) {
         let (queue, waiting) = mpsc::unbounded_channel();
-        (Self { queue }, run(group, keyspace, clock, node, metrics, waiting))
+        let (sections, asking) = mpsc::unbounded_channel();
+        let (settle, settled) = watch::channel(0);
+        let stamper = Stamper { group, keyspace, clock, node, stamped_under: None, given: 0 };
+        let run = run(stamper, metrics, waiting, asking, settle);
+        (Self { queue, sections, settled }, run)
+    }
+
+    /// A time of this leader's that separates what it has stamped from what it will stamp. An error if this
+    /// replica does not lead.
+    pub(crate) async fn section(&self) -> Result<Section, Error> {
+        let (answer, received) = oneshot::channel();
+        let gone = || Error::new(Reason::RangeNotHere, "the replica has just left this node");
+        self.sections.send(answer).map_err(|_| gone())?;
+        received.await.unwrap_or_else(|_| Err(gone()))
+    }
+
+    /// Resolves once every entry stamped before the section is applied here, or never will be under this
+    /// leadership.
+    pub(crate) async fn settled(&self, section: Section) {
+        let mut settled = self.settled.clone();
+        // A proposer that is gone settles nothing any more, and proposes nothing either.
+        let _ = settled.wait_for(|settled| *settled >= section.given).await;
     }
 
     /// Proposes an operation and waits for its answer.
@@ -79,27 +120,44 @@ impl Proposer {
     }
 }
 
-async fn run(
+/// Whoever holds it is in the section.
+struct Stamper {
     group: Group,
     keyspace: KeyspaceId,
     clock: Clock,
     node: NodeId,
+    stamped_under: Option<LeaderToken>,
+    /// How many entries it has stamped.
+    given: u64,
+}
+
+async fn run(
+    mut stamper: Stamper,
     metrics: Arc<Metrics>,
     mut waiting: mpsc::UnboundedReceiver<Proposal>,
+    mut asking: mpsc::UnboundedReceiver<Asking>,
+    settle: watch::Sender<u64>,
 ) {
+    let range = stamper.group.range();
+    let mut unsettled = BTreeSet::new();
     let mut under_way = FuturesUnordered::new();
-    let mut stamped_under: Option<LeaderToken> = None;
     let mut commit_takes = Duration::ZERO;
     let mut held: Option<Proposal> = None;
     loop {
         let limit = if commit_takes < FAST_COMMIT { IN_FLIGHT.0 } else { IN_FLIGHT.1 };
         let first = tokio::select! {
             biased;
-            Some(took) = under_way.next(), if !under_way.is_empty() => {
+            Some((entry, took)) = under_way.next(), if !under_way.is_empty() => {
+                unsettled.remove(&entry);
+                settle.send_replace(unsettled.first().copied().unwrap_or(stamper.given));
                 if let Some(took) = took {
                     // Follows a change within a few commits and forgets a hiccup as fast.
                     commit_takes = (commit_takes * 3 + took) / 4;
                 }
+                continue;
+            }
+            Some(answer) = asking.recv() => {
+                drop(answer.send(stamper.section().await));
                 continue;
             }
             first = next(&mut held, &mut waiting), if under_way.len() < limit => match first {
@@ -111,13 +169,15 @@ async fn run(
         let (operations, answers): (Vec<_>, Vec<_>) =
             batch.into_iter().map(|proposal| (proposal.operation, proposal.answer)).unzip();
         metrics.observe_entry(operations.len());
-        match append(&group, keyspace, &clock, node, &mut stamped_under, operations).await {
+        match stamper.append(operations).await {
             Ok((stamp, done)) => {
                 let started = Instant::now();
-                let range = group.range();
+                let entry = stamper.given;
+                stamper.given += 1;
+                unsettled.insert(entry);
                 under_way.push(
                     async move {
-                        match done.await {
+                        let took = match done.await {
                             Ok(appended) => {
                                 for (answer, reply) in
                                     answers.into_iter().zip(appended.applied.replies)
@@ -137,7 +197,8 @@ async fn run(
                                     .for_each(|answer| drop(answer.send(Err(error.clone()))));
                                 None
                             }
-                        }
+                        };
+                        (entry, took)
                     }
                     .boxed(),
                 );
@@ -193,49 +254,53 @@ fn size(operation: &Operation) -> usize {
         }
 }
 
-/// Stamps an entry and hands it to Raft.
-async fn append(
-    group: &Group,
-    keyspace: KeyspaceId,
-    clock: &Clock,
-    node: NodeId,
-    stamped_under: &mut Option<LeaderToken>,
-    operations: Vec<Operation>,
-) -> Result<
-    (
-        Stamp,
-        impl Future<Output = Result<latitude_consensus::Appended, ProposeError>> + Send + use<>,
-    ),
-    Error,
-> {
-    let leadership = group.leadership();
-    let token = leadership.token.ok_or_else(|| not_leader(group.range(), leadership.leader))?;
-    if *stamped_under != Some(token) {
-        // Raft takes entries of a leader only once a quorum has answered it, and refuses those before: one
-        // round of messages, rather than an error to a client who has done nothing wrong.
-        group.read_index(FIRST_ROUND).await.map_err(|error| match error {
-            ReadError::NotLeader(leader) => not_leader(group.range(), leader),
-            ReadError::NoQuorum { .. } => into_error(group.range(), ProposeError::NoQuorum),
-            ReadError::Stopped => not_leader(group.range(), None),
-        })?;
-        // A new leader is above every stamp in its own log before it gives its first (INV-3 ii).
-        clock.merge(group.stamp_max().time).await?;
-        *stamped_under = Some(token);
+impl Stamper {
+    /// A time between what it has stamped and what it will stamp.
+    async fn section(&self) -> Result<Section, Error> {
+        let leadership = self.group.leadership();
+        if leadership.token.is_none() {
+            return Err(not_leader(self.group.range(), leadership.leader));
+        }
+        Ok(Section { time: self.clock.now().await?, given: self.given })
     }
-    // The births were merged when the requests came in, so the stamp is above each.
-    let stamp = Stamp { time: clock.now().await?, node };
-    let entry = Entry {
-        stamp,
-        range: group.range(),
-        epoch: group.epoch(),
-        keyspace,
-        body: Body::Write(Write { segments: Vec::new(), operations }),
-    };
-    let done = group
-        .propose(token, entry.encode())
-        .await
-        .map_err(|error| into_error(group.range(), error))?;
-    Ok((stamp, done))
+
+    /// Stamps an entry and hands it to Raft.
+    async fn append(
+        &mut self,
+        operations: Vec<Operation>,
+    ) -> Result<(Stamp, impl Future<Output = Result<Appended, ProposeError>> + Send + use<>), Error>
+    {
+        let Self { group, keyspace, clock, node, stamped_under, .. } = self;
+        let leadership = group.leadership();
+        let token = leadership.token.ok_or_else(|| not_leader(group.range(), leadership.leader))?;
+        if *stamped_under != Some(token) {
+            // Raft takes entries of a leader only once a quorum has answered it, and refuses those before:
+            // one round of messages, rather than an error to a client who has done nothing wrong.
+            group.read_index(FIRST_ROUND).await.map_err(|error| match error {
+                ReadError::NotLeader(leader) => not_leader(group.range(), leader),
+                ReadError::NoQuorum { .. } => into_error(group.range(), ProposeError::NoQuorum),
+                ReadError::Stopped => not_leader(group.range(), None),
+            })?;
+            // A new leader is above every stamp in its own log before it gives its first (INV-3 ii).
+            clock.merge(group.stamp_max().time).await?;
+            *stamped_under = Some(token);
+        }
+        // The births, and the clocks of sessions, were merged when the requests came in, so the stamp is
+        // above each.
+        let stamp = Stamp { time: clock.now().await?, node: *node };
+        let entry = Entry {
+            stamp,
+            range: group.range(),
+            epoch: group.epoch(),
+            keyspace: *keyspace,
+            body: Body::Write(Write { segments: Vec::new(), operations }),
+        };
+        let done = group
+            .propose(token, entry.encode())
+            .await
+            .map_err(|error| into_error(group.range(), error))?;
+        Ok((stamp, done))
+    }
 }
 
 pub(crate) fn not_leader(range: RangeId, leader: Option<ReplicaId>) -> Error {

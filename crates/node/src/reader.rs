@@ -11,7 +11,7 @@ use std::time::Duration;
 use futures::stream::FuturesUnordered;
 use futures::{FutureExt, StreamExt};
 use latitude_consensus::{Group, ReadError};
-use latitude_consistency::{ROUNDS_IN_FLIGHT_MAX, ReadIndexRounds};
+use latitude_consistency::{ROUNDS_IN_FLIGHT_MAX, Rounds};
 use tokio::sync::{mpsc, oneshot};
 
 type Waiter = oneshot::Sender<Result<u64, ReadError>>;
@@ -41,7 +41,7 @@ impl ReadQueue {
 }
 
 async fn run(group: Group, wait: Duration, mut arrivals: mpsc::UnboundedReceiver<Waiter>) {
-    let mut rounds = ReadIndexRounds::new(ROUNDS_IN_FLIGHT_MAX);
+    let mut rounds = Rounds::new(ROUNDS_IN_FLIGHT_MAX);
     let mut under_way = FuturesUnordered::new();
     loop {
         tokio::select! {

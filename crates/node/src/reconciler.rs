@@ -18,6 +18,7 @@ use latitude_range::RangeMeta;
 use latitude_storage::{Batch, Column, key};
 use latitude_types::{KeyspaceId, RangeId, ReplicaId};
 
+use crate::closing::Closing;
 use crate::identity::{self, stored_replicas};
 use crate::proposer::Proposer;
 use crate::range_handle::RangeHandle;
@@ -115,6 +116,7 @@ async fn open(
         Arc::clone(&shared.metrics),
     );
     let (reads, read) = ReadQueue::new(group.clone(), shared.config.settings.election_timeout_max);
+    let (closing, close) = Closing::new(Arc::clone(shared), record.id);
     let watch = {
         let (shared, group) = (Arc::clone(shared), group.clone());
         async move {
@@ -127,10 +129,17 @@ async fn open(
             ));
         }
     };
-    let tasks = [tokio::spawn(propose), tokio::spawn(read), tokio::spawn(watch)];
+    let tasks =
+        [tokio::spawn(propose), tokio::spawn(read), tokio::spawn(close), tokio::spawn(watch)];
     let tasks = tasks.iter().map(tokio::task::JoinHandle::abort_handle).collect();
-    let handle =
-        RangeHandle { record: Arc::clone(record), group: group.clone(), proposer, reads, tasks };
+    let handle = RangeHandle {
+        record: Arc::clone(record),
+        group: group.clone(),
+        proposer,
+        reads,
+        closing,
+        tasks,
+    };
     shared.ranges.write().expect(NO_PANIC).insert(record.id, handle);
     shared.registry.insert(group.clone());
     if record.replicas.first() == Some(&replica) {

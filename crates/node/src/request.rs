@@ -1,15 +1,17 @@
 //! A client's command, parsed once: nothing behind this speaks protobuf.
 
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use bytes::Bytes;
-use latitude_consistency::{self as levels, Plan};
+use latitude_consistency::{self as levels, Plan, Token};
 use latitude_directory::KeyspaceRecord;
 use latitude_range::Expected;
 use latitude_rpc::FromWire;
 use latitude_rpc::pb::v1;
 use latitude_types::{
-    Epoch, Error, Key, KeySpan, Level, OperationId, OperationKind, RangeId, Reason, WriteTime,
+    ClusterIdentity, Epoch, Error, Key, KeySpan, Level, OperationId, OperationKind, RangeId,
+    Reason, WriteTime,
 };
 use tokio::time::Instant;
 
@@ -60,6 +62,14 @@ pub(crate) struct Request {
     /// The range and epoch the client routed by.
     pub(crate) routed_by: Option<(RangeId, Epoch)>,
     pub(crate) no_forward: bool,
+    /// The session it continues; `None`: a new one.
+    pub(crate) session: Option<Token>,
+    /// A read must prove that it is no staler.
+    pub(crate) staleness_max: Option<Duration>,
+    /// Weaker ways to serve a read, if its own cannot be had.
+    accept: VecDeque<Plan>,
+    /// Why it is served at another level than asked for.
+    pub(crate) fallback: Option<Reason>,
 }
 
 impl Operation {
@@ -92,6 +102,7 @@ impl Request {
     pub(crate) fn parse(
         command: v1::Command,
         keyspace: &KeyspaceRecord,
+        cluster: ClusterIdentity,
         now: Instant,
         default_timeout: Duration,
     ) -> Result<Self, Error> {
@@ -99,7 +110,24 @@ impl Request {
         let level = Option::<Level>::from_wire(command.level)?;
         let keyspace_levels =
             levels::KeyspaceLevels::new(keyspace.default_level, keyspace.log_only)?;
-        let plan = levels::plan(operation.level_class(), level, keyspace_levels)?;
+        let mut accept = accepted(
+            &command.accept,
+            &operation,
+            level.unwrap_or(keyspace.default_level),
+            |level| levels::plan(operation.level_class(), Some(level), keyspace_levels),
+        )?;
+        let mut fallback = None;
+        let plan = match levels::plan(operation.level_class(), level, keyspace_levels) {
+            Ok(plan) => plan,
+            Err(error) => {
+                fallback = Some(error.reason);
+                accept.pop_front().ok_or(error)?
+            }
+        };
+        let session = match &command.token[..] {
+            [] => None,
+            token => Some(Token::decode_for(token, cluster)?),
+        };
         if command.request_id.len() > REQUEST_ID_LEN_MAX {
             let message = format!("the request id has more than {REQUEST_ID_LEN_MAX} bytes");
             return Err(Error::new(Reason::ArgumentInvalid, message));
@@ -129,7 +157,23 @@ impl Request {
             routed_by: (command.range_id != 0)
                 .then_some((RangeId(command.range_id), Epoch(command.range_epoch))),
             no_forward: command.no_forward,
+            session,
+            staleness_max: command.max_staleness_ms.map(|ms| Duration::from_millis(ms.into())),
+            accept,
+            fallback,
         })
+    }
+
+    /// The same request at the next level that the client takes instead, because of `why`.
+    pub(crate) fn fall_back(mut self, why: Reason) -> Option<Self> {
+        self.plan = self.accept.pop_front()?;
+        self.fallback = Some(why);
+        Some(self)
+    }
+
+    /// Whether there is another level to fall back to.
+    pub(crate) fn may_fall_back(&self) -> bool {
+        !self.accept.is_empty()
     }
 
     /// The place among keys that decides which range serves it.
@@ -146,6 +190,31 @@ impl Request {
             Operation::Scan(scan) => RoutingKey::At(scan.span.start()),
         }
     }
+}
+
+/// The ways to serve a request at the weaker levels its client takes, as far as they are served.
+fn accepted(
+    wire: &[i32],
+    operation: &Operation,
+    level: Level,
+    plan: impl Fn(Level) -> Result<Plan, Error>,
+) -> Result<VecDeque<Plan>, Error> {
+    let mut plans = VecDeque::new();
+    for accept in wire {
+        let accept = Option::<Level>::from_wire(*accept)?
+            .filter(|accept| *accept > level)
+            .ok_or_else(|| {
+                let message =
+                    format!("`accept` lists weaker levels than the one asked for, {level}");
+                Error::new(Reason::ArgumentInvalid, message)
+            })?;
+        if operation.is_write() && accept.writes_through_log() {
+            // It would be the same write, at the same leader.
+            continue;
+        }
+        plans.extend(plan(accept).ok());
+    }
+    Ok(plans)
 }
 
 /// Where among the ranges a request begins.

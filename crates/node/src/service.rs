@@ -28,6 +28,7 @@ use tonic::{Request, Response, Status, Streaming};
 use crate::admin;
 use crate::bootstrap;
 use crate::catalog;
+use crate::closing;
 use crate::identity::Membership;
 use crate::peers::CLOCK_REFUSED;
 use crate::router;
@@ -524,6 +525,7 @@ async fn take_frame(
     shared.peers().observe_refusal(from, Judge::Us, verdict.is_err());
     let refusal = verdict.err().map(|refusal| format!("{CLOCK_REFUSED}{refusal}"));
     for message in frame.messages {
+        let kind = message.kind();
         let Message { call, range_id, generation, body, .. } = message;
         let answer = move |body: Bytes, failure: String| Message {
             call,
@@ -531,13 +533,28 @@ async fn take_frame(
             generation,
             body,
             failure,
+            kind: kind as i32,
         };
         if let Some(refusal) = &refusal {
             ready.push(answer(Bytes::new(), refusal.clone()));
-        } else if range_id == 0 {
-            // A ping: the answer says what time it is here.
+        } else if kind == pb::MessageKind::Ping {
             let physical_us = shared.clock.hybrid().physical_us();
             ready.push(answer(Bytes::copy_from_slice(&physical_us.to_be_bytes()), String::new()));
+        } else if kind == pb::MessageKind::Close {
+            let shared = Arc::clone(shared);
+            in_hand.push(
+                async move {
+                    match closing::close_here(&shared, RangeId(range_id)).await {
+                        Ok((at, time)) => {
+                            let closed =
+                                pb::Closed { term: at.term, index: at.index, time: time.0 };
+                            answer(closed.encode_to_vec().into(), String::new())
+                        }
+                        Err(error) => answer(Bytes::new(), error.to_string()),
+                    }
+                }
+                .boxed(),
+            );
         } else {
             match shared.registry.dispatch(RangeId(range_id), Generation(generation), &body) {
                 Ok(handled) => {

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use latitude_storage::{Column, View, key};
-use latitude_types::{Key, KeySpan, RangeId, WriteTime};
+use latitude_types::{Key, KeySpan, Past, RangeId, WriteTime};
 
 use crate::meta::RangeMeta;
 use crate::range::{ApplyError, read_meta};
@@ -37,6 +37,8 @@ pub struct Page {
     pub rows: Vec<ScanRow>,
     /// Whether the scan stopped at its limit, so that more rows may follow in this range.
     pub more: bool,
+    /// What the rows follow, those of deleted keys included.
+    pub past: Past,
 }
 
 /// A key and its value.
@@ -79,13 +81,17 @@ impl<'a> Reader<'a> {
             let (row_key, row) = row?;
             let Some((_, user_key)) = key::base::key_of_value(&row_key) else { continue };
             let row = ValueRow::decode(&row)?;
-            let Some(value) = row.value() else { continue };
+            let Some(value) = row.value() else {
+                page.past.join(&row.past);
+                continue;
+            };
             let full = page.rows.len() >= request.limit || bytes >= request.bytes_max;
             // One row at least, or whoever asks for the next page would get no further.
             if full && !page.rows.is_empty() {
                 page.more = true;
                 break;
             }
+            page.past.join(&row.past);
             let value = if request.keys_only { Bytes::new() } else { value.clone() };
             bytes += user_key.as_bytes().len() + value.len();
             let key = Bytes::copy_from_slice(user_key.as_bytes());

@@ -1,0 +1,154 @@
+//! Reading the base of a range from one snapshot: what every level that reads base has in common, and
+//! strict reads.
+
+use bytes::Bytes;
+use latitude_range::{ApplyError, Reader, ScanRequest, ValueRow};
+use latitude_rpc::ToWire;
+use latitude_rpc::pb::v1;
+use latitude_types::{Epoch, Error, Past, RangeId, Reason, Stamp};
+use tokio::time::timeout_at;
+
+use super::{Answer, Serving, internal};
+use crate::request::{Operation, Scan};
+
+/// What proves an answer, and how fresh it is known to be.
+pub(super) struct Proven {
+    pub(super) proof: v1::Proof,
+    pub(super) staleness_ms: Option<u64>,
+}
+
+impl Serving<'_> {
+    /// A linearizable read: a quorum confirms, after the read arrived, that this replica leads.
+    pub(super) async fn strict_read(&self) -> Result<Answer, Error> {
+        let stands = self.request.session.as_ref().is_some_and(|s| s.stood() > Stamp::ZERO);
+        match timeout_at(self.give_up_at(), self.handle.strict_read_barrier(stands)).await {
+            Ok(ready) => ready?,
+            Err(_) => return Err(self.late()),
+        }
+        let snapshot = self.shared.engine.snapshot();
+        let reader = Reader::new(self.handle.id(), &*snapshot).map_err(internal)?;
+        if reader.meta().freeze.is_some() {
+            // Its left neighbour may have taken it in already, and taken writes since (pitfall B10).
+            return Err(self.handle.frozen());
+        }
+        self.read_from(&reader, Proven { proof: v1::Proof::ReadIndex, staleness_ms: Some(0) })
+    }
+
+    /// The answer of a snapshot. The session then stands where the snapshot does, if it did not stand above.
+    pub(super) fn read_from(&self, reader: &Reader<'_>, proven: Proven) -> Result<Answer, Error> {
+        let mut session = self.session();
+        let mut receipt = self.receipt();
+        let (range, meta) = (self.handle.id(), reader.meta());
+        let mut met = Met { range, epoch: meta.epoch, stamps: Stamp::ZERO, past: Past::default() };
+        let result = match &self.request.operation {
+            Operation::Get { key } => {
+                if !meta.span.contains(key.as_bytes()) {
+                    return Err(latitude_range::Refusal::Moved.into_error());
+                }
+                let row = reader.get(key).map_err(internal)?;
+                match &row {
+                    Some(row) => met.row(row),
+                    // Absence follows the deletions that have been forgotten (pitfalls 16a, B14).
+                    None => met.dropped(meta.gc_stamp, &meta.gc_past),
+                }
+                let value = row.as_ref().and_then(|row| row.value().cloned());
+                let version =
+                    row.filter(|row| row.value().is_some()).map(|row| row.version.to_wire());
+                receipt.version.clone_from(&version);
+                v1::reply::Result::Get(v1::GetResult { value, version })
+            }
+            Operation::Scan(scan) => {
+                met.dropped(meta.gc_stamp, &meta.gc_past);
+                // Rows that are gone are followed as well: nobody knows which, so all up to here.
+                met.stamps = met.stamps.max(meta.last_stamp);
+                v1::reply::Result::Scan(read_scan(reader, scan, &mut met).map_err(internal)?)
+            }
+            Operation::Put { .. } | Operation::Delete { .. } | Operation::CompareAndSet { .. } => {
+                return Err(Error::new(Reason::Internal, "a write was planned as a read"));
+            }
+        };
+        let stands_at = self
+            .request
+            .session
+            .as_ref()
+            .map_or(meta.last_stamp, |session| session.stood().max(meta.last_stamp));
+        if let Some(session) = &mut session {
+            met.tell(session);
+            session.stand_at(stands_at);
+        }
+        if self.is_full() {
+            let (at, _) = self.handle.group.applied_position();
+            receipt.log = Some(v1::LogPosition { term: at.term, index: at.index });
+            receipt.as_of = stands_at.time.0;
+            receipt.set_proof(proven.proof);
+            receipt.staleness_ms = proven.staleness_ms;
+            receipt.covers_session = true;
+            receipt.server_us = self.started.elapsed().as_micros() as u64;
+        }
+        Ok(Answer { result, receipt, session })
+    }
+}
+
+/// What a read has met: it goes into the session's past.
+pub(super) struct Met {
+    range: RangeId,
+    epoch: Epoch,
+    stamps: Stamp,
+    past: Past,
+}
+
+impl Met {
+    fn row(&mut self, row: &ValueRow) {
+        self.stamps = self.stamps.max(row.stamp);
+        self.past.join(&row.past);
+    }
+
+    fn dropped(&mut self, stamp: Stamp, past: &Past) {
+        self.stamps = self.stamps.max(stamp);
+        self.past.join(past);
+    }
+
+    fn tell(mut self, session: &mut latitude_consistency::Token) {
+        self.past.add_log(self.range, self.epoch, self.stamps);
+        session.meet_past(&self.past);
+    }
+}
+
+/// A scan's part in one range, and where it goes on.
+fn read_scan(
+    reader: &Reader<'_>,
+    scan: &Scan,
+    met: &mut Met,
+) -> Result<v1::ScanResult, ApplyError> {
+    let page = reader.scan(&ScanRequest {
+        span: scan.span.clone(),
+        reverse: scan.reverse,
+        limit: scan.limit,
+        bytes_max: scan.bytes_max,
+        keys_only: scan.keys_only,
+    })?;
+    met.past.join(&page.past);
+    let range = &reader.meta().span;
+    let resume = if page.more {
+        page.rows.last().map(|row| {
+            if scan.reverse {
+                row.key.clone()
+            } else {
+                // The least key above the last one answered.
+                [&row.key[..], &[0]].concat().into()
+            }
+        })
+    } else if scan.reverse {
+        // The range ends here; does the span go on below it?
+        (range.start() > scan.span.start()).then(|| Bytes::copy_from_slice(range.start()))
+    } else {
+        let goes_on = range.end().filter(|end| scan.span.end().is_none_or(|wanted| *end < wanted));
+        goes_on.map(Bytes::copy_from_slice)
+    };
+    let rows = page.rows.into_iter().map(|row| v1::Row {
+        key: row.key,
+        value: row.value,
+        version: Some(row.version.to_wire()),
+    });
+    Ok(v1::ScanResult { rows: rows.collect(), resume })
+}

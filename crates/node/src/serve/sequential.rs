@@ -1,0 +1,118 @@
+//! Sequential reads: from whichever replica was asked, as soon as it knows everything up to the session's
+//! time.
+//!
+//! ```text
+//!   applied, closed ─▶ one snapshot: value, last stamp a ─▶ s ≤ max(a, closed), fresh enough? ─ yes ─▶ answer
+//!          ▲                                                           │ no                    session: max(s, a)
+//!          └── what the leader closes now is applied here ◀── ask ─────┘
+//! ```
+//!
+//! Why the answers of all sessions fit into one order: the snapshot holds every entry stamped up to
+//! max(a, closed), for ever, and none above a. So the read's place is anywhere from a to max(a, closed); the
+//! session puts it at max(s, a), above all it did before, and the next operation of the session goes above
+//! that. Places of different ranges compare, because stamps do.
+
+use std::time::Duration;
+
+use latitude_consistency::{Token, closed_up_to, staleness};
+use latitude_range::Reader;
+use latitude_rpc::pb::v1;
+use latitude_types::{Error, Reason, Stamp};
+use tokio::time::{Instant, sleep, timeout_at};
+
+use super::read::Proven;
+use super::{Answer, Serving, internal};
+
+/// On top of the round trips, how long a replica waits until it knows enough before the request moves on.
+const BRIEFLY: Duration = Duration::from_millis(400);
+/// Pause before a leader that could not close is asked again.
+const PAUSE: Duration = Duration::from_millis(20);
+
+/// What a replica lacks to answer a sequential read.
+struct Lack {
+    reason: Reason,
+    message: String,
+}
+
+impl Serving<'_> {
+    pub(super) async fn sequential_read(&self) -> Result<Answer, Error> {
+        self.handle.closing.note_read();
+        let round_trips = 4 * self.shared.peers().round_trip_max();
+        let give_up = self.give_up_at().min(Instant::now() + round_trips + BRIEFLY);
+        loop {
+            let lack = match self.answer_by_closed_time()? {
+                Ok(answer) => return Ok(answer),
+                Err(lack) => lack,
+            };
+            if self.handle.group.leadership().token.is_some() {
+                // The leader knows all there is once it has applied what it has given; and a quorum's word
+                // that it still leads makes the answer as fresh as any.
+                return self.strict_read().await;
+            }
+            match timeout_at(give_up, self.catch_up()).await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) if Instant::now() + PAUSE >= give_up => {
+                    return Err(self.behind(lack, Some(error)));
+                }
+                Ok(Err(_)) => sleep(PAUSE).await,
+                Err(_) => return Err(self.behind(lack, None)),
+            }
+        }
+    }
+
+    /// Has a time closed, and applies everything up to it.
+    async fn catch_up(&self) -> Result<(), Error> {
+        let closed = self.handle.closing.demand().await?;
+        let gone = |_| Error::new(Reason::RangeNotHere, "the replica has just left this node");
+        self.handle.group.applied(closed.at.index).await.map_err(gone)
+    }
+
+    /// The answer of what is here now, if it is enough.
+    fn answer_by_closed_time(&self) -> Result<Result<Answer, Lack>, Error> {
+        // In this order: whatever is applied by now is in the snapshot taken after.
+        let (applied, _) = self.handle.group.applied_position();
+        let closed = self.handle.closing.reached(applied);
+        if let Some(closed) = closed {
+            self.handle.group.rely_on_closed(closed.time);
+        }
+        let snapshot = self.shared.engine.snapshot();
+        let reader = Reader::new(self.handle.id(), &*snapshot).map_err(internal)?;
+        let last_stamp = reader.meta().last_stamp;
+        let stood = self.request.session.as_ref().map_or(Stamp::ZERO, Token::stood);
+        let up_to = closed_up_to(last_stamp, closed);
+        if stood > up_to {
+            let message = format!(
+                "the replica knows everything up to {up_to}, and the session stands at {stood}"
+            );
+            return Ok(Err(Lack { reason: Reason::ReplicaBehind, message }));
+        }
+        let clock = self.shared.clock.hybrid();
+        let in_step = !self.shared.peers().is_unsynced();
+        let staleness = staleness(
+            closed,
+            self.shared.started.elapsed(),
+            last_stamp,
+            clock.physical_us(),
+            in_step.then(|| clock.max_offset()),
+        );
+        if let Some(most) = self.request.staleness_max
+            && staleness.is_none_or(|staleness| staleness > most)
+        {
+            let provable = staleness.map_or("nothing".into(), |bound| format!("{bound:?}"));
+            let message =
+                format!("the answer must be no staler than {most:?}, and {provable} can be proved");
+            return Ok(Err(Lack { reason: Reason::StalenessUnproved, message }));
+        }
+        let staleness_ms = staleness.map(|bound| bound.as_micros().div_ceil(1000) as u64);
+        self.read_from(&reader, Proven { proof: v1::Proof::ClosedTime, staleness_ms }).map(Ok)
+    }
+
+    /// The error of a replica that does not get to know enough.
+    fn behind(&self, lack: Lack, cause: Option<Error>) -> Error {
+        let why = match cause {
+            Some(cause) => format!("{}; the leader could not be asked: {cause}", lack.message),
+            None => format!("{}; the leader's word has not arrived yet", lack.message),
+        };
+        Error::new(lack.reason, format!("{why}. Another replica may know enough"))
+    }
+}

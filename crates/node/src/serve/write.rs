@@ -1,0 +1,131 @@
+//! Log writes: proposed to the range's log, answered once committed and applied.
+
+use std::time::Duration;
+
+use latitude_range::{Done, Op, Operation as LogOperation};
+use latitude_rpc::ToWire;
+use latitude_rpc::pb::v1;
+use latitude_types::{Error, Past, Positions, Reason};
+use tokio::time::timeout_at;
+
+use super::{Answer, Serving};
+use crate::proposer::Written;
+use crate::range_handle::RangeHandle;
+use crate::request::{Operation, WriteId};
+use crate::shared::OwnId;
+
+/// Answers kept for one client at most: they are written with every entry the client is in.
+const UNANSWERED_MAX: u64 = 1 << 16;
+
+impl Serving<'_> {
+    pub(super) async fn write(&self) -> Result<Answer, Error> {
+        let Self { shared, handle, request, .. } = *self;
+        if *shared.disk_full.borrow() {
+            return Err(Error::new(
+            Reason::DiskFull,
+            "the node's disk has less free space than its floor: writes are refused until there is room, reads go on",
+        )
+        .retry_after(Duration::from_secs(1)));
+        }
+        if shared.peers().is_unsynced() {
+            return Err(Error::new(
+                Reason::ClockUnsynced,
+                "the node's clock differs from those of most nodes",
+            ));
+        }
+        let own_id = match request.id {
+            Some(_) => None,
+            None => Some(OwnId::make(shared).await?),
+        };
+        let WriteId { id, answered_below } = match (&own_id, request.id) {
+            (Some(own), _) => own.id,
+            (None, Some(id)) => id,
+            (None, None) => return Err(Error::new(Reason::Internal, "a write without an id")),
+        };
+        if id.sequence - answered_below > UNANSWERED_MAX {
+            return Err(Error::new(
+            Reason::TooManyRequests,
+            format!(
+                "the client has more than {UNANSWERED_MAX} writes whose answers are kept: raise answered_below as \
+                 answers arrive"
+            ),
+        )
+        .retry_after(Duration::from_millis(100)));
+        }
+        shared.clock.admit(id.birth).await?;
+        let (key, op) = match &request.operation {
+            Operation::Put { key, value } => (key, Op::Put { value: value.clone() }),
+            Operation::Delete { key } => (key, Op::Delete),
+            Operation::CompareAndSet { key, expected, new_value } => (
+                key,
+                Op::CompareAndSet { expected: expected.clone(), new_value: new_value.clone() },
+            ),
+            Operation::Get { .. } | Operation::Scan(_) => {
+                return Err(Error::new(Reason::Internal, "a read was planned as a write"));
+            }
+        };
+        let operation = LogOperation {
+            id,
+            answered_below,
+            level: request.plan.level,
+            key: key.clone(),
+            op,
+            named: Vec::new(),
+            need: request.session.as_ref().map_or_else(Positions::default, |s| s.own().clone()),
+            past: request.session.as_ref().map_or_else(Past::default, |s| s.past().clone()),
+            extensions: Vec::new(),
+        };
+        let conditional = matches!(operation.op, Op::CompareAndSet { .. });
+        let Written { reply, at, stamp } =
+            match timeout_at(self.give_up_at(), handle.proposer.propose(operation)).await {
+                Ok(written) => written.map_err(|error| with_silent(handle, error))?,
+                Err(_) => return Err(self.late()),
+            };
+        let done = reply.result.map_err(latitude_range::Refusal::into_error)?;
+        let version = match &done {
+            Done::Written { version } => Some(*version),
+            Done::Mismatch { found } => *found,
+        };
+        let result = if conditional {
+            v1::reply::Result::CompareAndSet(v1::CompareAndSetResult {
+                applied: matches!(done, Done::Written { .. }),
+                version: version.as_ref().map(ToWire::to_wire),
+            })
+        } else {
+            v1::reply::Result::Write(v1::WriteResult {
+                version: version.as_ref().map(ToWire::to_wire),
+            })
+        };
+        let mut receipt = self.receipt();
+        receipt.version = version.as_ref().map(ToWire::to_wire);
+        if self.is_full() {
+            receipt.log = Some(v1::LogPosition { term: at.term, index: at.index });
+            receipt.as_of = stamp.time.0;
+            receipt.set_proof(v1::Proof::Committed);
+            receipt.set_duplicate(if reply.duplicate {
+                v1::Duplicate::Yes
+            } else {
+                v1::Duplicate::No
+            });
+            receipt.retry_safe = request.id.is_some();
+            receipt.durable_on =
+                handle.group.durable_on(at).into_iter().map(|node| node.0).collect();
+            receipt.covers_session = true;
+            receipt.server_us = self.started.elapsed().as_micros() as u64;
+        }
+        // A condition that did not hold has read what it found, at the entry's place.
+        let session = self.session().map(|mut session| {
+            session.meet_entry(handle.id(), handle.record.epoch, stamp);
+            session
+        });
+        Ok(Answer { result, receipt, session })
+    }
+}
+
+/// Adds who is silent to an error for want of a quorum.
+fn with_silent(handle: &RangeHandle, error: Error) -> Error {
+    if error.reason != Reason::NoQuorum {
+        return error;
+    }
+    Error { outcome: error.outcome, ..handle.no_quorum(handle.group.status().silent) }
+}
