@@ -4,6 +4,7 @@
 //! ```text
 //!   test or harness ──▶ Recorder ──▶ JSON lines ──▶ History ──▶ operations ──▶ a judge ──▶ verdict
 //!                          └────────── in memory ──────┘                    linearizable
+//!                                                                               sequential
 //! ```
 //!
 //! A judge knows the definition of one consistency level and nothing of the database. It answers
@@ -14,8 +15,11 @@
 
 pub mod history;
 pub mod linearizable;
+#[cfg(test)]
+mod numbers;
 pub mod recorder;
 mod report;
+pub mod sequential;
 
 pub use history::{History, HistoryError};
 pub use recorder::Recorder;

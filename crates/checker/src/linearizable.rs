@@ -15,9 +15,9 @@
 //! Korach, "Testing shared memories" (1997) for zones; Wing and Gong (1993) and Lowe, "Testing for
 //! linearizability" (2017) for the search.
 
-mod evident;
+pub(crate) mod evident;
 pub mod monitor;
-mod register;
+pub(crate) mod register;
 mod search;
 mod zones;
 
@@ -71,7 +71,8 @@ pub struct Report {
 /// How much a search may do.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Budget {
-    /// Configurations remembered for one key: some hundred bytes each.
+    /// Configurations remembered for one key, or for the whole store where keys are not judged one by
+    /// one: some hundred bytes each.
     pub configurations: usize,
 }
 
@@ -93,17 +94,8 @@ pub fn check_operations(operations: &[Operation], budget: Budget) -> Report {
 }
 
 fn verdict(operations: &[Operation], budget: Budget) -> Verdict {
-    let mut keys: BTreeMap<&str, Vec<&Operation>> = BTreeMap::new();
-    for operation in operations {
-        let mut touched: Vec<_> = operation.micro_ops.iter().map(|op| op.key()).collect();
-        touched.sort_unstable();
-        touched.dedup();
-        for key in touched {
-            keys.entry(key).or_default().push(operation);
-        }
-    }
     let mut unknown = None;
-    for (key, operations) in keys {
+    for (key, operations) in by_key(operations) {
         let judged = Register::new(key, &operations).and_then(|register| judge(&register, budget));
         match judged {
             Ok(None) => {}
@@ -114,6 +106,22 @@ fn verdict(operations: &[Operation], budget: Budget) -> Verdict {
         }
     }
     unknown.unwrap_or(Verdict::Linearizable)
+}
+
+/// The operations that touch each key, in their order.
+pub(crate) fn by_key<'a>(
+    operations: impl IntoIterator<Item = &'a Operation>,
+) -> BTreeMap<&'a str, Vec<&'a Operation>> {
+    let mut keys: BTreeMap<&str, Vec<&Operation>> = BTreeMap::new();
+    for operation in operations {
+        let mut touched: Vec<_> = operation.micro_ops.iter().map(|op| op.key()).collect();
+        touched.sort_unstable();
+        touched.dedup();
+        for key in touched {
+            keys.entry(key).or_default().push(operation);
+        }
+    }
+    keys
 }
 
 /// Judges one key by the cheapest judge that can.

@@ -34,7 +34,17 @@ impl Cited {
     /// Shows the part of an operation that touched `key`.
     pub(crate) fn new(key: &str, operation: &Operation) -> Self {
         let steps = operation.micro_ops.iter().filter(|op| op.key() == key);
-        let mut text = steps.map(ToString::to_string).collect::<Vec<_>>().join(", ");
+        Self::of(operation, steps.map(ToString::to_string).collect())
+    }
+
+    /// Shows a whole operation, with its keys.
+    pub(crate) fn across(operation: &Operation) -> Self {
+        let steps = operation.micro_ops.iter().map(|op| format!("{}: {op}", op.key()));
+        Self::of(operation, steps.collect())
+    }
+
+    fn of(operation: &Operation, steps: Vec<String>) -> Self {
+        let mut text = steps.join(", ");
         text += match operation.outcome {
             Outcome::Ok => "",
             Outcome::Fail => " (failed)",

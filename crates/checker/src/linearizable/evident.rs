@@ -4,7 +4,7 @@ use super::register::{Register, show};
 use crate::Violation;
 
 /// Finds a step that found a value which nobody wrote, or which only a failed write could have left.
-pub(super) fn judge(register: &Register<'_>) -> Option<Violation> {
+pub(crate) fn judge(register: &Register<'_>) -> Option<Violation> {
     let writers = register.writers();
     let certain = register.steps.iter().filter(|step| step.is_certain());
     let (finder, state) = certain

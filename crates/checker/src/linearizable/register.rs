@@ -7,14 +7,14 @@ use crate::Cited;
 use crate::history::{MicroOp, Operation, Outcome, Value};
 
 /// What a register holds: `None` if the key is absent, as at first.
-pub(super) type State = Option<i64>;
+pub(crate) type State = Option<i64>;
 
 /// The return of an operation that may take effect for ever.
-pub(super) const NEVER: usize = usize::MAX;
+pub(crate) const NEVER: usize = usize::MAX;
 
 /// What an operation does to the register.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Action {
+pub(crate) enum Action {
     /// Saw this state.
     Read(State),
     /// Left this state, whatever was there: a write or a delete.
@@ -27,7 +27,7 @@ pub(super) enum Action {
 
 impl Action {
     /// The state it finds.
-    pub(super) fn finds(self) -> Option<State> {
+    pub(crate) fn finds(self) -> Option<State> {
         match self {
             Self::Read(state) | Self::Swap(state, _) => Some(state),
             Self::Write(_) | Self::Mismatch(_) => None,
@@ -35,7 +35,7 @@ impl Action {
     }
 
     /// The state it leaves, if it writes.
-    pub(super) fn leaves(self) -> Option<State> {
+    pub(crate) fn leaves(self) -> Option<State> {
         match self {
             Self::Write(state) | Self::Swap(_, state) => Some(state),
             Self::Read(_) | Self::Mismatch(_) => None,
@@ -45,35 +45,35 @@ impl Action {
 
 /// An operation that took effect, or may have.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Step<'a> {
-    pub(super) source: &'a Operation,
-    pub(super) action: Action,
+pub(crate) struct Step<'a> {
+    pub(crate) source: &'a Operation,
+    pub(crate) action: Action,
     /// The line of the invocation.
-    pub(super) call: usize,
+    pub(crate) call: usize,
     /// The line of the return; [`NEVER`] if and only if nobody knows whether it took effect.
-    pub(super) ret: usize,
+    pub(crate) ret: usize,
 }
 
 impl Step<'_> {
     /// Whether it certainly took effect.
-    pub(super) fn is_certain(&self) -> bool {
+    pub(crate) fn is_certain(&self) -> bool {
         self.ret != NEVER
     }
 }
 
 /// The operations of one key that bear on its order.
 #[derive(Debug)]
-pub(super) struct Register<'a> {
-    pub(super) key: &'a str,
+pub(crate) struct Register<'a> {
+    pub(crate) key: &'a str,
     /// In the order of their calls. Unknown reads are left out, and unknown writes that nobody saw.
-    pub(super) steps: Vec<Step<'a>>,
+    pub(crate) steps: Vec<Step<'a>>,
     /// The values that failed writes would have left, with their writes.
-    pub(super) failed: HashMap<State, &'a Operation>,
+    pub(crate) failed: HashMap<State, &'a Operation>,
 }
 
 impl<'a> Register<'a> {
     /// Takes the operations on `key`, in the order of their invocations.
-    pub(super) fn new(key: &'a str, operations: &[&'a Operation]) -> Result<Self, Doubt> {
+    pub(crate) fn new(key: &'a str, operations: &[&'a Operation]) -> Result<Self, Doubt> {
         let mut register = Self { key, steps: Vec::new(), failed: HashMap::new() };
         for &operation in operations {
             let action = action(operation).ok_or_else(|| Doubt::NotARegister {
@@ -130,7 +130,7 @@ impl<'a> Register<'a> {
     }
 
     /// Every state that may be written, with its writers; the initial state has none.
-    pub(super) fn writers(&self) -> HashMap<State, Vec<usize>> {
+    pub(crate) fn writers(&self) -> HashMap<State, Vec<usize>> {
         let mut writers: HashMap<State, Vec<usize>> = HashMap::from([(None, Vec::new())]);
         for (at, step) in self.steps.iter().enumerate() {
             if let Some(state) = step.action.leaves() {
@@ -141,7 +141,7 @@ impl<'a> Register<'a> {
     }
 
     /// The operations, for a violation: in the order of their invocations, each once.
-    pub(super) fn cite(&self, operations: &[&Operation]) -> Vec<Cited> {
+    pub(crate) fn cite(&self, operations: &[&Operation]) -> Vec<Cited> {
         let mut cited: Vec<_> = operations.iter().map(|op| Cited::new(self.key, op)).collect();
         cited.sort();
         cited.dedup();
@@ -150,11 +150,12 @@ impl<'a> Register<'a> {
 }
 
 /// A state, for people.
-pub(super) fn show(state: State) -> String {
+pub(crate) fn show(state: State) -> String {
     state.map_or_else(|| "null".to_owned(), |value| value.to_string())
 }
 
-fn action(operation: &Operation) -> Option<Action> {
+/// What a single step on a register does; `None` for anything else.
+pub(crate) fn action(operation: &Operation) -> Option<Action> {
     let [micro_op] = operation.micro_ops.as_slice() else { return None };
     match micro_op {
         MicroOp::Read { value: Value::Absent, .. } => Some(Action::Read(None)),
