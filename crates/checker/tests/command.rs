@@ -15,6 +15,9 @@ const GOOD: &str = "good/keys_do_not_order_each_other.jsonl";
 const BAD: &str = "bad/thin_air_read.jsonl";
 const NO_HISTORY: &str = "bad/thin_air_read.expected";
 const VERSIONS: &str = "version_goes_down.jsonl";
+const STALE: &str = "stale_read.jsonl";
+const FORK: &str = "sequential/bad/two_observers_see_two_writes_in_opposite_orders.jsonl";
+const LOCAL: &str = "local_write.jsonl";
 
 #[test]
 fn a_linearizable_history_exits_with_0() {
@@ -45,4 +48,36 @@ fn what_cannot_be_read_exits_with_2() {
     assert_eq!(status, Some(2));
     assert_eq!(run(&["missing.jsonl"]).0, Some(2));
     assert_eq!(run(&[]).0, Some(2));
+}
+
+#[test]
+fn the_level_says_what_a_history_is_held_against() {
+    assert_eq!(run(&[STALE]).0, Some(1));
+    assert_eq!(run(&["--level", "strict", STALE]).0, Some(1));
+    let (status, said) = run(&["--level", "sequential", STALE]);
+    let report = "2 ok, 0 failed, 0 unknown, 1 keys: sequentially consistent (by search)";
+    assert_eq!(said, format!("{STALE}: {report}\n"));
+    assert_eq!(status, Some(0));
+}
+
+#[test]
+fn an_order_that_two_observers_do_not_share_exits_with_1_at_level_sequential() {
+    let (status, said) = run(&["--level", "sequential", LOCAL, FORK]);
+    assert!(said.contains("not sequentially consistent (by search)\nkey "), "{said}");
+    assert_eq!(status, Some(1));
+}
+
+#[test]
+fn what_the_level_cannot_judge_exits_with_2() {
+    let (status, said) = run(&["--level", "sequential", STALE, LOCAL]);
+    assert!(said.contains("unknown\nline 1: nobody knows the place"), "{said}");
+    assert_eq!(status, Some(2));
+}
+
+#[test]
+fn wrong_arguments_exit_with_2() {
+    for arguments in [&["--level", "causal", STALE][..], &[STALE, "--level"], &["--lvl", STALE]] {
+        assert_eq!(run(arguments), (Some(2), String::new()), "{arguments:?}");
+    }
+    assert_eq!(run(&["--level", "sequential"]).0, Some(2));
 }
