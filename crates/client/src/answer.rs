@@ -16,6 +16,11 @@ pub struct Answer<T> {
     pub value: T,
     /// What was delivered; `None` if no receipt was asked for.
     pub receipt: Option<Receipt>,
+    /// The token of the reply, as its bytes: opaque, and empty if the server gave none. A [`Session`]
+    /// takes it in by itself. For a scan: of its last part.
+    ///
+    /// [`Session`]: crate::Session
+    pub token: Bytes,
     /// How many commands were sent until one was answered; for a scan, over all its ranges.
     pub attempts: u32,
     /// How long the caller waited, all attempts included.
@@ -28,14 +33,15 @@ impl<T> Answer<T> {
         Answer {
             value: change(self.value),
             receipt: self.receipt,
+            token: self.token,
             attempts: self.attempts,
             latency: self.latency,
         }
     }
 
     pub(crate) fn try_map<U>(self, change: impl FnOnce(T) -> Result<U>) -> Result<Answer<U>> {
-        let Self { value, receipt, attempts, latency } = self;
-        Ok(Answer { value: change(value)?, receipt, attempts, latency })
+        let Self { value, receipt, token, attempts, latency } = self;
+        Ok(Answer { value: change(value)?, receipt, token, attempts, latency })
     }
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use latitude_rpc::FromWire;
 use latitude_rpc::pb::v1;
-use latitude_types::{Level, Result, WriteTime};
+use latitude_types::{Error, Level, Reason, Result, WriteTime};
 use tokio::time::Instant;
 
 use crate::answer::{Answer, CasOutcome, Expected, Operation, Outcome, Value, unfitting};
@@ -15,6 +15,7 @@ use crate::receipt::{Receipt, ReceiptDetail};
 use crate::routes::Target;
 use crate::run::Call;
 use crate::scan::{self, Page, Scan};
+use crate::session::Session;
 
 /// The longest timeout: a day. Longer ones are cut to it.
 const TIMEOUT_MAX: Duration = Duration::from_secs(86_400);
@@ -39,13 +40,43 @@ pub(crate) struct Options {
     pub(crate) receipt: ReceiptDetail,
     pub(crate) timeout: Duration,
     pub(crate) request_id: Option<Arc<str>>,
+    pub(crate) session: Option<Session>,
+    pub(crate) staleness_max: Option<Duration>,
+    /// Weaker levels to take instead, in order.
+    pub(crate) accept: Arc<[Level]>,
+}
+
+impl Options {
+    /// # Errors
+    /// [`Reason::ArgumentInvalid`] if a level to be taken instead is not weaker than the one asked for.
+    /// If none is asked for, only the server can tell.
+    fn check(&self) -> Result<()> {
+        let Some(level) = self.level else { return Ok(()) };
+        match self.accept.iter().find(|accepted| **accepted <= level) {
+            Some(accepted) => {
+                let message = format!(
+                    "the level {accepted} is not weaker than {level} and cannot be taken instead of it: \
+                     accept only weaker levels"
+                );
+                Err(Error::new(Reason::ArgumentInvalid, message))
+            }
+            None => Ok(()),
+        }
+    }
 }
 
 impl Keyspace {
     pub(crate) fn new(client: Client, name: String) -> Self {
         let timeout = client.inner.timeout;
-        let options =
-            Options { level: None, receipt: ReceiptDetail::default(), timeout, request_id: None };
+        let options = Options {
+            level: None,
+            receipt: ReceiptDetail::default(),
+            timeout,
+            request_id: None,
+            session: None,
+            staleness_max: None,
+            accept: Arc::new([]),
+        };
         Self { client, name: name.into(), options }
     }
 
@@ -84,6 +115,39 @@ impl Keyspace {
     pub fn with_request_id(mut self, id: impl Into<String>) -> Self {
         self.options.request_id = Some(id.into().into());
         self
+    }
+
+    /// Makes operations part of a session: each takes into account what the session has seen and done
+    /// before. Without one, each operation is a session of its own.
+    #[must_use]
+    pub fn with_session(mut self, session: Session) -> Self {
+        self.options.session = Some(session);
+        self
+    }
+
+    /// Demands of reads that they prove to be no staler than this, in whole milliseconds. A replica that
+    /// cannot does not answer and the next one is asked; if none can, the read fails with
+    /// [`Reason::StalenessUnproved`]. Writes are as they are.
+    #[must_use]
+    pub fn with_max_staleness(mut self, staleness: Duration) -> Self {
+        self.options.staleness_max = Some(staleness);
+        self
+    }
+
+    /// Takes these weaker levels instead, in this order, if the one asked for cannot be served; the
+    /// receipt says which was given. Never used by a write that may have happened already at its own
+    /// level. An operation that lists a level not weaker than its own fails with
+    /// [`Reason::ArgumentInvalid`].
+    #[must_use]
+    pub fn with_accept(mut self, levels: impl IntoIterator<Item = Level>) -> Self {
+        self.options.accept = levels.into_iter().collect();
+        self
+    }
+
+    /// Checks what can be checked before anything is asked.
+    pub(crate) fn check(&self) -> Result<()> {
+        self.options.check()?;
+        self.options.session.as_ref().map_or(Ok(()), Session::check)
     }
 
     /// Reads a key; `None` if it does not exist.
@@ -168,6 +232,7 @@ impl Keyspace {
         Ok(Answer {
             value: Outcome::from_wire(operation, served.reply.result)?,
             receipt: receipt(served.reply.receipt),
+            token: served.reply.token,
             attempts: served.attempts,
             latency: started.elapsed(),
         })

@@ -3,6 +3,7 @@
 //! ```text
 //!   Keyspace::put ─▶ run (one operation: attempts until it is answered or its deadline passes)
 //!                     │  ├─ ids     one id for all attempts of a write; births by the cluster's clock
+//!                     │  ├─ session what was seen and done before, joined from every reply
 //!                     │  ├─ routes  which range holds the key, who leads it, where the nodes are
 //!                     ▼  └─ what an error says: at once elsewhere │ wait │ give up
 //!                   link (one per node) ══ one stream, many commands a frame ══▶ node
@@ -16,9 +17,11 @@
 //!   attempts were told.
 //! - An operation ends by its deadline. One silent node does not use it up.
 //! - A level is never weakened behind the caller's back.
+//! - A session never loses what one of its replies knew.
 //!
 //! Connections come from the port [`Net`], time from tokio's clock and randomness from one seed, so the
-//! SDK runs unchanged inside a simulation. It knows nothing of how a server works: only `/proto`.
+//! SDK runs unchanged inside a simulation. It knows nothing of how a server works: only `/proto`, and how
+//! tokens are joined.
 //!
 //! The design of the stream follows TiKV's `BatchCommands`; the ids that make retries harmless follow
 //! Lee, Park, Kejriwal, Matsushita, Ousterhout: *Implementing Linearizability at Large Scale and Low
@@ -34,6 +37,7 @@ mod receipt;
 mod routes;
 mod run;
 mod scan;
+mod session;
 
 pub use admin::Admin;
 pub use answer::{Answer, CasOutcome, Expected, Operation, Outcome, Value};
@@ -48,6 +52,7 @@ pub use latitude_types::{
 };
 pub use receipt::{Duplicate, Proof, Receipt, ReceiptDetail, Role};
 pub use scan::{Page, Row, Scan};
+pub use session::Session;
 
 /// Locks a mutex whose critical sections neither block nor panic.
 fn lock<T>(mutex: &std::sync::Mutex<T>) -> std::sync::MutexGuard<'_, T> {

@@ -332,7 +332,7 @@ impl Shared {
             round_trips.pop_front();
         }
         drop(round_trips);
-        self.ids.observe(Timestamp(reply.clock));
+        self.ids.observe(&self.address, Timestamp(reply.clock));
         Ok(reply)
     }
 
@@ -532,7 +532,7 @@ impl<'a> Pump<'a> {
     fn take(&mut self, frame: v1::ReplyFrame) {
         self.shared.heard();
         if let Some(clock) = frame.replies.iter().map(|reply| reply.clock).max() {
-            self.shared.ids.observe(Timestamp(clock));
+            self.shared.ids.observe(&self.shared.address, Timestamp(clock));
         }
         for reply in frame.replies {
             // A tag that is not pending belongs to a command that was given up.

@@ -6,10 +6,15 @@
 //!   route ─▶ choose a node ─▶ attempt ─▶ answered ─▶ done   │
 //!                               │                           │
 //!                               ├─ Redirect    ─▶ at once, elsewhere (after a few in a row: wait)
-//!                               ├─ Unavailable ─▶ wait a little, elsewhere if possible
+//!                               ├─ Unavailable ─▶ elsewhere if possible; wait a little
 //!                               ├─ Exhausted   ─▶ wait as long as told
 //!                               └─ any other   ─▶ done
 //! ```
+//!
+//! What only the leader can serve goes to the leader. A read that any replica can serve goes to the
+//! nearest (the client's own region first, then by round trip); one that is behind, silent or gone costs
+//! a share of the time left, and the next nearest is asked at once. In each round every replica is asked
+//! once, so the leader at the latest as the last.
 //!
 //! Invariant: once an attempt of a write may have happened, every error of the operation says so.
 
@@ -30,6 +35,7 @@ use crate::keyspace::Keyspace;
 use crate::link::Link;
 use crate::lock;
 use crate::routes::{Route, Target};
+use crate::session::Session;
 
 /// A silent node is waited for at least so long.
 const PATIENCE_MIN: Duration = Duration::from_secs(1);
@@ -100,6 +106,8 @@ struct Run<'a> {
     next: Option<Next>,
     /// Replicas that were asked in this round.
     asked: BTreeSet<NodeId>,
+    /// Whether the last attempt was given only a share of the time left.
+    shared: bool,
 }
 
 #[derive(Clone, Copy)]
@@ -141,7 +149,10 @@ impl Inner {
             located: 0,
             next: None,
             asked: BTreeSet::new(),
+            shared: false,
         };
+        // No attempt has been made yet.
+        call.keyspace.check()?;
         run.run().await.map_err(|error| run.seal(error))
     }
 }
@@ -197,6 +208,20 @@ impl Run<'_> {
         let now = Instant::now();
         let left = self.deadline.saturating_duration_since(now);
         let options = self.call.keyspace.options();
+        let time = self.time_for(&route, next.node, left);
+        self.shared = time < left;
+        let patience = patience(&link, self.given_up);
+        // The node's answer, that it could not in its share, is to arrive before it is given up.
+        let patience = if self.shared {
+            patience.min(time + self.client.distance(next.node).round_trip)
+        } else {
+            patience
+        };
+        let read = !self.call.write;
+        // A weaker level is never given to a write that may have happened at its own.
+        let accept: &[Level] = if self.unknown { &[] } else { &options.accept };
+        // If the leader cannot be had, any node may find that, and serve a level accepted instead.
+        let any_node = read && !accept.is_empty() && self.attempts > 0;
         let command = v1::Command {
             tag: 0,
             keyspace: keyspace.to_string(),
@@ -204,22 +229,29 @@ impl Run<'_> {
             range_id: route.range.0,
             range_epoch: route.epoch.0,
             level: options.level.map_or(v1::Level::Unspecified as i32, |level| level.to_wire()),
-            accept: Vec::new(),
+            accept: accept.iter().map(ToWire::to_wire).collect(),
             id: self.ticket.as_ref().map(Ticket::to_wire),
-            token: Bytes::new(),
-            timeout_ms: left.as_millis().clamp(1, u128::from(u32::MAX)) as u32,
+            token: options.session.as_ref().map(Session::to_wire).unwrap_or_default(),
+            timeout_ms: time.as_millis().clamp(1, u128::from(u32::MAX)) as u32,
             receipt: options.receipt.to_wire(),
-            max_staleness_ms: None,
+            max_staleness_ms: options.staleness_max.filter(|_| read).map(whole_ms),
             request_id: options.request_id.as_deref().unwrap_or_default().to_string(),
-            no_forward: self.wants_leader(&route) && !next.forward,
+            no_forward: self.wants_leader(&route) && !next.forward && !any_node,
             operation: Some((self.call.operation)(&route)),
         };
         self.attempts += 1;
         let place = Place::Node { node: next.node, route: Arc::clone(&route) };
-        let reply = match link.send(command, patience(&link, self.given_up), self.deadline).await {
+        let reply = match link.send(command, patience, self.deadline).await {
             Ok(reply) => reply,
             Err(error) => return Err((error, place)),
         };
+        let refused = matches!(reply.result, Some(v1::reply::Result::Error(_)));
+        if let Some(session) = &options.session
+            // A refusal may have nothing to add to what the session knows.
+            && !(refused && reply.token.is_empty())
+        {
+            session.meet(&reply.token);
+        }
         match reply.result {
             Some(v1::reply::Result::Error(wire)) => {
                 let (Ok(error) | Err(error)) = Error::from_wire(wire);
@@ -232,17 +264,35 @@ impl Run<'_> {
     /// The write's id. Without one the server would make one, which no retry could repeat.
     async fn name(&self, link: &Link) -> Result<Ticket, (Error, Place)> {
         let ids = &self.client.ids;
-        if ids.needs_clock() {
+        let seen = self.call.keyspace.options().session.as_ref().map(Session::clock);
+        let above = seen.unwrap_or_default();
+        if ids.needs_clock_for(above) {
             let left = self.deadline.saturating_duration_since(Instant::now());
             // If it fails: an old clock is better than none, and the attempt will tell.
             let _ = link.hello(patience(link, 0).min(left)).await;
         }
-        ids.begin().ok_or_else(|| {
-            // Asked again when the range is located.
-            lock(&self.client.routes).forget_keyspace(self.call.keyspace.name());
-            let message = "no node has told its clock yet, which a write is named by";
-            (Error::new(Reason::ClockUnsynced, message), Place::Seeds)
+        ids.begin(above).map_err(|error| {
+            if error.reason == Reason::ClockUnsynced {
+                // Asked again when the range is located.
+                lock(&self.client.routes).forget_keyspace(self.call.keyspace.name());
+            }
+            (error, Place::Seeds)
         })
+    }
+
+    /// How much of the time left an attempt at this node may take: all of it, unless other replicas can
+    /// serve the same.
+    fn time_for(&self, route: &Route, node: NodeId, left: Duration) -> Duration {
+        let others = self.unasked(route).filter(|other| *other != node).count();
+        if self.wants_leader(route) { left } else { left / (others as u32 + 1) }
+    }
+
+    /// The replicas not yet asked in this round, each once.
+    fn unasked<'a>(&'a self, route: &'a Route) -> impl Iterator<Item = NodeId> + 'a {
+        // A leader outside the known replicas is a newer fact than they are.
+        let leader = route.leader.filter(|leader| !route.replicas.contains(leader));
+        let candidates = leader.into_iter().chain(route.replicas.iter().copied());
+        candidates.filter(|node| !self.asked.contains(node))
     }
 
     /// Whether only the leader can serve this.
@@ -259,7 +309,7 @@ impl Run<'_> {
         if let Some(next) = self.next.take() {
             return next;
         }
-        if route.replicas.iter().all(|node| self.asked.contains(node)) {
+        if self.unasked(route).next().is_none() {
             self.asked.clear();
         }
         // The preferred leader, if nobody is known to lead.
@@ -268,20 +318,15 @@ impl Run<'_> {
         let leads = |node: NodeId| leader == Some(node);
         // Nearly always so, and cheaper than comparing distances.
         if let Some(node) = leader.filter(|node| !self.asked.contains(node))
-            && !self.client.distance(node).0
+            && !self.client.distance(node).doubtful
         {
             return Next { node, forward: false };
         }
-        // A leader outside the known replicas is a newer fact than they are.
-        let candidates = route.leader.iter().chain(&route.replicas);
-        let nearest = candidates
-            .filter(|node| !self.asked.contains(node))
-            .min_by_key(|node| {
-                let (doubtful, distance) = self.client.distance(**node);
-                (doubtful, !leads(**node), distance)
-            })
-            .or(route.replicas.first());
-        Next { node: *nearest.expect("a route has replicas"), forward: false }
+        let nearest = self.unasked(route).min_by_key(|node| {
+            let distance = self.client.distance(*node);
+            (distance.doubtful, !leads(*node), distance)
+        });
+        Next { node: nearest.expect("a route has replicas"), forward: false }
     }
 
     /// Notes a failure and decides what follows.
@@ -298,7 +343,14 @@ impl Run<'_> {
     fn decide(&mut self, error: &Error, place: &Place) -> Step {
         let keyspace = self.call.keyspace.name();
         let routes = || lock(&self.client.routes);
-        match error.kind() {
+        let kind = match error.kind() {
+            // Its share of the time, not ours.
+            Kind::Deadline if self.shared && matches!(place, Place::Node { .. }) => {
+                Kind::Unavailable
+            }
+            kind => kind,
+        };
+        match kind {
             Kind::Invalid | Kind::Unimplemented | Kind::Internal | Kind::Deadline => {
                 Step::Fail(error.clone())
             }
@@ -317,11 +369,12 @@ impl Run<'_> {
                     }
                 }
                 // This process stood still (a machine asleep) and its births are of before that. The
-                // refusal brought the cluster's clock; a write that has certainly not happened may take
-                // another id.
+                // cluster tells its clock anew; a write that has certainly not happened may take another
+                // id.
                 if error.reason == Reason::IdExpired && !self.unknown && !self.renamed {
                     self.renamed = true;
                     self.ticket = None;
+                    self.client.ids.stood_still();
                     return Step::AtOnce;
                 }
                 Step::Fail(error.clone())
@@ -338,10 +391,18 @@ impl Run<'_> {
                     self.asked.insert(*node);
                     let silent = error.reason == Reason::Unreachable && error.may_have_applied();
                     self.given_up += u32::from(silent);
-                    if route.leader == Some(*node) {
+                    // That a replica is behind says nothing against the map.
+                    let behind =
+                        matches!(error.reason, Reason::ReplicaBehind | Reason::StalenessUnproved);
+                    if !behind && route.leader == Some(*node) {
                         routes().set_leader(keyspace, route, None);
                     }
-                    self.end_round(route);
+                    if !self.wants_leader(route) && self.unasked(route).next().is_some() {
+                        return Step::AtOnce;
+                    }
+                    if !behind {
+                        self.end_round(route);
+                    }
                 }
                 Step::Wait(error.retry_after)
             }
@@ -368,7 +429,7 @@ impl Run<'_> {
         let hint = error.leader.as_ref().map(|hint| hint.node).filter(|hint| *hint != node);
         let known = hint.filter(|hint| lock(&self.client.routes).place(*hint).is_some());
         match known {
-            Some(leader) if self.client.distance(leader).0 => {
+            Some(leader) if self.client.distance(leader).doubtful => {
                 // The leader does not answer us, but it may answer the node that names it.
                 self.next = Some(Next { node, forward: true });
             }
@@ -397,7 +458,7 @@ impl Run<'_> {
 
     /// When every replica was asked in vain, what is known of the range may be out of date.
     fn end_round(&mut self, route: &Route) {
-        if route.replicas.iter().all(|node| self.asked.contains(node)) {
+        if self.unasked(route).next().is_none() {
             self.asked.clear();
             let keyspace = self.call.keyspace.name();
             lock(&self.client.routes).forget_range(keyspace, route);
@@ -415,7 +476,13 @@ impl Run<'_> {
         if let Some((last, place)) = &self.last {
             let attempts = self.attempts;
             // More time would not have helped: the cause says more than the deadline.
-            if matches!(last.reason, Reason::NoQuorum | Reason::Unreachable) {
+            if matches!(
+                last.reason,
+                Reason::NoQuorum
+                    | Reason::Unreachable
+                    | Reason::ReplicaBehind
+                    | Reason::StalenessUnproved
+            ) {
                 error.reason = last.reason;
             }
             message = format!("{message} in {attempts} attempts; the last one, at {place}: {last}");
@@ -453,15 +520,35 @@ impl std::fmt::Display for Place {
     }
 }
 
+/// In whole milliseconds, rounded down: no staler than asked for.
+fn whole_ms(duration: Duration) -> u32 {
+    u32::try_from(duration.as_millis()).unwrap_or(u32::MAX)
+}
+
+/// How far a node is. The nearest is the least.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Distance {
+    /// Lately silent or unreachable.
+    pub(crate) doubtful: bool,
+    /// In another region than the client.
+    pub(crate) elsewhere: bool,
+    /// Measured or guessed.
+    pub(crate) round_trip: Duration,
+}
+
 impl Inner {
-    /// How far a node is: whether it is doubtful, and its round trip, measured or guessed.
-    pub(crate) fn distance(&self, node: NodeId) -> (bool, Duration) {
+    pub(crate) fn distance(&self, node: NodeId) -> Distance {
         let routes = lock(&self.routes);
-        let Some(place) = routes.place(node) else { return (true, FAR) };
-        let guess = if place.region == self.region { NEAR } else { FAR };
-        match self.link_if_started(&place.address) {
-            Some(link) => (link.is_doubtful(), link.round_trip().unwrap_or(guess)),
-            None => (false, guess),
+        let Some(place) = routes.place(node) else {
+            return Distance { doubtful: true, elsewhere: true, round_trip: FAR };
+        };
+        let elsewhere = place.region != self.region;
+        let link = self.link_if_started(&place.address);
+        let measured = link.as_ref().and_then(|link| link.round_trip());
+        Distance {
+            doubtful: link.is_some_and(|link| link.is_doubtful()),
+            elsewhere,
+            round_trip: measured.unwrap_or(if elsewhere { FAR } else { NEAR }),
         }
     }
 

@@ -187,6 +187,7 @@ pub(crate) async fn run(client: &Inner, keyspace: &Keyspace, scan: Scan) -> Resu
             return Ok(Answer {
                 value: Page { rows, next },
                 receipt: receipt(served.reply.receipt),
+                token: served.reply.token,
                 attempts,
                 latency: started.elapsed(),
             });

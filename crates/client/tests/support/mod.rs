@@ -12,13 +12,14 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::StreamExt;
 use futures::stream::BoxStream;
-use latitude_client::{Client, Error, NodeId, RangeId, Reason};
+use latitude_client::{Client, ClusterIdentity, Error, NodeId, RangeId, Reason};
+use latitude_consistency::Token;
 use latitude_rpc::net::Net;
 use latitude_rpc::pb::v1;
 use latitude_rpc::pb::v1::admin_server::AdminServer;
 use latitude_rpc::pb::v1::latitude_server::{Latitude, LatitudeServer};
 use latitude_rpc::{error_to_pb, status_from_error};
-use latitude_types::{LeaderHint, Timestamp};
+use latitude_types::{ClusterId, Epoch, LeaderHint, Stamp, Timestamp};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tonic::{Request, Response, Status, Streaming};
@@ -38,6 +39,8 @@ pub(crate) enum Act {
     ApplyAndCut,
     /// Serves it after a while.
     After(Duration),
+    /// Serves it and changes the reply.
+    Change(fn(&mut v1::Reply)),
 }
 
 /// A range of the fake cluster.
@@ -81,6 +84,10 @@ struct State {
     clock_ms: u64,
     admin_calls: Vec<(u32, &'static str)>,
     admin_failures: BTreeMap<u32, Status>,
+    /// Where nodes are; `eu` unless said.
+    regions: BTreeMap<u32, &'static str>,
+    /// How long a greeting takes to be answered.
+    round_trips: BTreeMap<u32, Duration>,
 }
 
 /// The cluster: three nodes at `n1:7400` to `n3:7400`, one range led by n1.
@@ -153,6 +160,13 @@ impl Cluster {
         for range in &mut self.state.lock().unwrap().ranges {
             range.leader = leader;
         }
+    }
+
+    /// Where a node is, and how far away.
+    pub(crate) fn place(&self, node: u32, region: &'static str, round_trip: Duration) {
+        let mut state = self.state.lock().unwrap();
+        state.regions.insert(node, region);
+        state.round_trips.insert(node, round_trip);
     }
 
     /// Sets the cluster's clock back by so much.
@@ -307,6 +321,21 @@ pub(crate) fn not_leader(range: u64, leader: Option<u32>) -> Error {
     Error { leader, ..Error::new(Reason::NotLeader, "another node leads the range") }
 }
 
+/// The cluster that all tokens are of.
+pub(crate) const CLUSTER: ClusterIdentity =
+    ClusterIdentity { id: ClusterId([9; 16]), incarnation: 1 };
+
+/// The session after a command: it has met an entry of the range's log, stamped now.
+fn token_after(command: &v1::Command, clock: Timestamp, node: u32) -> Bytes {
+    let mut token = match &command.token[..] {
+        [] => Token::new(CLUSTER),
+        bytes => Token::decode_for(bytes, CLUSTER).expect("the client sends tokens as it got them"),
+    };
+    let stamp = Stamp { time: clock, node: NodeId(node) };
+    token.meet_entry(RangeId(command.range_id), Epoch(command.range_epoch), stamp);
+    token.encode().into()
+}
+
 struct FakeNode {
     node: u32,
     cluster: Cluster,
@@ -330,12 +359,17 @@ impl FakeNode {
             v1::Reply {
                 tag: command.tag,
                 clock: clock.0,
-                token: Bytes::new(),
+                token: token_after(&command, clock, node),
                 receipt: Some(receipt),
                 result: Some(result),
             }
         };
         match act {
+            Act::Change(change) => {
+                let mut reply = serve();
+                change(&mut reply);
+                drop(replies.send(reply));
+            }
             Act::Serve => drop(replies.send(serve())),
             Act::Fail(failure) => {
                 let result = Some(error(&failure));
@@ -397,6 +431,8 @@ impl Latitude for FakeNode {
         &self,
         _: Request<v1::HelloRequest>,
     ) -> Result<Response<v1::HelloReply>, Status> {
+        let round_trip = self.cluster.state.lock().unwrap().round_trips.get(&self.node).copied();
+        tokio::time::sleep(round_trip.unwrap_or_default()).await;
         Ok(Response::new(v1::HelloReply {
             node: self.node,
             clock: self.cluster.clock().0,
@@ -428,7 +464,7 @@ impl Latitude for FakeNode {
         let nodes = NODES.map(|node| v1::NodeLocation {
             node,
             address: address(node),
-            region: "eu".into(),
+            region: state.regions.get(&node).copied().unwrap_or("eu").into(),
             zone: "a".into(),
         });
         Ok(Response::new(v1::LocateReply {
