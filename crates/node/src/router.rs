@@ -20,7 +20,7 @@ use tracing::Instrument;
 use crate::catalog::{self, meta_keyspace};
 use crate::proposer::not_leader;
 use crate::request::{Request, RoutingKey, WriteId};
-use crate::serve::serve;
+use crate::serve::{Answer, serve};
 use crate::shared::{OwnId, Shared, not_initialized};
 
 /// A command is passed on to other nodes at most this often before its error is told.
@@ -160,10 +160,7 @@ async fn route(
         let here =
             shared.range(record.id).filter(|_| go_to.is_none_or(|node| shared.node() == Ok(node)));
         let attempt = match here {
-            Some(handle) => {
-                let answer = serve(shared, &handle, &request, started).await;
-                answer.map(|answer| answer.into_reply(shared))
-            }
+            Some(handle) => serve(shared, &handle, &request, started).await.map(Answer::into_reply),
             None => Err(elsewhere(&record)),
         };
         let error = match attempt {

@@ -2,18 +2,24 @@
 //!
 //! Values are unique in a run, so what a read saw says which write it saw. Every operation's outcome is
 //! ok, fail (it certainly had no effect) or info (nobody knows), as the client's error says.
+//!
+//! Each operation is strict or sequential, on the same keys, in sessions that go on over nodes and are handed
+//! from client to client. All of them must fit into one order over all keys (sequential), and the strict
+//! reads with all writes must be linearizable.
 
 use std::collections::BTreeMap;
 use std::io::Sink;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail};
-use latitude_checker::history::{Extras, MicroOp, Outcome, Value as Seen};
-use latitude_checker::linearizable::{self, Verdict};
-use latitude_checker::{History, Recorder};
-use latitude_client::{CasOutcome, Error, Expected, Keyspace, Reason, wire};
+use latitude_checker::history::{Extras, MicroOp, Operation, Outcome, Value as Seen, Version};
+use latitude_checker::{History, Recorder, linearizable, sequential};
+use latitude_client::{
+    CasOutcome, Error, Expected, Keyspace, Level, Reason, Session, WriteTime, wire,
+};
+use latitude_types::Writer;
 use rand::RngExt;
 
 use crate::cluster::{ClientHost, Cluster, Pending};
@@ -53,6 +59,33 @@ struct Shared {
     recorder: Recorder<Sink>,
     next_value: AtomicI64,
     stop: AtomicBool,
+    /// Sessions that their clients have left: process and token. Whoever takes one over goes on with it.
+    left: Mutex<Vec<(u64, Session)>>,
+}
+
+/// A session, and the process it is in the history.
+struct Client {
+    process: u64,
+    session: Session,
+    /// The process whose token the next operation takes over.
+    token_from: Option<u64>,
+}
+
+impl Client {
+    /// What is known of an operation before it is sent.
+    fn extras(&mut self, level: Level) -> Extras {
+        let token_from = self.token_from.take();
+        Extras { level: Some(level.to_string()), token_from, ..Extras::default() }
+    }
+}
+
+/// How an operation went.
+enum Went {
+    Ok,
+    /// Certainly without effect.
+    Failed,
+    /// Nobody knows.
+    Unknown,
 }
 
 impl Workload {
@@ -92,6 +125,7 @@ impl Workload {
             recorder: Recorder::new(std::io::sink()),
             next_value: AtomicI64::new(1),
             stop: AtomicBool::new(false),
+            left: Mutex::default(),
         });
         let clients = (0..self.clients)
             .map(|_| {
@@ -136,34 +170,63 @@ pub struct Summary {
 }
 
 fn judge(history: &History) -> Result<Summary> {
-    let report = linearizable::check(history);
-    if report.verdict != Verdict::Linearizable {
+    let operations = history.operations();
+    let whole = sequential::check(history);
+    if whole.verdict != sequential::Verdict::Sequential {
+        bail!("{whole}");
+    }
+    let is_sequential_read = |op: &Operation| {
+        let reads = op.micro_ops.iter().all(|op| matches!(op, MicroOp::Read { .. }));
+        reads && op.extras.level.as_deref() == Some(Level::Sequential.name())
+    };
+    let strict: Vec<_> = operations.iter().filter(|op| !is_sequential_read(op)).cloned().collect();
+    let report = linearizable::check_operations(&strict, linearizable::Budget::default());
+    if report.verdict != linearizable::Verdict::Linearizable {
         bail!("{}", report.verdict);
     }
-    let operations = history.operations();
     let count = |outcome| operations.iter().filter(|op| op.outcome == outcome).count();
     Ok(Summary { outcomes: [Outcome::Ok, Outcome::Fail, Outcome::Info].map(count) })
+}
+
+/// A version as histories have it: comparable over all keys.
+fn version(version: &WriteTime) -> Option<Version> {
+    match version.writer {
+        Writer::Node(node) => {
+            Some(Version(vec![version.time.0, u64::from(node.0), version.sequence]))
+        }
+        Writer::Client(_) => None,
+    }
 }
 
 impl Shared {
     async fn run(&self, mut host: ClientHost) -> Result<()> {
         let keyspace = host.client.keyspace(KEYSPACE).with_timeout(TIMEOUT);
-        let mut process = self.recorder.process();
+        let mut client = self.new_client();
         let mut seen: BTreeMap<u32, Option<i64>> = BTreeMap::new();
         while !self.stop.load(Ordering::Relaxed) {
             let at = host.random.random_range(0..self.workload.keys);
-            match host.random.random_range(0..10) {
-                0..4 => {
-                    let value = self.read(&host, &keyspace, process, at, false).await?;
-                    if let Some(value) = value {
+            let level = if host.random.random() { Level::Strict } else { Level::Sequential };
+            let keyspace = keyspace.clone().with_level(level).with_session(client.session.clone());
+            let went = match host.random.random_range(0..10) {
+                0..5 => {
+                    let read = self.read(&host, &keyspace, &mut client, at, level, false).await?;
+                    if let Some(value) = read {
                         seen.insert(at, value);
                     }
+                    Went::Ok
                 }
-                4..8 => process = self.write(&host, &keyspace, process, at).await?,
+                5..8 => self.write(&host, &keyspace, &mut client, at, level).await?,
                 _ => {
                     let from = seen.get(&at).copied().flatten();
-                    process = self.compare(&host, &keyspace, process, at, from).await?;
+                    self.compare(&host, &keyspace, &mut client, at, from, level).await?
                 }
+            };
+            if matches!(went, Went::Failed) && host.random.random_ratio(1, 4) {
+                // As a person would: begin anew when something does not work.
+                client = self.new_client();
+            }
+            if host.random.random_ratio(1, 20) {
+                self.change_session(&mut client);
             }
             let pause = Duration::from_millis(host.random.random_range(PAUSE_MS));
             tokio::time::sleep(pause).await;
@@ -171,12 +234,43 @@ impl Shared {
         Ok(())
     }
 
-    /// Reads every key, and must succeed.
+    fn new_client(&self) -> Client {
+        let (process, session) = (self.recorder.process(), Session::new());
+        Client { process, session, token_from: None }
+    }
+
+    /// Leaves the session to whoever wants it, and goes on with one that another client has left, if there
+    /// is one, else with a new one.
+    fn change_session(&self, client: &mut Client) {
+        let mut left = self.left.lock().expect("no client panics");
+        // It may have an operation to its name only once the operation that took it over has been sent.
+        if client.token_from.is_none() {
+            left.push((client.process, client.session.clone()));
+        }
+        *client = self.new_client();
+        if left.len() > 1 {
+            let (process, session) = left.remove(0);
+            // Through its text, as from process to process.
+            if let Some(session) =
+                session.token().and_then(|token| Session::from_token(&token).ok())
+            {
+                *client = Client { session, token_from: Some(process), ..self.new_client() };
+            }
+        }
+    }
+
+    /// Reads every key strictly, and must succeed.
     async fn read_all(&self, host: ClientHost) -> Result<()> {
-        let keyspace = host.client.keyspace(KEYSPACE).with_timeout(Duration::from_secs(10));
-        let process = self.recorder.process();
+        let mut client = self.new_client();
+        let keyspace = host
+            .client
+            .keyspace(KEYSPACE)
+            .with_timeout(Duration::from_secs(10))
+            .with_level(Level::Strict)
+            .with_session(client.session.clone());
         for at in 0..self.workload.keys {
-            if self.read(&host, &keyspace, process, at, true).await?.is_none() {
+            let read = self.read(&host, &keyspace, &mut client, at, Level::Strict, true).await?;
+            if read.is_none() {
                 bail!("key {at} could not be read at the end");
             }
         }
@@ -188,47 +282,52 @@ impl Shared {
         &self,
         host: &ClientHost,
         keyspace: &Keyspace,
-        process: u64,
+        client: &mut Client,
         at: u32,
+        level: Level,
         is_final: bool,
     ) -> Result<Option<Option<i64>>> {
         let key = self.workload.key(at);
         let read = |value| vec![MicroOp::Read { key: key.clone(), value }];
-        let extras = || Extras { is_final, ..Extras::default() };
-        self.recorder.invoke(process, nanos(host), read(Seen::Absent), extras())?;
+        let extras = Extras { is_final, ..client.extras(level) };
+        self.recorder.invoke(client.process, nanos(host), read(Seen::Absent), extras)?;
         match keyspace.get(&key).await {
             Ok(answer) => {
+                let version = answer.value.as_ref().and_then(|value| version(&value.version));
                 let value = answer.value.map(|value| decode(&value.bytes)).transpose()?;
                 let seen = value.map_or(Seen::Absent, Seen::Integer);
-                self.recorder.ok(process, nanos(host), read(seen), extras())?;
+                let extras = Extras { version, is_final, ..Extras::default() };
+                self.recorder.ok(client.process, nanos(host), read(seen), extras)?;
                 Ok(Some(value))
             }
             Err(error) => {
                 expected(&error)?;
-                self.recorder.fail(process, nanos(host), extras())?;
+                self.recorder.fail(client.process, nanos(host), Extras::default())?;
                 Ok(None)
             }
         }
     }
 
-    /// Writes a key; returns the process under which the client goes on.
     async fn write(
         &self,
         host: &ClientHost,
         keyspace: &Keyspace,
-        process: u64,
+        client: &mut Client,
         at: u32,
-    ) -> Result<u64> {
+        level: Level,
+    ) -> Result<Went> {
         let key = self.workload.key(at);
         let value = self.next_value.fetch_add(1, Ordering::Relaxed);
         let write = vec![MicroOp::Write { key: key.clone(), value }];
-        self.recorder.invoke(process, nanos(host), write.clone(), Extras::default())?;
+        let extras = client.extras(level);
+        self.recorder.invoke(client.process, nanos(host), write.clone(), extras)?;
         match keyspace.put(&key, value.to_string()).await {
-            Ok(_) => {
-                self.recorder.ok(process, nanos(host), write, Extras::default())?;
-                Ok(process)
+            Ok(answer) => {
+                let extras = Extras { version: version(&answer.value), ..Extras::default() };
+                self.recorder.ok(client.process, nanos(host), write, extras)?;
+                Ok(Went::Ok)
             }
-            Err(error) => self.failed(host, process, &error),
+            Err(error) => self.failed(host, client, &error),
         }
     }
 
@@ -236,37 +335,46 @@ impl Shared {
         &self,
         host: &ClientHost,
         keyspace: &Keyspace,
-        process: u64,
+        client: &mut Client,
         at: u32,
         from: Option<i64>,
-    ) -> Result<u64> {
+        level: Level,
+    ) -> Result<Went> {
         let key = self.workload.key(at);
         let to = self.next_value.fetch_add(1, Ordering::Relaxed);
         let compare = vec![MicroOp::CompareAndSet { key: key.clone(), from, to }];
-        self.recorder.invoke(process, nanos(host), compare.clone(), Extras::default())?;
+        let extras = client.extras(level);
+        self.recorder.invoke(client.process, nanos(host), compare.clone(), extras)?;
         let condition =
             from.map_or(Expected::Absent, |from| Expected::Value(from.to_string().into()));
         let answer = keyspace.compare_and_set(&key, condition, Some(to.to_string().into())).await;
         match answer.map(|answer| answer.value) {
-            Ok(CasOutcome::Applied { .. }) => {
-                self.recorder.ok(process, nanos(host), compare, Extras::default())?;
-                Ok(process)
+            Ok(CasOutcome::Applied { version: written }) => {
+                let extras = Extras { version: version(&written), ..Extras::default() };
+                self.recorder.ok(client.process, nanos(host), compare, extras)?;
+                Ok(Went::Ok)
             }
-            Ok(CasOutcome::Mismatch { .. }) => {
-                self.recorder.mismatch(process, nanos(host), Extras::default())?;
-                Ok(process)
+            Ok(CasOutcome::Mismatch { found }) => {
+                let version = found.as_ref().and_then(version);
+                let extras = Extras { version, ..Extras::default() };
+                self.recorder.mismatch(client.process, nanos(host), extras)?;
+                Ok(Went::Ok)
             }
-            Err(error) => self.failed(host, process, &error),
+            Err(error) => self.failed(host, client, &error),
         }
     }
 
-    fn failed(&self, host: &ClientHost, process: u64, error: &Error) -> Result<u64> {
+    /// Notes a failure. After an unknown outcome the client goes on under a new process, with the session as
+    /// the last answer left it.
+    fn failed(&self, host: &ClientHost, client: &mut Client, error: &Error) -> Result<Went> {
         expected(error)?;
         if error.may_have_applied() {
-            return Ok(self.recorder.info(process, nanos(host), Extras::default())?);
+            let process = self.recorder.info(client.process, nanos(host), Extras::default())?;
+            client.token_from = Some(std::mem::replace(&mut client.process, process));
+            return Ok(Went::Unknown);
         }
-        self.recorder.fail(process, nanos(host), Extras::default())?;
-        Ok(process)
+        self.recorder.fail(client.process, nanos(host), Extras::default())?;
+        Ok(Went::Failed)
     }
 }
 
