@@ -30,13 +30,14 @@
 //! **Unknown writes.** One whose version was found is in the order, and must stand above what its
 //! process had completed. Nothing comes after it in its session, so after the walk each such version is
 //! matched with an unknown write that fits. One that nobody found ("loose") has no known place: it may
-//! explain an absent key (a delete), a mismatch, or what a cas found. The walk is therefore done twice.
-//! Without loose writes: if all find a place, that is an order, for a loose write need not have happened.
-//! Else with the benefit of every doubt, loose writes being wherever they help: if then a step finds no
+//! explain an absent key (a delete), a mismatch, or what a cas found. And of one that only mismatches
+//! found, the value may be open. The walk is therefore done twice.
+//! Without any benefit of the doubt: if all find a place, that is an order, for a loose write need not have
+//! happened. Else with the benefit of every doubt, loose writes being wherever they help: if then a step finds no
 //! place, no order has one. In between it is unclear, and the search must tell.
 
 use super::program::{Program, Step};
-use super::write_order::{Flaw, WriteOrder};
+use super::write_order::WriteOrder;
 use crate::Violation;
 use crate::linearizable::register::{Action, State, show};
 
@@ -66,13 +67,12 @@ pub(super) fn is_possible(program: &Program<'_>) -> bool {
 pub(super) fn judge(program: &Program<'_>) -> Found {
     let order = match WriteOrder::new(program) {
         Ok(order) => order,
-        Err(Flaw::Violation(violation)) => return Found::Violation(violation),
-        Err(Flaw::Unclear) => return Found::Unclear,
+        Err(violation) => return Found::Violation(violation),
     };
     let walk = |doubt| Walk { program, order: &order, doubt, stands: Vec::new() }.run();
     match walk(Doubt::None) {
         Ok(()) => Found::Order,
-        Err(violation) if order.loose.is_empty() => Found::Violation(violation),
+        Err(violation) if order.is_certain() => Found::Violation(violation),
         Err(_) => match walk(Doubt::Benefit) {
             Ok(()) => Found::Unclear,
             Err(violation) => Found::Violation(violation),
@@ -80,7 +80,7 @@ pub(super) fn judge(program: &Program<'_>) -> Found {
     }
 }
 
-/// Whether loose writes are wherever they help, or nowhere.
+/// Whether loose writes are wherever they help, and open values what helps, or not.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Doubt {
     None,
@@ -132,8 +132,8 @@ impl Walk<'_, '_> {
             (Action::Write(_), Some(write)) => self.write(at, write, past),
             (Action::Swap(from, _), Some(write)) => {
                 let write = self.write(at, write, past)?;
-                let found = order.state(step.key, write - 1);
-                if found != from && !self.may_be_left(step.key, |left| left == from) {
+                let found = self.holds(step.key, write - 1, |found| found == from);
+                if !found && !self.may_be_left(step.key, |left| left == from) {
                     return Err(self.found_another(at, from, write));
                 }
                 Ok(write)
@@ -170,8 +170,14 @@ impl Walk<'_, '_> {
         if self.may_be_left(key, wanted) {
             return Ok(past.place);
         }
+        let wanted = |found: Option<State>| found.map_or(self.doubt == Doubt::Benefit, wanted);
         let place = self.order.first_with(key, past.place, wanted);
         place.ok_or_else(|| self.never_again(at, state, past))
+    }
+
+    /// Whether a key holds a wanted state just after a place.
+    fn holds(&self, key: usize, place: usize, wanted: impl Fn(State) -> bool) -> bool {
+        self.order.state(key, place).map_or(self.doubt == Doubt::Benefit, wanted)
     }
 
     fn may_be_left(&self, key: usize, wanted: impl Fn(State) -> bool) -> bool {
@@ -212,7 +218,7 @@ impl Walk<'_, '_> {
         let step = &self.program.steps[candidate];
         let finds = match step.finds() {
             Some(from) => {
-                self.order.state(step.key, place - 1) == from
+                self.holds(step.key, place - 1, |found| found == from)
                     || self.may_be_left(step.key, |left| left == from)
             }
             None => true,
@@ -275,7 +281,7 @@ impl Walk<'_, '_> {
             self.version(found),
             self.key(at),
             self.stood(at, past),
-            show(self.order.writes[next - 1].state),
+            said(self.order.writes[next - 1].state),
             self.version(next),
             self.line(self.order.writes[next - 1].witness),
         );
@@ -301,7 +307,7 @@ impl Walk<'_, '_> {
             self.line(at),
             self.version(write),
             show(from),
-            show(self.order.state(key, last)),
+            said(self.order.state(key, last)),
             self.version(last),
         );
         self.violation(
@@ -316,7 +322,7 @@ impl Walk<'_, '_> {
     fn never_again(&self, at: usize, state: State, past: Stand) -> Violation {
         let step = &self.program.steps[at];
         let last = self.order.last(step.key, past.place);
-        let held = show(self.order.state(step.key, last));
+        let held = said(self.order.state(step.key, last));
         let (rule, said) = match step.action {
             Some(Action::Mismatch(_)) => {
                 let said = format!("found another value than {} in {}", show(state), self.key(at));
@@ -353,7 +359,7 @@ impl Walk<'_, '_> {
                     format!("line {} wrote another version", step.source.invoke_line)
                 } else {
                     let held = self.order.state(step.key, place - 1);
-                    format!("line {}: {} stood there", step.source.invoke_line, show(held))
+                    format!("line {}: {} stood there", step.source.invoke_line, said(held))
                 }
             })
             .collect();
@@ -361,12 +367,17 @@ impl Walk<'_, '_> {
             "line {} found {} at {}; no write was acknowledged as that, and none of unknown outcome could \
              have been it ({})",
             self.line(write.witness),
-            show(write.state),
+            said(write.state),
             self.version(place),
             lines.join("; "),
         );
         self.violation(write.witness, "a version nobody could have written", &others, why)
     }
+}
+
+/// A state, for people.
+fn said(state: Option<State>) -> String {
+    state.map_or_else(|| "some value".to_owned(), show)
 }
 
 /// Unknown writes that an explanation cites at most.

@@ -31,9 +31,12 @@ struct Shape {
     token_percent: usize,
     /// How many in a hundred operations forget what their session has seen.
     weak_percent: usize,
+    /// How many in a hundred mismatches do not show the version they found.
+    silent_percent: usize,
 }
 
 const PLAIN: &[&str] = &["r", "r", "w"];
+const CONDITIONAL: &[&str] = &["r", "r", "w", "cas", "pia"];
 const EVERYTHING: &[&str] = &["r", "r", "r", "w", "w", "cas", "pia", "d"];
 
 /// A log of all writes, as the database would have it.
@@ -143,7 +146,7 @@ fn simulate(seed: u64, shape: Shape) -> Vec<Operation> {
             let extras = Extras { version, ..Extras::default() };
             recorder.ok(process, time, vec![op], extras).unwrap();
         } else {
-            let version = found.filter(|_| numbers.percent(50));
+            let version = found.filter(|_| !numbers.percent(shape.silent_percent));
             let extras = Extras { version, ..Extras::default() };
             recorder.mismatch(process, time, extras).unwrap();
         }
@@ -276,6 +279,7 @@ fn judges_agree(mix: &'static [&'static str], values: Option<usize>) {
                 trouble_percent: 15,
                 token_percent: 20,
                 weak_percent,
+                silent_percent: 50,
             };
             let mut operations = simulate(seed, shape);
             if weak_percent == 0 {
@@ -388,13 +392,112 @@ proptest! {
 
     #[test]
     fn a_long_run_of_a_sequential_store_fits_by_versions(seed: u64) {
-        for (mix, values) in [(PLAIN, None), (EVERYTHING, None), (EVERYTHING, Some(20))] {
-            // With deletes, one that nobody saw may be what makes a key absent.
-            let trouble_percent = if mix == PLAIN { 4 } else { 0 };
-            let shape = Shape { clients: 8, operations: 3_000, keys: 12, mix, values, trouble_percent, token_percent: 5, weak_percent: 0 };
-            let report = check_operations(&simulate(seed, shape), Budget::default());
-            prop_assert_eq!(report.method, Some(Method::Versions));
-            prop_assert_eq!(report.verdict, Verdict::Sequential, "{:?}", shape);
+        // Unknown deletes, and unknown writes that only a cas found, leave it to the search.
+        let shapes = [
+            (PLAIN, None, 4),
+            (CONDITIONAL, None, 0),
+            (CONDITIONAL, Some(20), 0),
+            (EVERYTHING, None, 0),
+            (EVERYTHING, Some(20), 0),
+        ];
+        for (mix, values, trouble_percent) in shapes {
+            let shape = Shape { mix, values, trouble_percent, ..LONG };
+            let report = check_operations(&simulate(seed, shape), SMALL);
+            prop_assert_eq!(&report.verdict, &Verdict::Sequential, "{:?}", shape);
+            prop_assert_eq!(report.method, Some(Method::Versions), "{:?}", shape);
         }
     }
+
+    #[test]
+    fn a_long_run_of_a_store_that_forgets_sessions_is_rejected(seed: u64) {
+        for (mix, values) in [(PLAIN, None), (CONDITIONAL, None), (EVERYTHING, Some(20))] {
+            let shape = Shape { mix, values, weak_percent: 5, ..LONG };
+            let report = check_operations(&simulate(seed, shape), SMALL);
+            prop_assert!(matches!(report.verdict, Verdict::Violation(_)), "{:?}", shape);
+            prop_assert_eq!(report.method, Some(Method::Versions), "{:?}", shape);
+        }
+    }
+
+    #[test]
+    fn a_run_without_versions_is_judged_by_search(seed: u64) {
+        let shape = Shape { clients: 3, operations: 300, ..LONG };
+        let mut operations = simulate(seed, shape);
+        for operation in &mut operations {
+            operation.extras.version = None;
+        }
+        let report = check_operations(&operations, SMALL);
+        prop_assert_eq!(report.method, Some(Method::Search));
+        prop_assert_eq!(report.verdict, Verdict::Sequential);
+    }
+}
+
+/// A judge that needs more is not the one that is tested.
+const SMALL: Budget = Budget { configurations: 20_000 };
+
+const LONG: Shape = Shape {
+    clients: 8,
+    operations: 3_000,
+    keys: 12,
+    mix: PLAIN,
+    values: None,
+    trouble_percent: 0,
+    token_percent: 5,
+    weak_percent: 0,
+    silent_percent: 0,
+};
+
+#[test]
+fn a_hundred_thousand_operations_are_judged_by_versions() {
+    let shape = Shape { operations: 100_000, clients: 20, keys: 50, trouble_percent: 1, ..LONG };
+    let report = check_operations(&simulate(1, shape), SMALL);
+    assert_eq!(report.verdict, Verdict::Sequential);
+    assert_eq!(report.method, Some(Method::Versions));
+    assert!(report.counts.ok > 95_000 && report.counts.unknown > 300, "{}", report.counts);
+}
+
+#[test]
+fn a_search_without_budget_says_that_it_does_not_know() {
+    let operations = simulate(1, Shape { operations: 60, ..LONG });
+    let report = check_values(&operations, Budget { configurations: 5 });
+    assert_eq!(report.verdict, Verdict::Unknown(Doubt::OutOfBudget));
+    assert_eq!(report.method, Some(Method::Search));
+}
+
+/// An operation that is alone in its session.
+fn operation(line: usize, level: Option<&str>, micro_ops: &[MicroOp]) -> Operation {
+    Operation {
+        process: line as u64,
+        invoke_line: line,
+        return_line: Some(line + 1),
+        micro_ops: micro_ops.to_vec(),
+        outcome: Outcome::Ok,
+        extras: Extras { level: level.map(str::to_owned), ..Extras::default() },
+    }
+}
+
+#[test]
+fn what_no_order_of_registers_holds_is_unknown() {
+    let write = |key: &str| MicroOp::Write { key: key.to_owned(), value: 1 };
+    let verdict = |operation: Operation| check_operations(&[operation], Budget::default());
+    let both = verdict(operation(3, None, &[write("x"), write("y")]));
+    let doubt = Doubt::NotARegister { line: 3, text: "x: write 1, y: write 1".to_owned() };
+    assert_eq!(both.verdict, Verdict::Unknown(doubt));
+    assert_eq!(both.method, None);
+    let append = MicroOp::Append { key: "x".to_owned(), value: 1 };
+    let append = verdict(operation(1, None, &[append]));
+    assert!(matches!(append.verdict, Verdict::Unknown(Doubt::NotARegister { line: 1, .. })));
+    for level in ["causal", "eventual", "Strict"] {
+        let local = verdict(operation(1, Some(level), &[write("x")]));
+        let doubt = Doubt::Level { line: 1, level: level.to_owned() };
+        assert_eq!(local.verdict, Verdict::Unknown(doubt));
+    }
+    for level in ["strict", "sequential"] {
+        let logged = verdict(operation(1, Some(level), &[write("x")]));
+        assert_eq!(logged.verdict, Verdict::Sequential);
+    }
+}
+
+#[test]
+fn an_empty_history_is_sequentially_consistent() {
+    assert_eq!(check(&History::default()).verdict, Verdict::Sequential);
 }

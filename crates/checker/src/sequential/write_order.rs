@@ -21,7 +21,8 @@ use crate::linearizable::register::{State, show};
 #[derive(Clone, Debug)]
 pub(super) struct Write {
     pub(super) key: usize,
-    pub(super) state: State,
+    /// What it left. `None`: only mismatches found it, and it may be one of several unknown writes.
+    pub(super) state: Option<State>,
     /// The step that wrote, if its reply says so.
     pub(super) owner: Option<usize>,
     /// The first step whose reply shows the version.
@@ -42,13 +43,6 @@ pub(super) struct WriteOrder<'a> {
     pub(super) loose: Vec<usize>,
 }
 
-/// Why there is no order.
-pub(super) enum Flaw {
-    Violation(Violation),
-    /// The state of a version cannot be told: only mismatches found it.
-    Unclear,
-}
-
 /// What replies say of a version.
 struct Known {
     key: usize,
@@ -61,7 +55,7 @@ struct Known {
 
 impl<'a> WriteOrder<'a> {
     /// Collects the versions, and checks that all replies say the same of each.
-    pub(super) fn new(program: &Program<'a>) -> Result<Self, Flaw> {
+    pub(super) fn new(program: &Program<'a>) -> Result<Self, Violation> {
         let mut known: BTreeMap<&Version, Known> = BTreeMap::new();
         let versioned = |writes: bool| {
             let of = move |(_, step): &(usize, &Step<'a>)| {
@@ -73,7 +67,7 @@ impl<'a> WriteOrder<'a> {
         for (at, version) in versioned(true) {
             let step = &program.steps[at];
             if let Some(other) = known.get(version) {
-                return Err(Flaw::Violation(twice(program, version, other.witness, at)));
+                return Err(twice(program, version, other.witness, at));
             }
             let (key, state) = (step.key, step.leaves());
             let owner = Some(at);
@@ -92,7 +86,7 @@ impl<'a> WriteOrder<'a> {
             if write.key != step.key
                 || (write.state.is_some() && found.is_some_and(|found| Some(found) != write.state))
             {
-                return Err(Flaw::Violation(differs(program, version, write, at)));
+                return Err(differs(program, version, write, at));
             }
             write.state = write.state.or(found);
             write.avoided.extend(step.avoids().map(|_| at));
@@ -121,6 +115,11 @@ impl<'a> WriteOrder<'a> {
         Ok(order)
     }
 
+    /// Whether it leaves nothing open: no loose write, and no open value.
+    pub(super) fn is_certain(&self) -> bool {
+        self.loose.is_empty() && self.writes.iter().all(|write| write.state.is_some())
+    }
+
     /// The write at a place; `None` before all writes.
     pub(super) fn write(&self, place: usize) -> Option<&Write> {
         self.writes.get(place.checked_sub(1)?)
@@ -146,9 +145,9 @@ impl<'a> WriteOrder<'a> {
         places.get(places.partition_point(|&of_key| of_key <= place)).copied()
     }
 
-    /// What a key holds just after `place`.
-    pub(super) fn state(&self, key: usize, place: usize) -> State {
-        self.write(self.last(key, place)).and_then(|write| write.state)
+    /// What a key holds just after `place`; `None`: it holds something, but nobody knows what.
+    pub(super) fn state(&self, key: usize, place: usize) -> Option<State> {
+        self.write(self.last(key, place)).map_or(Some(None), |write| write.state)
     }
 
     /// The first place from `place` on at which a key holds a state that is wanted.
@@ -156,7 +155,7 @@ impl<'a> WriteOrder<'a> {
         &self,
         key: usize,
         place: usize,
-        wanted: impl Fn(State) -> bool,
+        wanted: impl Fn(Option<State>) -> bool,
     ) -> Option<usize> {
         let mut at = place;
         while !wanted(self.state(key, at)) {
@@ -178,7 +177,7 @@ impl<'a> WriteOrder<'a> {
 }
 
 impl Known {
-    fn into_write(self, program: &Program<'_>, version: &Version) -> Result<Write, Flaw> {
+    fn into_write(self, program: &Program<'_>, version: &Version) -> Result<Write, Violation> {
         let Self { key, state, owner, witness, avoided } = self;
         let allowed = |left: State| {
             avoided.iter().all(|&at| program.steps[at].avoids() != Some(left))
@@ -190,27 +189,20 @@ impl Known {
             let found = |&at: &usize| program.steps[at].avoids() == Some(owned);
             let at = avoided.iter().copied().find(found).expect("one of them does not allow it");
             let known = Self { key, state, owner, witness, avoided: Vec::new() };
-            return Err(Flaw::Violation(differs(program, version, &known, at)));
+            return Err(differs(program, version, &known, at));
         }
         let mut candidates = Vec::new();
         if owner.is_none() {
             let leaves = |&at: &usize| program.steps[at].leaves().is_some_and(allowed);
             candidates = program.unknown_writes(key).filter(leaves).collect();
             if candidates.is_empty() {
-                return Err(Flaw::Violation(nobody_wrote(program, version, key, state, witness)));
+                return Err(nobody_wrote(program, version, key, state, witness));
             }
         }
-        let state = match state {
-            Some(state) => state,
-            None => {
-                let left = |at: usize| program.steps[at].leaves();
-                let first = left(candidates[0]);
-                if candidates.iter().any(|&at| left(at) != first) {
-                    return Err(Flaw::Unclear);
-                }
-                first.expect("every candidate writes")
-            }
-        };
+        // If all of them left the same, so did this one.
+        let left = |at: usize| program.steps[at].leaves();
+        let first = candidates.first().and_then(|&first| left(first));
+        let state = state.or(first.filter(|_| candidates.iter().all(|&at| left(at) == first)));
         Ok(Write { key, state, owner, witness, candidates })
     }
 }
