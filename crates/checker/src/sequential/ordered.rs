@@ -33,8 +33,11 @@
 //! explain an absent key (a delete), a mismatch, or what a cas found. And of one that only mismatches
 //! found, the value may be open. The walk is therefore done twice.
 //! Without any benefit of the doubt: if all find a place, that is an order, for a loose write need not have
-//! happened. Else with the benefit of every doubt, loose writes being wherever they help: if then a step finds no
+//! happened. (One exception is exact: a cas that found what only an unknown blind write leaves has such a
+//! write just before it, where no other step sees it; those are matched too.) Else with the benefit of every doubt, loose writes being wherever they help: if then a step finds no
 //! place, no order has one. In between it is unclear, and the search must tell.
+
+use std::collections::BTreeSet;
 
 use super::program::{Program, Step};
 use super::write_order::WriteOrder;
@@ -69,7 +72,9 @@ pub(super) fn judge(program: &Program<'_>) -> Found {
         Ok(order) => order,
         Err(violation) => return Found::Violation(violation),
     };
-    let walk = |doubt| Walk { program, order: &order, doubt, stands: Vec::new() }.run();
+    let walk = |doubt| {
+        Walk { program, order: &order, doubt, stands: Vec::new(), hidden: Vec::new() }.run()
+    };
     match walk(Doubt::None) {
         Ok(()) => Found::Order,
         Err(violation) if order.is_certain() => Found::Violation(violation),
@@ -101,6 +106,15 @@ struct Walk<'w, 'a> {
     doubt: Doubt,
     /// Of the steps so far. Unknown writes stand where their past does.
     stands: Vec<Stand>,
+    /// Certain cas that found what only an unknown write can have left just before them.
+    hidden: Vec<usize>,
+}
+
+/// A place in the order that some unknown write must take.
+struct Slot {
+    /// The place itself; or of the cas just before which it is.
+    place: usize,
+    candidates: Vec<usize>,
 }
 
 impl Walk<'_, '_> {
@@ -120,7 +134,7 @@ impl Walk<'_, '_> {
 
     /// The least place of a certain step.
     fn place(
-        &self,
+        &mut self,
         at: usize,
         step: &Step<'_>,
         action: Action,
@@ -134,7 +148,10 @@ impl Walk<'_, '_> {
                 let write = self.write(at, write, past)?;
                 let found = self.holds(step.key, write - 1, |found| found == from);
                 if !found && !self.may_be_left(step.key, |left| left == from) {
-                    return Err(self.found_another(at, from, write));
+                    if self.blind_writers(step.key, from).next().is_none() {
+                        return Err(self.found_another(at, from, write));
+                    }
+                    self.hidden.push(at);
                 }
                 Ok(write)
             }
@@ -184,33 +201,45 @@ impl Walk<'_, '_> {
         self.doubt == Doubt::Benefit && self.order.may_be_left(self.program, key, wanted)
     }
 
-    /// Gives every version that no reply owns an unknown write, each its own (augmenting paths).
+    /// The unknown writes of a key that leave a state, whatever was there.
+    fn blind_writers(&self, key: usize, state: State) -> impl Iterator<Item = usize> {
+        let steps = &self.program.steps;
+        let writes = move |&at: &usize| steps[at].action == Some(Action::Write(state));
+        self.program.unknown_writes(key).filter(writes)
+    }
+
+    /// Gives every version that no reply owns, and every cas that found a hidden write, an unknown
+    /// write, each its own (augmenting paths).
     fn match_unknown(&self) -> Result<(), Violation> {
-        let mut taken: Vec<Option<usize>> = vec![None; self.program.steps.len()];
+        let mut slots = Vec::new();
         for (index, write) in self.order.writes.iter().enumerate() {
             if write.owner.is_none() {
-                let mut tried = vec![false; self.program.steps.len()];
-                if !self.augment(index + 1, &mut taken, &mut tried) {
-                    return Err(self.no_writer(index + 1));
-                }
+                let place = index + 1;
+                let fits = |&candidate: &usize| self.fits(candidate, place);
+                let candidates = write.candidates.iter().copied().filter(fits).collect();
+                slots.push((Slot { place, candidates }, None));
+            }
+        }
+        for &cas in &self.hidden {
+            let step = &self.program.steps[cas];
+            let place = self.stands[cas].place;
+            let fits = |&candidate: &usize| self.stands[candidate].place < place;
+            let from = step.finds().expect("it is a cas");
+            let candidates = self.blind_writers(step.key, from).filter(fits).collect();
+            slots.push((Slot { place, candidates }, Some((cas, from))));
+        }
+        let (slots, cas): (Vec<_>, Vec<_>) = slots.into_iter().unzip();
+        let mut taken: Vec<Option<usize>> = vec![None; self.program.steps.len()];
+        for (at, slot) in slots.iter().enumerate() {
+            let mut tried = BTreeSet::new();
+            if !augment(&slots, at, &mut taken, &mut tried) {
+                return Err(match cas[at] {
+                    Some((cas, from)) => self.found_another(cas, from, slot.place),
+                    None => self.no_writer(slot.place),
+                });
             }
         }
         Ok(())
-    }
-
-    fn augment(&self, place: usize, taken: &mut [Option<usize>], tried: &mut [bool]) -> bool {
-        let candidates = &self.order.writes[place - 1].candidates;
-        for &candidate in candidates.iter().filter(|&&candidate| self.fits(candidate, place)) {
-            if std::mem::replace(&mut tried[candidate], true) {
-                continue;
-            }
-            let free = taken[candidate].is_none_or(|other| self.augment(other, taken, tried));
-            if free {
-                taken[candidate] = Some(place);
-                return true;
-            }
-        }
-        false
     }
 
     /// Whether an unknown write may stand at a place.
@@ -225,6 +254,25 @@ impl Walk<'_, '_> {
         };
         finds && self.stands[candidate].place < place
     }
+}
+
+/// Finds an unknown write for a slot, moving others to other writes if need be.
+fn augment(
+    slots: &[Slot],
+    at: usize,
+    taken: &mut [Option<usize>],
+    tried: &mut BTreeSet<usize>,
+) -> bool {
+    for &candidate in &slots[at].candidates {
+        if !tried.insert(candidate) {
+            continue;
+        }
+        if taken[candidate].is_none_or(|other| augment(slots, other, taken, tried)) {
+            taken[candidate] = Some(at);
+            return true;
+        }
+    }
+    false
 }
 
 /// What is said of steps without a place.

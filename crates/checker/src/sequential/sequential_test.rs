@@ -392,10 +392,9 @@ proptest! {
 
     #[test]
     fn a_long_run_of_a_sequential_store_fits_by_versions(seed: u64) {
-        // Unknown deletes, and unknown writes that only a cas found, leave it to the search.
+        // Unknown deletes, and unknown cas that only a cas found, leave it to the search.
         let shapes = [
             (PLAIN, None, 4),
-            (CONDITIONAL, None, 0),
             (CONDITIONAL, Some(20), 0),
             (EVERYTHING, None, 0),
             (EVERYTHING, Some(20), 0),
@@ -453,6 +452,37 @@ fn a_hundred_thousand_operations_are_judged_by_versions() {
     assert_eq!(report.verdict, Verdict::Sequential);
     assert_eq!(report.method, Some(Method::Versions));
     assert!(report.counts.ok > 95_000 && report.counts.unknown > 300, "{}", report.counts);
+}
+
+#[test]
+fn an_unknown_write_may_be_found_by_a_cas_alone_and_by_one_only() {
+    let on = |line: usize, version: Option<u64>, micro_op: MicroOp| {
+        let mut operation = operation(line, None, &[micro_op]);
+        operation.extras.version = version.map(Version::from);
+        operation
+    };
+    let key = || "x".to_owned();
+    let cas = |to| MicroOp::CompareAndSet { key: key(), from: Some(5), to };
+    let mut unknown = on(3, None, MicroOp::Write { key: key(), value: 5 });
+    (unknown.outcome, unknown.return_line) = (Outcome::Info, None);
+    let first = on(1, Some(10), MicroOp::Write { key: key(), value: 1 });
+    let mut operations = vec![first, unknown, on(5, Some(20), cas(6))];
+    let report = check_operations(&operations, Budget::default());
+    assert_eq!(report.method, Some(Method::Versions));
+    assert_eq!(report.verdict, Verdict::Sequential);
+    operations.push(on(7, Some(30), cas(7)));
+    let report = check_operations(&operations, Budget::default());
+    assert!(matches!(report.verdict, Verdict::Violation(_)), "{report}");
+    // Its process had been further than the cas.
+    let mut past = on(2, Some(40), MicroOp::Write { key: "y".to_owned(), value: 1 });
+    past.process = operations[1].process;
+    (past.invoke_line, past.return_line) = (1, Some(2));
+    operations.truncate(3);
+    operations.insert(0, past);
+    operations[1].invoke_line = 2;
+    let report = check_operations(&operations, Budget::default());
+    assert_eq!(report.method, Some(Method::Search), "what the versions leave open is searched");
+    assert!(!some_order_has_the_versions(&operations));
 }
 
 #[test]
