@@ -136,6 +136,8 @@ pub struct ClientHost {
     pub client: Client,
     /// Randomness of its own.
     pub random: SmallRng,
+    /// Where it is.
+    pub region: String,
     clock: SimClock,
 }
 
@@ -285,7 +287,9 @@ impl Cluster {
             .random_seed(seed)
             .build();
         let random = SmallRng::seed_from_u64(derive(seed, "program"));
-        let program = program(ClientHost { client, random, clock: self.clock.clone() });
+        let here = region.clone();
+        let program =
+            program(ClientHost { client, random, region: here, clock: self.clock.clone() });
         let result = Arc::new(Mutex::new(None));
         let slot = Arc::clone(&result);
         self.sim.client(&*host, async move {

@@ -30,5 +30,5 @@ mod seeds;
 mod trace;
 pub mod workload;
 
-pub use cluster::{Cluster, Layout};
+pub use cluster::{ClientHost, Cluster, Layout};
 pub use trace::Trace;
