@@ -23,6 +23,7 @@ pub struct Scan {
     start: Bytes,
     end: Option<Bytes>,
     limit: usize,
+    page_bytes: usize,
     reverse: bool,
     keys_only: bool,
 }
@@ -50,6 +51,7 @@ impl Scan {
             start: Bytes::copy_from_slice(span.start()),
             end: span.end().map(Bytes::copy_from_slice),
             limit: LIMIT_DEFAULT,
+            page_bytes: usize::MAX,
             reverse: false,
             keys_only: false,
         }
@@ -59,6 +61,13 @@ impl Scan {
     #[must_use]
     pub fn limit(self, rows: usize) -> Self {
         Self { limit: rows.max(1), ..self }
+    }
+
+    /// A page also ends when its keys and values have this many bytes; no bound unless set. The row or
+    /// the server's answer that reaches the bound is still in the page: at most 8 MiB and a row more.
+    #[must_use]
+    pub fn page_bytes(self, bytes: usize) -> Self {
+        Self { page_bytes: bytes.max(1), ..self }
     }
 
     /// From the last key down.
@@ -119,7 +128,7 @@ impl Scan {
 /// Rows of a scan, in its order.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Page {
-    /// At most as many as the scan's limit.
+    /// At most as many as the scan's limit and its bound of bytes allow.
     pub rows: Vec<Row>,
     /// Goes on after the last row; `None`: the scan is complete. The next page may turn out empty.
     pub next: Option<Scan>,
@@ -143,7 +152,7 @@ impl FromWire<v1::Row> for Row {
     }
 }
 
-/// Scans range after range until the limit, the end, or the deadline, which holds for all of it.
+/// Scans range after range until a limit, the end, or the deadline, which holds for all of it.
 pub(crate) async fn run(client: &Inner, keyspace: &Keyspace, scan: Scan) -> Result<Answer<Page>> {
     let started = Instant::now();
     let deadline = keyspace.deadline(started);
@@ -155,8 +164,9 @@ pub(crate) async fn run(client: &Inner, keyspace: &Keyspace, scan: Scan) -> Resu
         );
         return Err(Error::new(Reason::ScanSpanEmpty, message));
     }
-    let limit = scan.limit;
-    let mut rows = Vec::new();
+    let (limit, page_bytes) = (scan.limit, scan.page_bytes);
+    let mut rows: Vec<Row> = Vec::new();
+    let mut bytes = 0usize;
     let mut attempts = 0;
     let mut rest = scan;
     loop {
@@ -179,10 +189,12 @@ pub(crate) async fn run(client: &Inner, keyspace: &Keyspace, scan: Scan) -> Resu
         }
         let had = rows.len();
         for row in result.rows {
-            rows.push(Row::from_wire(row)?);
+            let row = Row::from_wire(row)?;
+            bytes = bytes.saturating_add(row.key.len() + row.value.len());
+            rows.push(row);
         }
         let next = rest.after(&rest.part(&served.route, wanted), result.resume);
-        let page_ends = rows.len() == limit || next.is_none();
+        let page_ends = rows.len() == limit || bytes >= page_bytes || next.is_none();
         if page_ends {
             return Ok(Answer {
                 value: Page { rows, next },

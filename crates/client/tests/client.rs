@@ -355,6 +355,10 @@ async fn a_scan_goes_on_over_ranges_until_its_limit_and_then_where_it_stopped() 
     assert_eq!(pages(&zones, Scan::span("b", "f")).await, ["bcde"]);
     assert_eq!(pages(&zones, Scan::span("b", "f").reverse().limit(2)).await, ["ed", "cb"]);
     assert_eq!(pages(&zones, Scan::prefix("d")).await, ["d"]);
+    // A page takes whole answers, here of one range each, until it has its bytes.
+    assert_eq!(pages(&zones, Scan::all().page_bytes(1)).await, ["ab", "cd", "efg"]);
+    assert_eq!(pages(&zones, Scan::all().page_bytes(5)).await, ["abcd", "efg"]);
+    assert_eq!(pages(&zones, Scan::all().page_bytes(1000)).await, ["abcdefg"]);
     let rows = zones.scan(Scan::all().keys_only()).await.unwrap().value.rows;
     assert!(rows.iter().all(|row| row.value.is_empty()));
     let error = zones.scan(Scan::span("f", "b")).await.unwrap_err();
