@@ -3,6 +3,7 @@
 mod admin;
 mod bench;
 mod data;
+mod transfer;
 
 use std::time::Duration;
 
@@ -14,7 +15,10 @@ pub use admin::{
     AdminArgs, AdminCommand, CreateKeyspaceArgs, KeyspaceCommand, PlaceArg, ValueTypeArg,
 };
 pub use bench::BenchArgs;
-pub use data::{CasArgs, DataArgs, DeleteArgs, GetArgs, PutArgs, ScanArgs};
+pub use data::{
+    CasArgs, DataArgs, DeleteArgs, GetArgs, KeyspaceArgs, PutArgs, ReceiptArg, ScanArgs,
+};
+pub use transfer::{ExportArgs, ImportArgs, OnError};
 
 use crate::address::{Address, PlaceName};
 use crate::exit::Exit;
@@ -53,24 +57,9 @@ pub enum Command {
     /// finishes what an interrupted one began.
     #[command(after_help = INIT_EXAMPLES)]
     Init(InitArgs),
-    /// Read keys
-    #[command(after_help = data::GET_EXAMPLES)]
-    Get(GetArgs),
-    /// Write a key, whatever it held
-    #[command(after_help = data::PUT_EXAMPLES)]
-    Put(PutArgs),
-    /// Remove keys, whether or not they exist
-    #[command(after_help = data::DELETE_EXAMPLES)]
-    Delete(DeleteArgs),
-    /// Write or remove a key if it holds what is expected (compare and set)
-    #[command(after_help = data::CAS_EXAMPLES)]
-    Cas(CasArgs),
-    /// Read keys in order
-    #[command(after_help = data::SCAN_EXAMPLES)]
-    Scan(ScanArgs),
-    /// Look after a cluster: keyspaces, nodes, ranges, leaders
-    #[command(after_help = admin::EXAMPLES)]
-    Admin(AdminArgs),
+    /// What asks a running cluster.
+    #[command(flatten)]
+    Ask(Ask),
     /// Measure a cluster: throughput, latency, and what an operation costs the nodes
     #[command(after_help = bench::EXAMPLES)]
     Bench(Box<BenchArgs>),
@@ -88,21 +77,61 @@ pub enum Command {
     ExitCodes,
 }
 
+/// The commands that ask a running cluster, on the command line and in the shell.
+#[derive(Subcommand, Debug)]
+pub enum Ask {
+    /// Read keys
+    #[command(after_help = data::GET_EXAMPLES)]
+    Get(GetArgs),
+    /// Write a key, whatever it held
+    #[command(after_help = data::PUT_EXAMPLES)]
+    Put(PutArgs),
+    /// Remove keys, whether or not they exist
+    #[command(after_help = data::DELETE_EXAMPLES)]
+    Delete(DeleteArgs),
+    /// Write or remove a key if it holds what is expected (compare and set)
+    #[command(after_help = data::CAS_EXAMPLES)]
+    Cas(CasArgs),
+    /// Read keys in order
+    #[command(after_help = data::SCAN_EXAMPLES)]
+    Scan(ScanArgs),
+    /// Write the rows of a file
+    #[command(after_help = transfer::IMPORT_EXAMPLES, mut_arg("timeout", patient))]
+    Import(Box<ImportArgs>),
+    /// Write every row to a file, in the order of the keys
+    #[command(after_help = transfer::EXPORT_EXAMPLES, mut_arg("timeout", patient))]
+    Export(Box<ExportArgs>),
+    /// Look after a cluster: keyspaces, nodes, ranges, leaders
+    #[command(after_help = admin::EXAMPLES)]
+    Admin(AdminArgs),
+}
+
 impl Command {
     /// How the command's answers and errors are to be printed.
     pub fn format(&self) -> Format {
         match self {
             Self::Init(args) => args.output.output,
+            Self::Ask(ask) => ask.format(),
+            Self::Bench(args) => args.output.output,
+            Self::Start(_) | Self::Completions { .. } | Self::Version | Self::ExitCodes => {
+                Format::Text
+            }
+        }
+    }
+}
+
+impl Ask {
+    /// How the command's answers and errors are to be printed.
+    pub fn format(&self) -> Format {
+        match self {
             Self::Get(args) => args.data.output.output,
             Self::Put(args) => args.data.output.output,
             Self::Delete(args) => args.data.output.output,
             Self::Cas(args) => args.data.output.output,
             Self::Scan(args) => args.data.output.output,
+            Self::Import(args) => args.output.output,
+            Self::Export(args) => args.output.output,
             Self::Admin(args) => args.output.output,
-            Self::Bench(args) => args.output.output,
-            Self::Start(_) | Self::Completions { .. } | Self::Version | Self::ExitCodes => {
-                Format::Text
-            }
         }
     }
 }
@@ -180,6 +209,11 @@ pub struct OutputArgs {
     pub output: Format,
 }
 
+/// A command of many requests outlives a node that restarts.
+fn patient(timeout: clap::Arg) -> clap::Arg {
+    timeout.default_value("60s")
+}
+
 /// Reads a level by its name, and tells help and completions the names there are.
 fn level() -> impl TypedValueParser<Value = Level> {
     PossibleValuesParser::new(Level::ALL.map(Level::name))
@@ -238,17 +272,19 @@ mod tests {
     #[test]
     fn nodes_are_named_by_comma_or_repeated() {
         for line in ["latitude get k --to a:1,b:2", "latitude get k --to a:1 --to b:2"] {
-            let Ok(Command::Get(args)) = parse(line) else { panic!("{line} does not parse") };
+            let Ok(Command::Ask(Ask::Get(args))) = parse(line) else {
+                panic!("{line} does not parse")
+            };
             assert_eq!(args.data.connect.to, ["a:1".parse().unwrap(), "b:2".parse().unwrap()]);
         }
     }
 
     #[test]
     fn a_level_is_one_of_the_four() {
-        let Ok(Command::Get(args)) = parse("latitude get k --level causal") else {
+        let Ok(Command::Ask(Ask::Get(args))) = parse("latitude get k --level causal") else {
             panic!("causal is a level")
         };
-        assert_eq!(args.data.level, Some(Level::Causal));
+        assert_eq!(args.data.at.level, Some(Level::Causal));
         let error = parse("latitude get k --level weak").unwrap_err().to_string();
         assert!(error.contains("strict, sequential, causal, eventual"), "{error}");
     }

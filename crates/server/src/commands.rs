@@ -2,14 +2,20 @@
 
 mod admin;
 mod bench;
+mod context;
 mod data;
+mod export;
+mod import;
 
 use std::future::Future;
+use std::path::Path;
 
 use clap::CommandFactory;
 use latitude_client::Client;
 
-use crate::args::{Cli, Command, ConnectArgs, InitArgs};
+pub use context::Context;
+
+use crate::args::{Ask, Cli, Command, InitArgs};
 use crate::config::ConfigFile;
 use crate::exit::Exit;
 use crate::failure::Failure;
@@ -22,12 +28,7 @@ pub fn run(command: Command, output: &mut Output<'_>) -> Result<Exit, Failure> {
     match command {
         Command::Start(flags) => run_start(*flags, output),
         Command::Init(args) => wait_for(init(args, output)),
-        Command::Get(args) => wait_for(data::get(args, output)),
-        Command::Put(args) => wait_for(data::put(args, output)),
-        Command::Delete(args) => wait_for(data::delete(args, output)),
-        Command::Cas(args) => wait_for(data::cas(args, output)),
-        Command::Scan(args) => wait_for(data::scan(args, output)),
-        Command::Admin(args) => wait_for(admin::run(args, output)),
+        Command::Ask(command) => wait_for(ask(command, &Context::default(), output)),
         Command::Bench(args) => wait_for(bench::run(*args, output)),
         Command::Completions { shell } => {
             let mut script = Vec::new();
@@ -58,6 +59,24 @@ fn run_start(flags: StartFlags, output: &mut Output<'_>) -> Result<Exit, Failure
     Ok(Exit::Success)
 }
 
+/// Runs a command that asks a running cluster.
+pub async fn ask(
+    command: Ask,
+    context: &Context,
+    output: &mut Output<'_>,
+) -> Result<Exit, Failure> {
+    match command {
+        Ask::Get(args) => data::get(args, context, output).await,
+        Ask::Put(args) => data::put(args, context, output).await,
+        Ask::Delete(args) => data::delete(args, context, output).await,
+        Ask::Cas(args) => data::cas(args, context, output).await,
+        Ask::Scan(args) => data::scan(args, context, output).await,
+        Ask::Import(args) => import::run(*args, context, output).await,
+        Ask::Export(args) => export::run(*args, context, output).await,
+        Ask::Admin(args) => admin::run(args, context, output).await,
+    }
+}
+
 async fn init(args: InitArgs, output: &mut Output<'_>) -> Result<Exit, Failure> {
     let client = Client::builder().seeds(seeds(&args.to)).build();
     let reply = client.admin().init(Some(args.wait)).await?;
@@ -74,15 +93,18 @@ fn wait_for(command: impl Future<Output = Result<Exit, Failure>>) -> Result<Exit
         .enable_all()
         .build()
         .map_err(|error| anyhow::anyhow!("the runtime cannot be started: {error}"))?;
-    runtime.block_on(command)
+    let done = runtime.block_on(command);
+    // A thread that waits for stdin would hold the process until somebody typed a line.
+    runtime.shutdown_background();
+    done
 }
 
-fn client(connect: &ConnectArgs) -> Client {
-    let builder = Client::builder().seeds(seeds(&connect.to)).timeout(connect.timeout);
-    match &connect.region {
-        Some(region) => builder.region(region.as_str()).build(),
-        None => builder.build(),
-    }
+/// A file whose name does not say how its rows are written.
+fn format_unknown(file: &Path) -> Failure {
+    let file = file.display();
+    Failure::Usage(format!(
+        "how are the rows of {file} written? say --format tsv or --format jsonl"
+    ))
 }
 
 fn seeds(addresses: &[crate::address::Address]) -> impl Iterator<Item = &str> {

@@ -35,6 +35,11 @@ impl<'a> Output<'a> {
         Self { format, out, err }
     }
 
+    /// The same writers, written to in another format.
+    pub fn of(&mut self, format: Format) -> Output<'_> {
+        Output { format, out: &mut *self.out, err: &mut *self.err }
+    }
+
     /// How it prints.
     pub fn format(&self) -> Format {
         self.format

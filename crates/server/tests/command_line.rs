@@ -76,3 +76,61 @@ fn a_configuration_that_cannot_be_used_exits_with_2_and_names_file_and_line() {
     assert_eq!((code, out.as_str()), (2, ""));
     assert!(err.contains("node.toml, line 3: heartbeat_interval is 5ms"), "{err}");
 }
+
+#[test]
+fn an_import_that_cannot_begin_says_why_and_exits_with_2() {
+    let dir = tempfile::tempdir().expect("a directory can be made");
+    let file = dir.path().join("rows.csv");
+    std::fs::write(&file, "a,b\n").expect("the file can be written");
+    let file = file.to_str().expect("the path is UTF-8");
+    for (arguments, why) in [
+        (&["import", file][..], "say --format tsv or --format jsonl"),
+        (&["import", file, "--format", "csv"], "[possible values: tsv, jsonl]"),
+        (&["import", "no/such/file.tsv"], "no/such/file.tsv cannot be read: No such file"),
+        (&["import", "/", "--format", "tsv"], "/ cannot be read: is a directory"),
+        (&["import", file, "--format", "tsv", "--rejects", file], "name another --rejects"),
+        (&["import", file, "--format", "tsv", "--concurrency", "0"], "--concurrency"),
+        (&["export", "--out", "rows.csv"], "say --format tsv or --format jsonl"),
+        (&["export", "--out", "no/such/rows.tsv"], "no/such/rows.tsv cannot be written"),
+        (&["export", "--prefix", "zz", "--hex"], "hexadecimal"),
+    ] {
+        let (code, out, err) = latitude(arguments);
+        assert_eq!((code, out.as_str()), (2, ""), "{arguments:?}: {err}");
+        assert!(err.starts_with("error: ") && err.contains(why), "{arguments:?}: {err}");
+    }
+}
+
+#[test]
+fn a_damaged_line_is_counted_with_its_number_and_reason() {
+    let dir = tempfile::tempdir().expect("a directory can be made");
+    let file = dir.path().join("rows.jsonl");
+    std::fs::write(&file, "{\"key\":\"a\"}\n").expect("the file can be written");
+    let file = file.to_str().expect("the path is UTF-8");
+    let (code, out, _) = latitude(&["import", file, "--to", NOBODY]);
+    assert_eq!(code, 2);
+    assert!(out.contains("LINE_FIELDS, first in line 1: write one of \"value\""), "{out}");
+}
+
+#[test]
+fn an_import_that_reaches_nobody_exits_with_3() {
+    let dir = tempfile::tempdir().expect("a directory can be made");
+    let file = dir.path().join("rows.tsv");
+    std::fs::write(&file, "a\t1\nb\t2\n").expect("the file can be written");
+    let file = file.to_str().expect("the path is UTF-8");
+    let arguments = ["import", file, "--to", NOBODY, "--timeout", "200ms", "--output", "json"];
+    let (code, out, err) = latitude(&arguments);
+    assert_eq!((code, err.as_str()), (3, ""), "{out}");
+    let report: serde_json::Value = serde_json::from_str(&out).expect("a report in JSON");
+    assert_eq!((&report["written"], &report["not_applied"]), (&0.into(), &2.into()));
+}
+
+#[test]
+fn an_export_that_fails_leaves_no_file() {
+    let dir = tempfile::tempdir().expect("a directory can be made");
+    let file = dir.path().join("rows.tsv");
+    let file = file.to_str().expect("the path is UTF-8");
+    let (code, ..) = latitude(&["export", "--out", file, "--to", NOBODY, "--timeout", "200ms"]);
+    assert_eq!(code, 3);
+    let left = std::fs::read_dir(dir.path()).expect("the directory is there").count();
+    assert_eq!(left, 0);
+}

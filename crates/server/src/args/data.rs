@@ -2,27 +2,62 @@
 
 use std::path::PathBuf;
 
-use clap::{ArgGroup, Args};
+use clap::{ArgGroup, Args, ValueEnum};
 use latitude_types::{Level, WriteTime};
 
 use super::{ConnectArgs, OutputArgs, level};
 use crate::text::parse_version;
 
-/// What every command on data takes.
+/// Which keys, and at which level.
 #[derive(Args, Debug)]
-pub struct DataArgs {
+pub struct KeyspaceArgs {
     /// The keyspace the keys are in
     #[arg(long, short, value_name = "NAME", env = "LATITUDE_KEYSPACE", default_value = "default")]
     pub keyspace: String,
     /// The consistency asked for, strongest first [default: the keyspace's]
     #[arg(long, short, value_name = "LEVEL", value_parser = level())]
     pub level: Option<Level>,
+}
+
+/// How much to tell of how a request was served.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub enum ReceiptArg {
+    /// Nothing.
+    None,
+    /// Level, node, region, role, range and version.
+    Short,
+    /// Everything the server knows.
+    Full,
+}
+
+impl ReceiptArg {
+    /// Whether anything is to be told.
+    pub fn is_wanted(self) -> bool {
+        self != Self::None
+    }
+}
+
+/// What every command on data takes.
+#[derive(Args, Debug)]
+pub struct DataArgs {
+    /// Which keys, and at which level.
+    #[command(flatten)]
+    pub at: KeyspaceArgs,
     /// Keys are given and printed as hexadecimal digits
     #[arg(long)]
     pub hex: bool,
     /// Also print, on stderr, how the request was served: level, node, proof, version
-    #[arg(long, help_heading = "Output")]
-    pub receipt: bool,
+    #[arg(
+        long,
+        value_name = "DETAIL",
+        num_args = 0..=1,
+        require_equals = true,
+        default_value = "none",
+        default_missing_value = "full",
+        hide_default_value = true,
+        help_heading = "Output"
+    )]
+    pub receipt: ReceiptArg,
     /// How to print.
     #[command(flatten)]
     pub output: OutputArgs,

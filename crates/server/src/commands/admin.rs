@@ -8,14 +8,19 @@ use latitude_client::wire::{CreateKeyspaceRequest, RegionReplicas, ValueType};
 use latitude_rpc::ToWire;
 use serde_json::{Value as Json, json};
 
+use super::Context;
 use crate::args::{AdminArgs, AdminCommand, CreateKeyspaceArgs, KeyspaceCommand, ValueTypeArg};
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::output::{Format, Output};
 use crate::render;
 
-pub(super) async fn run(args: AdminArgs, output: &mut Output<'_>) -> Result<Exit, Failure> {
-    let admin = super::client(&args.connect).admin();
+pub(super) async fn run(
+    args: AdminArgs,
+    context: &Context,
+    output: &mut Output<'_>,
+) -> Result<Exit, Failure> {
+    let admin = context.client(&args.connect).admin();
     match args.command {
         AdminCommand::Status => {
             let status = admin.status().await?;
@@ -137,14 +142,14 @@ mod tests {
     use clap::Parser;
 
     use super::*;
-    use crate::args::{Cli, Command};
+    use crate::args::{Ask, Cli, Command};
 
     fn request(line: &str) -> Result<CreateKeyspaceRequest, Failure> {
         match Cli::try_parse_from(line.split_whitespace()).unwrap().command {
-            Command::Admin(AdminArgs {
+            Command::Ask(Ask::Admin(AdminArgs {
                 command: AdminCommand::Keyspace(KeyspaceCommand::Create(args)),
                 ..
-            }) => create_request(args),
+            })) => create_request(args),
             other => panic!("{other:?} creates no keyspace"),
         }
     }

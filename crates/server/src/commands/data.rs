@@ -9,7 +9,8 @@ use latitude_client::{Answer, CasOutcome, Expected, Keyspace, ReceiptDetail, Row
 use latitude_types::{KEY_LEN_MAX, WriteTime};
 use serde_json::{Value as Json, json};
 
-use crate::args::{CasArgs, DataArgs, DeleteArgs, GetArgs, PutArgs, ScanArgs};
+use super::Context;
+use crate::args::{CasArgs, DataArgs, DeleteArgs, GetArgs, PutArgs, ReceiptArg, ScanArgs};
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::output::{Format, Output};
@@ -20,10 +21,14 @@ use crate::text;
 /// one node takes.
 const GETS_IN_FLIGHT: usize = 64;
 
-pub(super) async fn get(args: GetArgs, output: &mut Output<'_>) -> Result<Exit, Failure> {
+pub(super) async fn get(
+    args: GetArgs,
+    context: &Context,
+    output: &mut Output<'_>,
+) -> Result<Exit, Failure> {
     let form = key_form(&args.data);
     let keys = keys(&args.keys, &args.data)?;
-    let keyspace = keyspace(&args.data);
+    let keyspace = keyspace(&args.data, context);
     let alone = keys.len() == 1;
     let mut exit = Exit::Success;
     let mut answers = futures::stream::iter(keys)
@@ -45,7 +50,7 @@ pub(super) async fn get(args: GetArgs, output: &mut Output<'_>) -> Result<Exit, 
         if answer.value.is_none() {
             exit = Exit::No;
         }
-        print_got(&key, &answer, form, alone, args.data.receipt, output)?;
+        print_got(&key, &answer, form, alone, args.data.receipt.is_wanted(), output)?;
     }
     Ok(exit)
 }
@@ -78,19 +83,27 @@ fn print_got(
     Ok(())
 }
 
-pub(super) async fn put(args: PutArgs, output: &mut Output<'_>) -> Result<Exit, Failure> {
+pub(super) async fn put(
+    args: PutArgs,
+    context: &Context,
+    output: &mut Output<'_>,
+) -> Result<Exit, Failure> {
     let key = text::key(&args.key, args.data.hex)?;
-    let value = value(args.value.as_deref(), args.file.as_deref())?
+    let value = value(args.value.as_deref(), args.file.as_deref(), context)?
         .ok_or_else(|| Failure::Usage("say what to write: VALUE or --file".to_string()))?;
-    let answer = keyspace(&args.data).put(&key, value).await?;
+    let answer = keyspace(&args.data, context).put(&key, value).await?;
     print_written(&key, &answer, true, &args.data, output)?;
     Ok(Exit::Success)
 }
 
-pub(super) async fn delete(args: DeleteArgs, output: &mut Output<'_>) -> Result<Exit, Failure> {
+pub(super) async fn delete(
+    args: DeleteArgs,
+    context: &Context,
+    output: &mut Output<'_>,
+) -> Result<Exit, Failure> {
     let form = key_form(&args.data);
     let keys = keys(&args.keys, &args.data)?;
-    let keyspace = keyspace(&args.data);
+    let keyspace = keyspace(&args.data, context);
     let alone = keys.len() == 1;
     // One after the other, so that a failure leaves no doubt about the others.
     for key in keys {
@@ -117,7 +130,7 @@ fn print_written(
     match output.format() {
         Format::Json => {
             let written = render::write_json(form, key, answer.value);
-            print_json(written, answer, args.receipt, output)?;
+            print_json(written, answer, args.receipt.is_wanted(), output)?;
         }
         Format::Text => {
             if alone {
@@ -125,13 +138,17 @@ fn print_written(
             } else {
                 output.line(&format!("{}\t{}", form.line(key), answer.value))?;
             }
-            print_receipt(answer, args.receipt, output)?;
+            print_receipt(answer, args.receipt.is_wanted(), output)?;
         }
     }
     Ok(())
 }
 
-pub(super) async fn cas(args: CasArgs, output: &mut Output<'_>) -> Result<Exit, Failure> {
+pub(super) async fn cas(
+    args: CasArgs,
+    context: &Context,
+    output: &mut Output<'_>,
+) -> Result<Exit, Failure> {
     let key = text::key(&args.key, args.data.hex)?;
     let expected = match (args.expect, args.expect_version) {
         (Some(value), _) => Expected::Value(value.into()),
@@ -140,12 +157,12 @@ pub(super) async fn cas(args: CasArgs, output: &mut Output<'_>) -> Result<Exit, 
         (None, None) => Expected::Absent,
     };
     // `--delete` excludes the other two, so that nothing to write means it.
-    let new = value(args.new.as_deref(), args.file.as_deref())?;
-    let answer = keyspace(&args.data).compare_and_set(&key, expected, new).await?;
+    let new = value(args.new.as_deref(), args.file.as_deref(), context)?;
+    let answer = keyspace(&args.data, context).compare_and_set(&key, expected, new).await?;
     match output.format() {
         Format::Json => {
             let outcome = render::cas_json(key_form(&args.data), &key, &answer.value);
-            print_json(outcome, &answer, args.data.receipt, output)?;
+            print_json(outcome, &answer, args.data.receipt.is_wanted(), output)?;
         }
         Format::Text => {
             match &answer.value {
@@ -159,27 +176,34 @@ pub(super) async fn cas(args: CasArgs, output: &mut Output<'_>) -> Result<Exit, 
                     output.note("not written: the key does not exist")?;
                 }
             }
-            print_receipt(&answer, args.data.receipt, output)?;
+            print_receipt(&answer, args.data.receipt.is_wanted(), output)?;
         }
     }
     Ok(if answer.value.is_applied() { Exit::Success } else { Exit::No })
 }
 
 /// Rows asked for at once: many, so that a long scan takes few round trips.
-const PAGE_ROWS: u64 = 10_000;
+pub(super) const PAGE_ROWS: u64 = 10_000;
+/// A page ends when it has so many bytes, so that it fits in memory whatever the rows are.
+pub(super) const PAGE_BYTES: usize = 8 << 20;
 
-pub(super) async fn scan(args: ScanArgs, output: &mut Output<'_>) -> Result<Exit, Failure> {
+pub(super) async fn scan(
+    args: ScanArgs,
+    context: &Context,
+    output: &mut Output<'_>,
+) -> Result<Exit, Failure> {
     let form = key_form(&args.data);
-    let keyspace = keyspace(&args.data);
+    let keyspace = keyspace(&args.data, context);
     let mut next = Some(span(&args)?);
     // How many rows are still wanted; `--all` wants more than there can be.
     let mut left = if args.all { u64::MAX } else { args.limit };
     while let Some(scan) = next.take().filter(|_| left > 0) {
-        let answer = keyspace.scan(scan.limit(left.min(PAGE_ROWS) as usize)).await?;
+        let answer =
+            keyspace.scan(scan.limit(left.min(PAGE_ROWS) as usize).page_bytes(PAGE_BYTES)).await?;
         for row in &answer.value.rows {
             print_row(row, form, args.keys_only, output)?;
         }
-        print_page_receipt(&answer, args.data.receipt, output)?;
+        print_page_receipt(&answer, args.data.receipt.is_wanted(), output)?;
         left = left.saturating_sub(answer.value.rows.len() as u64);
         next = answer.value.next;
     }
@@ -191,17 +215,8 @@ pub(super) async fn scan(args: ScanArgs, output: &mut Output<'_>) -> Result<Exit
 
 /// What to scan.
 fn span(args: &ScanArgs) -> Result<Scan, Failure> {
-    let bound = |text: &Option<String>| {
-        text.as_ref().map(|text| text::bytes(text, args.data.hex)).transpose()
-    };
-    let (prefix, start, end) = (bound(&args.prefix)?, bound(&args.start)?, bound(&args.end)?);
-    let mut scan = match (prefix, start, end) {
-        (Some(prefix), ..) => Scan::prefix(prefix),
-        (None, None, None) => Scan::all(),
-        // No key is as long as this, so no key is above it.
-        (None, Some(start), None) => Scan::span(start, [0xff; KEY_LEN_MAX + 1]),
-        (None, start, Some(end)) => Scan::span(start.unwrap_or_default(), end),
-    };
+    let [prefix, start, end] = [&args.prefix, &args.start, &args.end].map(Option::as_deref);
+    let mut scan = span_of(prefix, start, end, args.data.hex)?;
     if args.reverse {
         scan = scan.reverse();
     }
@@ -209,6 +224,23 @@ fn span(args: &ScanArgs) -> Result<Scan, Failure> {
         scan = scan.keys_only();
     }
     Ok(scan)
+}
+
+/// The keys of a prefix, or between bounds of which either may be missing.
+pub(super) fn span_of(
+    prefix: Option<&str>,
+    start: Option<&str>,
+    end: Option<&str>,
+    hex: bool,
+) -> Result<Scan, Failure> {
+    let bound = |text: Option<&str>| text.map(|text| text::bytes(text, hex)).transpose();
+    Ok(match (bound(prefix)?, bound(start)?, bound(end)?) {
+        (Some(prefix), ..) => Scan::prefix(prefix),
+        (None, None, None) => Scan::all(),
+        // No key is as long as this, so no key is above it.
+        (None, Some(start), None) => Scan::span(start, [0xff; KEY_LEN_MAX + 1]),
+        (None, start, Some(end)) => Scan::span(start.unwrap_or_default(), end),
+    })
 }
 
 fn print_row(
@@ -269,13 +301,13 @@ fn print_json<T>(
     Ok(output.json(&object)?)
 }
 
-fn keyspace(args: &DataArgs) -> Keyspace {
-    let detail = if args.receipt { ReceiptDetail::Full } else { ReceiptDetail::None };
-    let keyspace = super::client(&args.connect).keyspace(&args.keyspace).with_receipt(detail);
-    match args.level {
-        Some(level) => keyspace.with_level(level),
-        None => keyspace,
-    }
+fn keyspace(args: &DataArgs, context: &Context) -> Keyspace {
+    let detail = match args.receipt {
+        ReceiptArg::None => ReceiptDetail::None,
+        ReceiptArg::Short => ReceiptDetail::Short,
+        ReceiptArg::Full => ReceiptDetail::Full,
+    };
+    context.keyspace(&args.at, &args.connect).with_receipt(detail)
 }
 
 fn key_form(args: &DataArgs) -> KeyForm {
@@ -288,7 +320,11 @@ fn keys(texts: &[String], args: &DataArgs) -> Result<Vec<Bytes>, Failure> {
 }
 
 /// A value given on the command line, on stdin (`-`) or in a file; `None` if none of them is.
-fn value(text: Option<&str>, file: Option<&Path>) -> Result<Option<Bytes>, Failure> {
+fn value(
+    text: Option<&str>,
+    file: Option<&Path>,
+    context: &Context,
+) -> Result<Option<Bytes>, Failure> {
     match (text, file) {
         (_, Some(file)) => match std::fs::read(file) {
             Ok(bytes) => Ok(Some(bytes.into())),
@@ -297,6 +333,7 @@ fn value(text: Option<&str>, file: Option<&Path>) -> Result<Option<Bytes>, Failu
             }
         },
         (Some("-"), None) => {
+            context.take_stdin()?;
             let mut bytes = Vec::new();
             let read = std::io::stdin().lock().read_to_end(&mut bytes);
             read.map_err(|error| Failure::Usage(format!("stdin cannot be read: {error}")))?;
@@ -313,7 +350,7 @@ mod tests {
     use latitude_types::{NodeId, Stamp, Timestamp};
 
     use super::*;
-    use crate::args::{Cli, Command};
+    use crate::args::{Ask, Cli, Command};
 
     fn version() -> WriteTime {
         WriteTime::of_log_write(Stamp { time: Timestamp::from_ms(70), node: NodeId(1) }, 0)
@@ -339,7 +376,7 @@ mod tests {
 
     fn scan_args(line: &str) -> ScanArgs {
         match Cli::try_parse_from(line.split_whitespace()).unwrap().command {
-            Command::Scan(args) => args,
+            Command::Ask(Ask::Scan(args)) => args,
             other => panic!("{other:?} is no scan"),
         }
     }
@@ -403,11 +440,12 @@ mod tests {
     fn a_value_comes_from_the_command_line_or_a_file() {
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), b"\x00from a file").unwrap();
-        let read = |text, file| value(text, file).unwrap();
+        let context = Context::default();
+        let read = |text, file| value(text, file, &context).unwrap();
         assert_eq!(read(Some("v"), None).as_deref(), Some(&b"v"[..]));
         assert_eq!(read(None, Some(file.path())).as_deref(), Some(&b"\x00from a file"[..]));
         assert_eq!(read(None, None), None);
-        let missing = value(None, Some(Path::new("no/such/file"))).unwrap_err();
+        let missing = value(None, Some(Path::new("no/such/file")), &context).unwrap_err();
         assert_eq!(missing.exit(), Exit::Refused);
     }
 }
