@@ -3,6 +3,7 @@
 mod admin;
 mod bench;
 mod data;
+mod shell;
 mod transfer;
 
 use std::time::Duration;
@@ -18,6 +19,7 @@ pub use bench::BenchArgs;
 pub use data::{
     CasArgs, DataArgs, DeleteArgs, GetArgs, KeyspaceArgs, PutArgs, ReceiptArg, ScanArgs,
 };
+pub use shell::ShellArgs;
 pub use transfer::{ExportArgs, ImportArgs, OnError};
 
 use crate::address::{Address, PlaceName};
@@ -60,6 +62,9 @@ pub enum Command {
     /// What asks a running cluster.
     #[command(flatten)]
     Ask(Ask),
+    /// Type commands and read answers: with history, completion, and a level and a keyspace that stay
+    #[command(after_help = shell::EXAMPLES)]
+    Shell(ShellArgs),
     /// Measure a cluster: throughput, latency, and what an operation costs the nodes
     #[command(after_help = bench::EXAMPLES)]
     Bench(Box<BenchArgs>),
@@ -112,6 +117,7 @@ impl Command {
         match self {
             Self::Init(args) => args.output.output,
             Self::Ask(ask) => ask.format(),
+            Self::Shell(args) => args.output.output,
             Self::Bench(args) => args.output.output,
             Self::Start(_) | Self::Completions { .. } | Self::Version | Self::ExitCodes => {
                 Format::Text

@@ -21,7 +21,7 @@ use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::output::{Format, Output};
 use crate::settings::{self, StartFlags};
-use crate::{render, start};
+use crate::{render, shell, start};
 
 /// Does what the command says.
 pub fn run(command: Command, output: &mut Output<'_>) -> Result<Exit, Failure> {
@@ -29,6 +29,7 @@ pub fn run(command: Command, output: &mut Output<'_>) -> Result<Exit, Failure> {
         Command::Start(flags) => run_start(*flags, output),
         Command::Init(args) => wait_for(init(args, output)),
         Command::Ask(command) => wait_for(ask(command, &Context::default(), output)),
+        Command::Shell(args) => shell::run(args, output),
         Command::Bench(args) => wait_for(bench::run(*args, output)),
         Command::Completions { shell } => {
             let mut script = Vec::new();

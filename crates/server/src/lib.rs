@@ -21,6 +21,7 @@ pub mod progress;
 pub mod render;
 pub mod rows;
 pub mod settings;
+pub mod shell;
 pub mod start;
 pub mod telemetry;
 pub mod text;
