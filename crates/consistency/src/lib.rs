@@ -21,11 +21,15 @@
 mod closed;
 mod ids;
 mod level;
+mod past;
 mod rounds;
+mod serving;
 mod token;
 
 pub use closed::{Closed, ClosedTimes, LogPlace, closed_up_to, may_close, staleness};
 pub use ids::{Origin, OriginStatus, check_id_age, local_id_may_be_dropped, log_id_may_be_dropped};
 pub use level::{KeyspaceLevels, Operation, Plan, Route, SERVED, plan};
+pub use past::{Demand, demand};
 pub use rounds::{Completed, ROUNDS_IN_FLIGHT_MAX, RoundId, Rounds};
+pub use serving::{Known, SequentialRead, answers_strict_reads};
 pub use token::{TOKEN_LEN_MAX, Token};

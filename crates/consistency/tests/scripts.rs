@@ -7,12 +7,14 @@ use std::collections::BTreeMap;
 use std::error::Error;
 use std::fmt::Write as _;
 use std::path::Path;
+use std::time::Duration;
 
 use latitude_consistency::{
-    KeyspaceLevels, Operation, Origin, OriginStatus, RoundId, Rounds, check_id_age,
-    local_id_may_be_dropped, log_id_may_be_dropped, plan,
+    Closed, ClosedTimes, KeyspaceLevels, Known, LogPlace, Operation, Origin, OriginStatus, RoundId,
+    Rounds, SequentialRead, check_id_age, local_id_may_be_dropped, log_id_may_be_dropped,
+    may_close, plan, staleness,
 };
-use latitude_types::{Level, Timestamp};
+use latitude_types::{Level, NodeId, Stamp, Timestamp};
 
 #[derive(goldenscript::Command)]
 enum Command {
@@ -38,6 +40,35 @@ enum Command {
         round: u64,
         #[arg(key)]
         index: Option<u64>,
+    },
+    /// A replica applies its log up to an entry, as `term.index`, with this stamp.
+    Apply {
+        entry: String,
+        #[arg(key)]
+        stamp: u64,
+    },
+    /// A replica hears from its leader: up to `term.index` everything stamped up to a time is there.
+    Hear {
+        entry: String,
+        #[arg(key)]
+        closed: u64,
+        #[arg(key, optional)]
+        asked: u64,
+    },
+    /// Whether a leader may close a time in a range frozen at another.
+    Close {
+        time: u64,
+        #[arg(key)]
+        freeze: Option<u64>,
+    },
+    /// A sequential read of a session that stands at a time, on the monotonic clock `now`.
+    Serve {
+        #[arg(key, optional)]
+        stood: u64,
+        #[arg(key, optional)]
+        now: u64,
+        #[arg(key)]
+        max_staleness: Option<u64>,
     },
     /// A read's deadline passes while it waits.
     GiveUp { read: String },
@@ -69,6 +100,25 @@ struct Runner {
     keyspace: Option<KeyspaceLevels>,
     rounds: Rounds<String>,
     started: BTreeMap<u64, RoundId>,
+    times: ClosedTimes,
+    applied: LogPlace,
+    last_stamp: Stamp,
+}
+
+fn place(entry: &str) -> Result<LogPlace, Box<dyn Error>> {
+    let (term, index) = entry.split_once('.').ok_or("an entry is term.index")?;
+    Ok(LogPlace { term: term.parse()?, index: index.parse()? })
+}
+
+/// A stamp of node 1.
+fn stamp(ms: u64) -> Stamp {
+    if ms == 0 { Stamp::ZERO } else { Stamp { time: Timestamp::from_ms(ms), node: NodeId(1) } }
+}
+
+/// A stamp as the scripts name it.
+fn shown(stamp: Stamp) -> String {
+    let all = if stamp.node == NodeId(u32::MAX) { ", whichever node's" } else { "" };
+    format!("{}{all}", stamp.time.ms())
 }
 
 fn status(name: &str) -> Result<OriginStatus, Box<dyn Error>> {
@@ -136,6 +186,44 @@ impl goldenscript::Runner for Runner {
                     Err(error) => writeln!(out, "{:?} fail: {error}", done.waiters)?,
                 }
             }
+            Command::Apply { entry, stamp: last } => {
+                (self.applied, self.last_stamp) = (place(entry)?, stamp(*last));
+            }
+            Command::Hear { entry, closed, asked } => self.times.learn(Closed {
+                at: place(entry)?,
+                time: ms(*closed),
+                asked: Duration::from_millis(*asked),
+            }),
+            Command::Close { time, freeze } => {
+                let may = may_close(ms(*time), freeze.map(ms));
+                writeln!(out, "{}", if may { "closed" } else { "not closed" })?;
+            }
+            Command::Serve { stood, now, max_staleness } => {
+                let closed = self.times.reached(self.applied);
+                let last_stamp = self.last_stamp;
+                let now = Duration::from_millis(*now);
+                let staleness = staleness(closed, now, last_stamp, 0, None);
+                let known = Known { last_stamp, closed, staleness };
+                let most = max_staleness.map(Duration::from_millis);
+                match known.sequential_read(stamp(*stood), most) {
+                    SequentialRead::Answer { stands_at } => {
+                        let age = staleness
+                            .map_or("of unknown age".into(), |age| format!("{age:?} old at most"));
+                        writeln!(
+                            out,
+                            "answered, {age}; the session stands at {}",
+                            shown(stands_at)
+                        )?;
+                    }
+                    SequentialRead::Behind { up_to } => {
+                        writeln!(out, "waits: everything is known up to {}", shown(up_to))?;
+                    }
+                    SequentialRead::Stale => {
+                        let age = staleness.map_or("unknown".into(), |age| format!("{age:?}"));
+                        writeln!(out, "waits: its age may be {age}")?;
+                    }
+                }
+            }
             Command::GiveUp { read } => self.rounds.retain(|waiting| waiting != read),
             Command::Age { birth, at } => match check_id_age(ms(*birth), ms(*at)) {
                 Ok(()) => writeln!(out, "taken")?,
@@ -183,6 +271,10 @@ macro_rules! scripts {
 }
 
 scripts! {
+    a_frozen_range_closes_nothing_more = "closed/frozen";
+    what_a_replica_knows_is_what_it_has_reached = "closed/reached";
+    a_session_waits_until_the_replica_knows_enough = "closed/sessions";
+    an_answer_is_as_old_as_its_question = "closed/staleness";
     ids_are_dropped_when_no_copy_can_come = "ids/dropped";
     ids_are_taken_for_ten_minutes = "ids/taken";
     a_condition_is_judged_in_the_log = "levels/conditions";

@@ -69,6 +69,8 @@ pub enum Refusal {
     IdFromFuture,
     /// The client had the answer to this id, and it is no longer kept.
     IdRetired,
+    /// The range is frozen, to be merged.
+    Frozen,
 }
 
 impl Refusal {
@@ -95,6 +97,10 @@ impl Refusal {
             Self::IdFromFuture => Error::new(
                 Reason::IdFromFuture,
                 "the write's id was born after this cluster's clock: make births from the clock in replies",
+            ),
+            Self::Frozen => Error::new(
+                Reason::RangeFrozen,
+                "the range is frozen for a moment, to be merged: try again",
             ),
             // Its answer is gone, whether it was that the write happened or that it was refused.
             Self::IdRetired => Error::unknown(
@@ -199,6 +205,8 @@ impl Range {
         self.ids.expire(entry.stamp.time);
         let applied = if entry.keyspace != self.meta.keyspace || entry.range != self.meta.id {
             refuse_all(Refusal::KeyspaceChanged)
+        } else if self.meta.freeze.is_some() {
+            refuse_all(Refusal::Frozen)
         } else {
             let mut replies = Vec::with_capacity(write.operations.len());
             for (ordinal, operation) in (0..).zip(&write.operations) {
@@ -349,6 +357,44 @@ mod tests {
         assert!(matches!(error, ApplyError::Storage(_)));
         let next = entry(6, vec![operation(3, b"a", Op::Delete)]);
         assert_eq!(range.apply(&next, &mut staged), Err(error));
+    }
+
+    /// What B10 needs of the log: from the freeze on the range takes nothing, so that what its neighbour takes
+    /// over is all there is.
+    #[test]
+    fn a_frozen_range_takes_no_write() {
+        let mut meta = RangeMeta::new(RangeId(4), KeyspaceId(16), KeySpan::all(), 1024, false);
+        meta.freeze = Some(Timestamp::from_ms(3));
+        let view = OneRange(meta.encode().into());
+        let mut range = Range::open(RangeId(4), &view).unwrap();
+        let put = operation(1, b"a", Op::Put { value: Bytes::from_static(b"v") });
+        let mut staged = Staged::new(&view);
+        let applied = range.apply(&entry(5, vec![put]), &mut staged).unwrap();
+        assert_eq!(applied.replies[0].result, Err(Refusal::Frozen));
+        assert!(!Refusal::Frozen.into_error().may_have_applied());
+    }
+
+    /// Pitfall B5, first half: a log write wins by its stamp, wherever its client thought it was; and one born
+    /// above its stamp is refused.
+    #[test]
+    fn b5_a_birth_wins_nothing_in_the_log() {
+        let view = one_range();
+        let mut range = Range::open(RangeId(4), &view).unwrap();
+        let mut staged = Staged::new(&view);
+        let put = |sequence, birth| {
+            let mut put = operation(sequence, b"a", Op::Put { value: Bytes::from_static(b"v") });
+            put.id.birth = Timestamp::from_ms(birth);
+            put
+        };
+        let first = range.apply(&entry(130, vec![put(1, 100)]), &mut staged).unwrap();
+        let second = range.apply(&entry(140, vec![put(2, 50)]), &mut staged).unwrap();
+        let version = |applied: &Applied| match &applied.replies[0].result {
+            Ok(Done::Written { version }) => *version,
+            other => panic!("{other:?}"),
+        };
+        assert!(version(&second) > version(&first), "born earlier, stamped later: it wins");
+        let ahead = range.apply(&entry(150, vec![put(3, 500)]), &mut staged).unwrap();
+        assert_eq!(ahead.replies[0].result, Err(Refusal::IdFromFuture));
     }
 
     #[test]

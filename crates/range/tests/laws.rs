@@ -189,6 +189,7 @@ proptest! {
                     Err(Refusal::IdFromFuture) => prop_assert!(now < id.birth),
                     Err(Refusal::IdExpired) => prop_assert!(now > id.expires_at()),
                     Err(Refusal::Moved) => prop_assert!(false, "the range holds every key"),
+                    Err(Refusal::Frozen) => prop_assert!(false, "nobody froze the range"),
                     Ok(done) if reply.duplicate => prop_assert_eq!(Some(&done), effects.get(&id)),
                     Ok(done) => {
                         prop_assert!(id.birth <= now && now <= id.expires_at());

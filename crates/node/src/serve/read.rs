@@ -2,6 +2,7 @@
 //! strict reads.
 
 use bytes::Bytes;
+use latitude_consistency::answers_strict_reads;
 use latitude_range::{ApplyError, Reader, ScanRequest, ValueRow};
 use latitude_rpc::ToWire;
 use latitude_rpc::pb::v1;
@@ -27,8 +28,7 @@ impl Serving<'_> {
         }
         let snapshot = self.shared.engine.snapshot();
         let reader = Reader::new(self.handle.id(), &*snapshot).map_err(internal)?;
-        if reader.meta().freeze.is_some() {
-            // Its left neighbour may have taken it in already, and taken writes since (pitfall B10).
+        if !answers_strict_reads(reader.meta().freeze) {
             return Err(self.handle.frozen());
         }
         self.read_from(&reader, Proven { proof: v1::Proof::ReadIndex, staleness_ms: Some(0) })

@@ -7,14 +7,11 @@
 //!          └── what the leader closes now is applied here ◀── ask ─────┘
 //! ```
 //!
-//! Why the answers of all sessions fit into one order: the snapshot holds every entry stamped up to
-//! max(a, closed), for ever, and none above a. So the read's place is anywhere from a to max(a, closed); the
-//! session puts it at max(s, a), above all it did before, and the next operation of the session goes above
-//! that. Places of different ranges compare, because stamps do.
+//! Why that is right: `latitude_consistency::Known`.
 
 use std::time::Duration;
 
-use latitude_consistency::{Token, closed_up_to, staleness};
+use latitude_consistency::{Known, SequentialRead, Token, staleness};
 use latitude_range::Reader;
 use latitude_rpc::pb::v1;
 use latitude_types::{Error, Reason, Stamp};
@@ -78,14 +75,6 @@ impl Serving<'_> {
         let snapshot = self.shared.engine.snapshot();
         let reader = Reader::new(self.handle.id(), &*snapshot).map_err(internal)?;
         let last_stamp = reader.meta().last_stamp;
-        let stood = self.request.session.as_ref().map_or(Stamp::ZERO, Token::stood);
-        let up_to = closed_up_to(last_stamp, closed);
-        if stood > up_to {
-            let message = format!(
-                "the replica knows everything up to {up_to}, and the session stands at {stood}"
-            );
-            return Ok(Err(Lack { reason: Reason::ReplicaBehind, message }));
-        }
         let clock = self.shared.clock.hybrid();
         let in_step = !self.shared.peers().is_unsynced();
         let staleness = staleness(
@@ -95,13 +84,24 @@ impl Serving<'_> {
             clock.physical_us(),
             in_step.then(|| clock.max_offset()),
         );
-        if let Some(most) = self.request.staleness_max
-            && staleness.is_none_or(|staleness| staleness > most)
-        {
-            let provable = staleness.map_or("nothing".into(), |bound| format!("{bound:?}"));
-            let message =
-                format!("the answer must be no staler than {most:?}, and {provable} can be proved");
-            return Ok(Err(Lack { reason: Reason::StalenessUnproved, message }));
+        let stood = self.request.session.as_ref().map_or(Stamp::ZERO, Token::stood);
+        let most = self.request.staleness_max;
+        match (Known { last_stamp, closed, staleness }.sequential_read(stood, most)) {
+            SequentialRead::Answer { .. } => {}
+            SequentialRead::Behind { up_to } => {
+                let message = format!(
+                    "the replica knows everything up to {up_to}, and the session stands at {stood}"
+                );
+                return Ok(Err(Lack { reason: Reason::ReplicaBehind, message }));
+            }
+            SequentialRead::Stale => {
+                let provable = staleness.map_or("nothing".into(), |bound| format!("{bound:?}"));
+                let message = format!(
+                    "the answer must be no staler than {:?}, and {provable} can be proved",
+                    most.unwrap_or_default()
+                );
+                return Ok(Err(Lack { reason: Reason::StalenessUnproved, message }));
+            }
         }
         let staleness_ms = staleness.map(|bound| bound.as_micros().div_ceil(1000) as u64);
         self.read_from(&reader, Proven { proof: v1::Proof::ClosedTime, staleness_ms }).map(Ok)
