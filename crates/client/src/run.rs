@@ -34,6 +34,7 @@ use crate::ids::Ticket;
 use crate::keyspace::Keyspace;
 use crate::link::Link;
 use crate::lock;
+use crate::receipt::ReceiptDetail;
 use crate::routes::{Route, Target};
 use crate::session::Session;
 
@@ -218,6 +219,15 @@ impl Run<'_> {
             patience
         };
         let read = !self.call.write;
+        // A server gives a token to whom it sends a receipt, or who sent one: a session that has none yet
+        // must ask for a receipt to get its first.
+        let token = options.session.as_ref().map(Session::to_wire).unwrap_or_default();
+        let receipt = match options.receipt {
+            ReceiptDetail::None if options.session.is_some() && token.is_empty() => {
+                ReceiptDetail::Short
+            }
+            receipt => receipt,
+        };
         // A weaker level is never given to a write that may have happened at its own.
         let accept: &[Level] = if self.unknown { &[] } else { &options.accept };
         // If the leader cannot be had, any node may find that, and serve a level accepted instead.
@@ -231,9 +241,9 @@ impl Run<'_> {
             level: options.level.map_or(v1::Level::Unspecified as i32, |level| level.to_wire()),
             accept: accept.iter().map(ToWire::to_wire).collect(),
             id: self.ticket.as_ref().map(Ticket::to_wire),
-            token: options.session.as_ref().map(Session::to_wire).unwrap_or_default(),
+            token,
             timeout_ms: time.as_millis().clamp(1, u128::from(u32::MAX)) as u32,
-            receipt: options.receipt.to_wire(),
+            receipt: receipt.to_wire(),
             max_staleness_ms: options.staleness_max.filter(|_| read).map(whole_ms),
             request_id: options.request_id.as_deref().unwrap_or_default().to_string(),
             no_forward: self.wants_leader(&route) && !next.forward && !any_node,
@@ -241,7 +251,7 @@ impl Run<'_> {
         };
         self.attempts += 1;
         let place = Place::Node { node: next.node, route: Arc::clone(&route) };
-        let reply = match link.send(command, patience, self.deadline).await {
+        let mut reply = match link.send(command, patience, self.deadline).await {
             Ok(reply) => reply,
             Err(error) => return Err((error, place)),
         };
@@ -257,7 +267,12 @@ impl Run<'_> {
                 let (Ok(error) | Err(error)) = Error::from_wire(wire);
                 Err((error, place))
             }
-            _ => Ok(Served { reply, route, attempts: self.attempts }),
+            _ => {
+                if options.receipt == ReceiptDetail::None {
+                    reply.receipt = None;
+                }
+                Ok(Served { reply, route, attempts: self.attempts })
+            }
         }
     }
 

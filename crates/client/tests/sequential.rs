@@ -11,8 +11,8 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use futures::future::join_all;
 use latitude_client::{
-    Client, ClusterIdentity, Error, Expected, Keyspace, Level, Operation, Reason, Scan, Session,
-    Timestamp,
+    Client, ClusterIdentity, Error, Expected, Keyspace, Level, Operation, Reason, ReceiptDetail,
+    Scan, Session, Timestamp,
 };
 use latitude_consistency::Token;
 use latitude_rpc::pb::v1;
@@ -66,6 +66,21 @@ fn nodes(seen: &[Seen]) -> Vec<u32> {
 
 fn token_of(seen: &Seen) -> Token {
     Token::decode_for(&seen.command.token, support::CLUSTER).unwrap()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_session_begins_also_where_no_receipts_are_asked_for() {
+    let cluster = Cluster::start().await;
+    let session = Session::new();
+    let zones = sequential(&cluster).with_receipt(ReceiptDetail::None);
+    let zones = zones.with_session(session.clone());
+    for _ in 0..2 {
+        assert_eq!(zones.put("a", "1").await.unwrap().receipt, None);
+        assert!(session.token().is_some());
+    }
+    let seen = cluster.seen();
+    let receipts: Vec<_> = seen.iter().map(|seen| seen.command.receipt()).collect();
+    assert_eq!(receipts, [v1::ReceiptDetail::Short, v1::ReceiptDetail::None]);
 }
 
 #[tokio::test(start_paused = true)]

@@ -356,11 +356,14 @@ impl FakeNode {
             let clock = cluster.clock();
             let result = cluster.state.lock().unwrap().serve(node, clock, &command);
             let receipt = v1::Receipt { node, range_id: command.range_id, ..Default::default() };
+            let told = command.receipt() != v1::ReceiptDetail::None;
+            // As a node does: no token for those who will not look at it.
+            let continued = told || !command.token.is_empty();
             v1::Reply {
                 tag: command.tag,
                 clock: clock.0,
-                token: token_after(&command, clock, node),
-                receipt: Some(receipt),
+                token: if continued { token_after(&command, clock, node) } else { Bytes::new() },
+                receipt: told.then_some(receipt),
                 result: Some(result),
             }
         };
