@@ -20,17 +20,18 @@ const ROWS: usize = 3000;
 /// Values as they stand in a file: plain, empty, and with every kind of escape.
 const VALUES: [&str; 4] = ["plain", "", "größe \\\\ \\t \\n \\r", "\\x00\\x1b\\xff\\xfe"];
 
-/// The program, in the region eu. Calls of it block: the cluster's links live on other threads.
+/// The program, in a region. Calls of it block: the cluster's links live on other threads.
 struct Cli<'a> {
     bed: &'a Bed,
+    region: &'static str,
 }
 
 impl Cli<'_> {
     fn command(&self, arguments: &[&str]) -> Result<Command> {
-        let addresses = self.bed.cluster().client_addresses("eu");
+        let addresses = self.bed.cluster().client_addresses(self.region);
         let to = addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
         let mut command = Command::new(binary()?);
-        command.args(arguments).env("LATITUDE_TO", to).env("LATITUDE_REGION", "eu");
+        command.args(arguments).env("LATITUDE_TO", to).env("LATITUDE_REGION", self.region);
         command.env_remove("LATITUDE_KEYSPACE").env_remove("LATITUDE_LOG");
         Ok(command)
     }
@@ -91,7 +92,7 @@ async fn rows_go_in_through_a_kill_and_come_out_as_they_were() -> Result<()> {
     let bed = Bed::three("import", std::time::Duration::from_millis(2)).await?;
     bed.keyspace(KEYSPACE, 4).await?;
     bed.keyspace("copied", 1).await?;
-    let cli = Cli { bed: &bed };
+    let cli = Cli { bed: &bed, region: "eu" };
     let (file, expected) = files();
     let (mut buffer, mut second, mut third) = (String::new(), String::new(), String::new());
     let rows = path(bed.dir(), "rows.tsv", &mut buffer);
@@ -119,6 +120,7 @@ async fn rows_go_in_through_a_kill_and_come_out_as_they_were() -> Result<()> {
 
     lines_that_cannot_be_written_are_counted_and_kept(&cli, bed.dir())?;
     a_script_runs_in_a_shell(&cli)?;
+    a_session_goes_on_in_another_shell_elsewhere(&bed)?;
     bed.passed();
     Ok(())
 }
@@ -214,5 +216,20 @@ scan --prefix shell/
     ensure!(err.contains("KEYSPACE_UNKNOWN") && err.contains("that was line 1"), "{err}");
     let (code, out, _) = cli.shell(&["--stop-on-error"], script)?;
     ensure!((code, out.as_str()) == (2, ""), "{code}: {out}");
+    Ok(())
+}
+
+fn a_session_goes_on_in_another_shell_elsewhere(bed: &Bed) -> Result<()> {
+    let (here, there) = (Cli { bed, region: "eu" }, Cli { bed, region: "ap" });
+    let mut buffer = String::new();
+    let token = path(bed.dir(), "session", &mut buffer);
+    let at = ["--keyspace", KEYSPACE, "--level", "sequential"];
+    for round in 0..5 {
+        let script = format!("put carried {round}\nsession save {token}\n");
+        let (code, _, err) = here.shell(&at, &script)?;
+        ensure!(code == 0, "{code}: {err}");
+        let (code, out, err) = there.shell(&at, &format!("session load {token}\nget carried\n"))?;
+        ensure!((code, out) == (0, format!("{round}\n")), "{code}: {err}");
+    }
     Ok(())
 }

@@ -4,6 +4,8 @@
 //!   main ─▶ args (what may be written) ─▶ commands (what is done)
 //!             start:  config ─▶ settings ─▶ start ─▶ a node, in latitude-node
 //!             others: latitude-client ─▶ render ─▶ output        exit, failure: how it ended
+//!             import, export: latitude-client ◀─▶ rows (lines of a file), progress
+//!             shell:  line after line ─▶ commands, with a state that stays
 //! ```
 //!
 //! This crate does not know how anything works: it turns what a person wrote into a node's options or a

@@ -12,12 +12,14 @@
 
 mod completion;
 mod line;
+mod session;
 mod state;
 mod terminal;
 
 use std::io::{BufRead, IsTerminal};
 use std::rc::Rc;
 
+use latitude_client::Session;
 use tokio::runtime::Runtime;
 use tokio::time::Instant;
 
@@ -39,8 +41,7 @@ pub fn run(args: ShellArgs, output: &mut Output<'_>) -> Result<Exit, Failure> {
         .build()
         .map_err(|error| anyhow::anyhow!("the runtime cannot be started: {error}"))?;
     let stop_on_error = args.stop_on_error;
-    let mut shell =
-        Shell { state: State::of(args), context: Rc::new(Context::of_shell()), runtime: &runtime };
+    let mut shell = Shell::new(State::of(args), &runtime);
     let exit = if std::io::stdin().is_terminal() && std::io::stderr().is_terminal() {
         shell.converse(output)
     } else {
@@ -64,7 +65,13 @@ enum Done {
     Quit,
 }
 
-impl Shell<'_> {
+impl<'a> Shell<'a> {
+    fn new(state: State, runtime: &'a Runtime) -> Self {
+        let context = Context::of_shell();
+        context.begin_session(state.to.clone(), Session::new());
+        Self { state, context: Rc::new(context), runtime }
+    }
+
     /// Reads lines from a person.
     fn converse(&mut self, output: &mut Output<'_>) -> Result<Exit, Failure> {
         let lookup =
@@ -176,6 +183,11 @@ impl Shell<'_> {
                 self.state.level = level.0;
                 Exit::Success
             }
+            Line::Session(command) => {
+                let mut output = output.of(self.state.format);
+                session::run(command, &self.context, &self.state, &mut output)?;
+                Exit::Success
+            }
             Line::Receipt { detail } => {
                 self.state.receipt = detail;
                 Exit::Success
@@ -216,11 +228,7 @@ mod tests {
         let Command::Shell(args) = command else { panic!("{command:?} is no shell") };
         let runtime = Runtime::new().unwrap();
         let stop = args.stop_on_error;
-        let mut shell = Shell {
-            state: State::of(args),
-            context: Rc::new(Context::of_shell()),
-            runtime: &runtime,
-        };
+        let mut shell = Shell::new(State::of(args), &runtime);
         let (mut out, mut err) = (Vec::new(), Vec::new());
         let mut output = Output::new(Format::Text, &mut out, &mut err);
         let exit = shell.run_lines(script.as_bytes(), stop, &mut output).unwrap();
@@ -269,6 +277,23 @@ mod tests {
         assert!(err.starts_with("{\"error\":"), "{err}");
         let (_, _, err, _) = run_script("", "get k --output json\n");
         assert!(err.starts_with("{\"error\":"), "{err}");
+    }
+
+    #[test]
+    fn a_session_is_shown_saved_and_loaded() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("session").to_str().unwrap().to_string();
+        let (exit, out, err, _) = run_script("", &format!("session show\nsession save {file}\n"));
+        assert_eq!((exit, out.as_str()), (Exit::Success, ""));
+        assert_eq!(err, "the session has seen nothing yet\n");
+        let (exit, ..) = run_script("", &format!("session load {file}\nsession new\n"));
+        assert_eq!(exit, Exit::Success);
+        std::fs::write(&file, "no token").unwrap();
+        let (exit, _, err, _) = run_script("", &format!("session load {file}\n"));
+        assert_eq!(exit, Exit::Refused);
+        assert!(err.contains("TOKEN_INVALID"), "{err}");
+        let (exit, ..) = run_script("", "session load no/such/file\n");
+        assert_eq!(exit, Exit::Refused);
     }
 
     #[test]

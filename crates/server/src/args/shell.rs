@@ -7,7 +7,9 @@ use super::{ConnectArgs, KeyspaceArgs, OutputArgs, ReceiptArg};
 pub(super) const EXAMPLES: &str = "\
 In the shell `help` lists the commands: those on data are the same as on the command line. What the \
 flags of this command say holds for every line, until `use`, `level` or `receipt` change it, or the \
-line says otherwise. Ctrl-C cancels the command that runs, Ctrl-D leaves.
+line says otherwise. All lines are one session: at the level sequential each takes into account what \
+earlier ones have seen and done; `session save` and `session load` carry that to another shell. \
+Ctrl-C cancels the command that runs, Ctrl-D leaves.
 
 If stdin is no terminal, its lines are run without a prompt. Every line is run, and the exit code is that \
 of the first one that failed; with --stop-on-error that line is the last. That a key does not exist, or \

@@ -4,7 +4,7 @@
 use std::cell::RefCell;
 use std::time::Duration;
 
-use latitude_client::{Client, Keyspace};
+use latitude_client::{Client, Keyspace, Session};
 
 use crate::address::{Address, PlaceName};
 use crate::args::{ConnectArgs, KeyspaceArgs};
@@ -15,6 +15,8 @@ use crate::failure::Failure;
 pub struct Context {
     /// The clients in use. Few: a shell's own, and one for each line that names other nodes.
     clients: RefCell<Vec<(Target, Client)>>,
+    /// What earlier commands have seen and done, and on the cluster of which nodes.
+    session: RefCell<Option<(Vec<Address>, Session)>>,
     /// Whether stdin is something else than a command's data.
     stdin_taken: bool,
 }
@@ -28,7 +30,7 @@ struct Target {
 }
 
 impl Context {
-    /// The context of a shell: its stdin is its lines.
+    /// The context of a shell, whose stdin is its lines.
     pub fn of_shell() -> Self {
         Self { stdin_taken: true, ..Self::default() }
     }
@@ -50,12 +52,26 @@ impl Context {
         client
     }
 
-    /// A keyspace, at the level asked for.
+    /// From now on commands that ask these nodes are part of the session. Those that ask others are not:
+    /// they may be of another cluster, whose answers would break it.
+    pub fn begin_session(&self, to: Vec<Address>, session: Session) {
+        *self.session.borrow_mut() = Some((to, session));
+    }
+
+    /// The session commands are part of.
+    pub fn session(&self) -> Option<Session> {
+        self.session.borrow().as_ref().map(|(_, session)| session.clone())
+    }
+
+    /// A keyspace, at the level asked for, in the session.
     pub fn keyspace(&self, at: &KeyspaceArgs, connect: &ConnectArgs) -> Keyspace {
-        let keyspace = self.client(connect).keyspace(&at.keyspace);
-        match at.level {
-            Some(level) => keyspace.with_level(level),
-            None => keyspace,
+        let mut keyspace = self.client(connect).keyspace(&at.keyspace);
+        if let Some(level) = at.level {
+            keyspace = keyspace.with_level(level);
+        }
+        match &*self.session.borrow() {
+            Some((to, session)) if *to == connect.to => keyspace.with_session(session.clone()),
+            _ => keyspace,
         }
     }
 

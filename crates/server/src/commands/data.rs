@@ -358,7 +358,7 @@ mod tests {
 
     fn answer<T>(value: T) -> Answer<T> {
         let latency = std::time::Duration::from_millis(1);
-        Answer { value, receipt: None, attempts: 1, latency }
+        Answer { value, receipt: None, token: Bytes::new(), attempts: 1, latency }
     }
 
     fn printed(

@@ -211,7 +211,7 @@ mod tests {
             server_time: Duration::from_micros(1_250),
         };
         let latency = Duration::from_micros(90_500);
-        Answer { value: (), receipt: Some(receipt), attempts: 1, latency }
+        Answer { value: (), receipt: Some(receipt), token: Bytes::new(), attempts: 1, latency }
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! A line: words as a Unix shell splits them, then the grammar of the command line.
 
+use std::path::PathBuf;
+
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::error::ErrorKind;
 use clap::{Arg, Command, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
@@ -38,6 +40,9 @@ pub(super) enum Line {
         #[arg(value_name = "LEVEL", value_parser = level())]
         level: LevelChoice,
     },
+    /// What commands have seen and done here, which each later one takes into account
+    #[command(subcommand)]
+    Session(SessionCommand),
     /// Print receipts from now on, or no more
     Receipt {
         /// How much of them
@@ -53,6 +58,27 @@ pub(super) enum Line {
     /// Leave the shell
     #[command(alias = "exit")]
     Quit,
+}
+
+/// What is done with the session.
+#[derive(Subcommand, Debug)]
+pub(super) enum SessionCommand {
+    /// Begin one that has seen nothing
+    New,
+    /// Print its token, with which another program goes on from here
+    Show,
+    /// Write its token to a file
+    Save {
+        /// The file
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+    },
+    /// Go on from where the token in a file was made
+    Load {
+        /// The file
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+    },
 }
 
 /// A level, or `None` for the keyspace's own.
@@ -122,13 +148,20 @@ pub(super) fn grammar(state: &State) -> Command {
         grammar = grammar.mut_subcommand(&name, |command| {
             let patient = matches!(name.as_str(), "import" | "export");
             let command = match command.get_after_help().map(ToString::to_string) {
-                Some(examples) => command.after_help(examples.replace("  latitude ", "  ")),
+                Some(examples) => command.after_help(as_typed_here(&examples)),
                 None => command,
             };
             command.mut_args(|arg| with_default(arg, state, patient))
         });
     }
     grammar
+}
+
+/// Examples without the name of the program, and without those that need pipes and redirections.
+fn as_typed_here(examples: &str) -> String {
+    let of_unix = |line: &&str| [" | ", " < ", " > "].iter().any(|sign| line.contains(sign));
+    let lines: Vec<&str> = examples.lines().filter(|line| !of_unix(line)).collect();
+    lines.join("\n").replace("  latitude ", "  ")
 }
 
 fn with_default(arg: Arg, state: &State, patient: bool) -> Arg {
