@@ -42,7 +42,7 @@ pub fn run(args: ShellArgs, output: &mut Output<'_>) -> Result<Exit, Failure> {
         .map_err(|error| anyhow::anyhow!("the runtime cannot be started: {error}"))?;
     let stop_on_error = args.stop_on_error;
     let mut shell = Shell::new(State::of(args), &runtime);
-    let exit = if std::io::stdin().is_terminal() && std::io::stderr().is_terminal() {
+    let exit = if std::io::stdin().is_terminal() && std::io::stdout().is_terminal() {
         shell.converse(output)
     } else {
         shell.run_lines(std::io::stdin().lock(), stop_on_error, output)
@@ -150,7 +150,7 @@ impl<'a> Shell<'a> {
             }
             Parsed::Line(command) => command,
         };
-        let exit = match command {
+        let exit = match *command {
             Line::Quit => return Ok(Done::Quit),
             Line::Ask(ask) => {
                 let format = ask.format();

@@ -11,7 +11,7 @@ line says otherwise. All lines are one session: at the level sequential each tak
 earlier ones have seen and done; `session save` and `session load` carry that to another shell. \
 Ctrl-C cancels the command that runs, Ctrl-D leaves.
 
-If stdin is no terminal, its lines are run without a prompt. Every line is run, and the exit code is that \
+If stdin or stdout is no terminal, the lines of stdin are run without a prompt. Every line is run, and the exit code is that \
 of the first one that failed; with --stop-on-error that line is the last. That a key does not exist, or \
 a condition did not hold, is an answer and no failure.
 
@@ -26,7 +26,7 @@ Examples:
 /// The arguments of `latitude shell`.
 #[derive(Args, Debug)]
 pub struct ShellArgs {
-    /// Stop at the first line that fails, if stdin is no terminal
+    /// Stop at the first line that fails, if stdin or stdout is no terminal
     #[arg(long)]
     pub stop_on_error: bool,
     /// The receipts to print

@@ -24,6 +24,7 @@ struct Grammar {
 
 /// What a line says.
 #[derive(Subcommand, Debug)]
+#[expect(clippy::large_enum_variant, reason = "there is one at a time")]
 pub(super) enum Line {
     /// What asks the cluster.
     #[command(flatten)]
@@ -112,7 +113,7 @@ pub(super) enum Parsed {
     Nothing,
     /// It asks for this text.
     Help(String),
-    Line(Line),
+    Line(Box<Line>),
 }
 
 pub(super) fn parse(text: &str, state: &State) -> Result<Parsed, Failure> {
@@ -125,7 +126,7 @@ pub(super) fn parse(text: &str, state: &State) -> Result<Parsed, Failure> {
     }
     let matches = grammar(state).try_get_matches_from(words);
     match matches.and_then(|matches| Grammar::from_arg_matches(&matches)) {
-        Ok(Grammar { line }) => Ok(Parsed::Line(line)),
+        Ok(Grammar { line }) => Ok(Parsed::Line(Box::new(line))),
         Err(error) if !error.use_stderr() => Ok(Parsed::Help(error.render().to_string())),
         // Clap would print all of the help, which is no error message.
         Err(error) if error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
@@ -212,10 +213,10 @@ mod tests {
     }
 
     fn get(line: &str, state: &State) -> GetArgs {
-        match parse(line, state) {
-            Ok(Parsed::Line(Line::Ask(Ask::Get(args)))) => args,
-            other => panic!("{line:?} is no get: {other:?}"),
-        }
+        let parsed = parse(line, state).unwrap();
+        let Parsed::Line(parsed) = parsed else { panic!("{line:?} is no command") };
+        let Line::Ask(Ask::Get(args)) = *parsed else { panic!("{line:?} is no get") };
+        args
     }
 
     #[test]
