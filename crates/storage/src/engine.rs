@@ -4,6 +4,7 @@ use std::fmt;
 
 use bytes::Bytes;
 
+use crate::key::Span;
 use crate::{Batch, Column, Result};
 
 /// The rows of a scan, key and value, in the order asked for. After an error it ends.
@@ -76,6 +77,26 @@ pub trait Engine: View + 'static {
     /// Everything as it is now, unaffected by later writes. Keep it short: it pins what it shows.
     fn snapshot(&self) -> Box<dyn View + '_>;
 
+    /// Begins a set of rows that is to [replace](Engine::replace) everything in `spans` of `column`:
+    /// beside the store's rows, not among them. The spans ascend and do not meet.
+    ///
+    /// A set of that name must not be there: [discard](Engine::discard) it first.
+    fn stage(&self, set: SetName, column: Column, spans: Vec<Span>) -> Result<Box<dyn Staging>>;
+
+    /// The sets that are there, finished or not, in order. What a crash or a process left behind
+    /// unfinished is among them, and can only be discarded.
+    fn staged(&self) -> Result<Vec<SetName>>;
+
+    /// Replaces the rows in the spans of a finished set by those of the set: for every reader at once, and
+    /// durable when `done` is called. The set stays, so that this can be repeated.
+    ///
+    /// It stands in the order of writes where it is called, but not in the write-ahead log: it survives a
+    /// crash that loses writes made before it and not synced. Whoever needs them first syncs first.
+    fn replace(&self, set: SetName, done: Done);
+
+    /// Removes a set, finished or not. Nothing, if it is not there.
+    fn discard(&self, set: SetName) -> Result<()>;
+
     /// What was missing or damaged when the store was opened; `None` if it was whole.
     ///
     /// It is found again at every opening, at least until the first `sync`: what a node decides about
@@ -84,6 +105,23 @@ pub trait Engine: View + 'static {
 
     /// Bytes that can still be written where the store lives.
     fn free_space(&self) -> Result<u64>;
+}
+
+/// The name of a set of staged rows, chosen by whoever stages it.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct SetName(pub u64);
+
+/// Told once how something ended, from whichever thread it ended on.
+pub type Done = Box<dyn FnOnce(Result<()>) + Send>;
+
+/// Takes the rows of a set. Dropped unfinished it leaves a set that can only be discarded.
+pub trait Staging: Send {
+    /// Adds rows: ascending, above all that came before, within the spans. `done` is called once the next
+    /// may come, so that whoever waits for it keeps memory bounded; after an error the set is lost.
+    fn put(&mut self, rows: Vec<(Bytes, Bytes)>, done: Done);
+
+    /// Ends the set. It is whole and durable when `done` is called without an error.
+    fn finish(self: Box<Self>, done: Done);
 }
 
 /// Writes that a `sync` had made durable are not there any more: the disk, or somebody, lost them.

@@ -4,6 +4,8 @@
 //!            Batch ──write──▶ Engine ──sync──▶ durable
 //!                               │
 //!     get, scan ◀── View ◀──────┴── snapshot (a View that stands still)
+//!                               ▲
+//!             Staging ──replace─┘        many rows at once, past the write-ahead log
 //!
 //!     columns   Log │ Base │ Overlay │ Stream │ Node        one write-ahead log for all of them
 //! ```
@@ -15,6 +17,7 @@
 //!    batch written before the last `sync` that returned began.
 //! 3. If a store is opened and has less than that, [`Engine::damage`] says so.
 //! 4. What a store shows when it is opened is durable, synced before or not.
+//! 5. Staged rows replace others at once, and durably, whatever becomes of writes that were not synced.
 //!
 //! Everything is synchronous: who may block, and for how long, is the business of the caller. Nothing
 //! here knows RocksDB, Raft, or what the values mean.
@@ -30,5 +33,5 @@ pub mod memory;
 
 pub use batch::{Batch, Write};
 pub use column::Column;
-pub use engine::{Damage, Engine, Rows, Scan, View};
+pub use engine::{Damage, Done, Engine, Rows, Scan, SetName, Staging, View};
 pub use error::{Error, Kind, Result};

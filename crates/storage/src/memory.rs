@@ -13,17 +13,23 @@
 //! It takes no time, draws nothing at random and starts no thread: the same calls have the same
 //! results. Which unsynced batches a crash spares is for the caller to say, who has the random numbers.
 //!
+//! Staged sets lie beside all that. A replacement by one is durable at once and not part of the log's
+//! prefix: it keeps its place among the batches, and a crash that loses those before it spares it.
+//!
 //! The tables are persistent maps (their clones share structure), so a snapshot costs nothing. The last
 //! [`LOG_KEPT_MAX`] synced batches are kept apart from the checkpoint, so that they can be lost again.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::ops::Bound;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use rpds::RedBlackTreeMapSync;
 
-use crate::{Batch, Column, Damage, Engine, Error, Kind, Result, Rows, Scan, View, Write};
+use crate::key::Span;
+use crate::{
+    Batch, Column, Damage, Done, Engine, Error, Kind, Result, Rows, Scan, SetName, Staging, View, Write,
+};
 
 /// How many synced batches can be lost again with [`MemoryDisk::lose_synced`].
 pub const LOG_KEPT_MAX: usize = 1024;
@@ -54,8 +60,11 @@ struct State {
     checkpoint: Tables,
     /// How many batches the checkpoint holds.
     checkpoint_len: u64,
-    /// The batches after the checkpoint, oldest first.
-    log: VecDeque<Batch>,
+    /// What was done after the checkpoint, oldest first.
+    log: VecDeque<Change>,
+    /// How many batches are in the log.
+    batches: u64,
+    sets: BTreeMap<SetName, Arc<StagedSet>>,
     /// How many batches, counted from the first one ever, are durable.
     synced: u64,
     /// `synced` at the last sync, noted outside the log.
@@ -67,6 +76,21 @@ struct State {
     failed: bool,
     sync_fails: bool,
     free_space: u64,
+}
+
+/// What changed the tables.
+enum Change {
+    Written(Batch),
+    Replaced(Arc<StagedSet>),
+}
+
+/// Rows that are to replace others.
+#[derive(Clone)]
+struct StagedSet {
+    column: Column,
+    spans: Vec<Span>,
+    rows: Vec<(Bytes, Bytes)>,
+    finished: bool,
 }
 
 impl MemoryDisk {
@@ -84,8 +108,12 @@ impl MemoryDisk {
         let unsynced = (state.written() - state.synced) as usize;
         let kept = keep(unsynced);
         assert!(kept <= unsynced, "{kept} batches cannot be kept: only {unsynced} are unsynced");
-        let len = state.log.len() - (unsynced - kept);
+        let len = state.batches as usize - (unsynced - kept);
         state.truncate(len);
+        for set in state.sets.values_mut().filter(|set| !set.finished) {
+            // Some of it may have reached the disk; nobody knows what.
+            Arc::make_mut(set).rows.clear();
+        }
         state.opening += 1;
         state.open = false;
     }
@@ -135,11 +163,25 @@ impl MemoryDisk {
         state.tables.put(column, Bytes::copy_from_slice(key), value.clone());
         // The key's newest write is what the store holds of it: in the log, or else in the checkpoint.
         let State { log, checkpoint, .. } = &mut *state;
-        let newest = log.iter_mut().rev().find_map(|batch| batch.value_mut(column, key));
-        match newest {
-            Some(stored) => *stored = value,
-            None => checkpoint.put(column, Bytes::copy_from_slice(key), value),
+        for change in log.iter_mut().rev() {
+            match change {
+                Change::Written(batch) => {
+                    if let Some(stored) = batch.value_mut(column, key) {
+                        *stored = value;
+                        return true;
+                    }
+                }
+                Change::Replaced(set) if set.clears(column, key) => {
+                    let set = Arc::make_mut(set);
+                    let at = set.rows.binary_search_by(|(row, _)| row[..].cmp(key));
+                    let at = at.expect("the tables hold what the last replacement brought");
+                    set.rows[at].1 = value;
+                    return true;
+                }
+                Change::Replaced(_) => {}
+            }
         }
+        checkpoint.put(column, Bytes::copy_from_slice(key), value);
         true
     }
 
@@ -215,7 +257,8 @@ impl Engine for MemoryEngine {
             return Err(Error::new(Kind::Full, "no space is left on the disk in memory"));
         }
         state.tables.apply(&batch);
-        state.log.push_back(batch);
+        state.log.push_back(Change::Written(batch));
+        state.batches += 1;
         Ok(())
     }
 
@@ -227,11 +270,47 @@ impl Engine for MemoryEngine {
         }
         state.synced = state.written();
         state.marker = state.synced;
-        while state.log.len() > LOG_KEPT_MAX {
-            let batch = state.log.pop_front().expect("the log is longer than what is kept");
-            state.checkpoint.apply(&batch);
-            state.checkpoint_len += 1;
+        while state.batches > LOG_KEPT_MAX as u64 {
+            match state.log.pop_front().expect("the log holds the batches that were counted") {
+                Change::Written(batch) => {
+                    state.checkpoint.apply(&batch);
+                    state.checkpoint_len += 1;
+                    state.batches -= 1;
+                }
+                Change::Replaced(set) => state.checkpoint.replace(&set),
+            }
         }
+        Ok(())
+    }
+
+    fn stage(&self, set: SetName, column: Column, spans: Vec<Span>) -> Result<Box<dyn Staging>> {
+        let mut state = self.writable()?;
+        if state.sets.contains_key(&set) {
+            return Err(Error::new(Kind::Io, format!("the set {set:?} is there already")));
+        }
+        let begun = StagedSet { column, spans, rows: Vec::new(), finished: false };
+        state.sets.insert(set, Arc::new(begun));
+        Ok(Box::new(MemoryStaging { disk: self.disk.clone(), opening: self.opening, set }))
+    }
+
+    fn staged(&self) -> Result<Vec<SetName>> {
+        Ok(self.state()?.sets.keys().copied().collect())
+    }
+
+    fn replace(&self, set: SetName, done: Done) {
+        let replaced = self.writable().and_then(|mut state| {
+            let Some(rows) = state.sets.get(&set).filter(|set| set.finished).map(Arc::clone) else {
+                return Err(Error::new(Kind::Corrupt, format!("the set {set:?} is not whole")));
+            };
+            state.tables.replace(&rows);
+            state.log.push_back(Change::Replaced(rows));
+            Ok(())
+        });
+        done(replaced);
+    }
+
+    fn discard(&self, set: SetName) -> Result<()> {
+        self.writable()?.sets.remove(&set);
         Ok(())
     }
 
@@ -245,6 +324,56 @@ impl Engine for MemoryEngine {
 
     fn free_space(&self) -> Result<u64> {
         Ok(self.state()?.free_space)
+    }
+}
+
+/// A set being filled.
+struct MemoryStaging {
+    disk: MemoryDisk,
+    opening: u64,
+    set: SetName,
+}
+
+impl MemoryStaging {
+    fn change(&self, change: impl FnOnce(&mut StagedSet) -> Result<()>) -> Result<()> {
+        let mut state = self.disk.lock();
+        if state.opening != self.opening {
+            return Err(Error::new(Kind::Fatal, "the disk has crashed since it was opened"));
+        }
+        match state.sets.get_mut(&self.set) {
+            Some(set) => change(Arc::make_mut(set)),
+            None => Err(Error::new(Kind::Io, "the set was discarded while it was filled")),
+        }
+    }
+}
+
+impl Staging for MemoryStaging {
+    fn put(&mut self, rows: Vec<(Bytes, Bytes)>, done: Done) {
+        done(self.change(|set| {
+            for (key, value) in rows {
+                let last = set.rows.last().map(|(last, _)| last);
+                if last.is_some_and(|last| *last >= key) || !set.clears(set.column, &key) {
+                    let key = key.escape_ascii();
+                    return Err(Error::new(Kind::Corrupt, format!("{key} is out of place")));
+                }
+                set.rows.push((key, value));
+            }
+            Ok(())
+        }));
+    }
+
+    fn finish(self: Box<Self>, done: Done) {
+        done(self.change(|set| {
+            set.finished = true;
+            Ok(())
+        }));
+    }
+}
+
+impl StagedSet {
+    /// Whether a replacement by it decides what that key holds.
+    fn clears(&self, column: Column, key: &[u8]) -> bool {
+        column == self.column && self.spans.iter().any(|span| span.contains(key))
     }
 }
 
@@ -268,15 +397,27 @@ impl View for Snapshot {
 impl State {
     /// How many batches there are, counted from the first one ever.
     fn written(&self) -> u64 {
-        self.checkpoint_len + self.log.len() as u64
+        self.checkpoint_len + self.batches
     }
 
-    /// Forgets all but the first `len` batches of the log. What is left is durable.
+    /// Forgets all but the first `len` batches of the log. What is left is durable; replacements are,
+    /// wherever they stand.
     fn truncate(&mut self, len: usize) {
-        self.log.truncate(len);
+        let mut batches = 0;
+        self.log.retain(|change| match change {
+            Change::Written(_) => {
+                batches += 1;
+                batches <= len
+            }
+            Change::Replaced(_) => true,
+        });
+        self.batches = len as u64;
         self.tables = self.checkpoint.clone();
-        for batch in &self.log {
-            self.tables.apply(batch);
+        for change in &self.log {
+            match change {
+                Change::Written(batch) => self.tables.apply(batch),
+                Change::Replaced(set) => self.tables.replace(set),
+            }
         }
         self.synced = self.written();
     }
@@ -305,15 +446,27 @@ impl Tables {
                     self.0[*column as usize].remove_mut(key);
                 }
                 Write::DeleteRange { column, start, end } => {
-                    let table = &mut self.0[*column as usize];
-                    let span = (Bound::Included(&start[..]), Bound::Excluded(&end[..]));
-                    let keys: Vec<_> =
-                        table.range::<[u8], _>(span).map(|(key, _)| key.clone()).collect();
-                    for key in keys {
-                        table.remove_mut(&key);
-                    }
+                    self.delete_range(*column, start, end);
                 }
             }
+        }
+    }
+
+    fn delete_range(&mut self, column: Column, start: &[u8], end: &[u8]) {
+        let table = &mut self.0[column as usize];
+        let span = (Bound::Included(start), Bound::Excluded(end));
+        let keys: Vec<_> = table.range::<[u8], _>(span).map(|(key, _)| key.clone()).collect();
+        for key in keys {
+            table.remove_mut(&key);
+        }
+    }
+
+    fn replace(&mut self, set: &StagedSet) {
+        for span in &set.spans {
+            self.delete_range(set.column, &span.start, &span.end);
+        }
+        for (key, value) in &set.rows {
+            self.put(set.column, key.clone(), value.clone());
         }
     }
 
@@ -383,6 +536,8 @@ mod tests {
     fn it_reopens_as_an_engine_does() {
         let disk = MemoryDisk::new();
         crate::conformance::check_reopening(|| MemoryEngine::open(&disk).unwrap());
+        let disk = MemoryDisk::new();
+        crate::conformance::check_staging_reopened(|| MemoryEngine::open(&disk).unwrap());
     }
 
     #[test]
@@ -503,6 +658,49 @@ mod tests {
         assert_eq!(disk.lose_synced(usize::MAX), LOG_KEPT_MAX);
         let engine = MemoryEngine::open(&disk).unwrap();
         assert_eq!(engine.scan(Column::Log, Scan::all()).count(), 10);
+    }
+
+    #[test]
+    fn a_replacement_outlives_a_crash_that_loses_what_was_written_before_and_after() {
+        let disk = MemoryDisk::new();
+        let engine = MemoryEngine::open(&disk).unwrap();
+        put(&engine, "a", "old").unwrap();
+        put(&engine, "z", "kept").unwrap();
+        engine.sync().unwrap();
+        put(&engine, "b", "lost before").unwrap();
+        crate::conformance::stage(&engine, SetName(1), &[("a", "m")], &[("c", "new")]).unwrap();
+        crate::conformance::replace(&engine, SetName(1)).unwrap();
+        put(&engine, "d", "lost after").unwrap();
+        assert_eq!(rows(&engine), ["c=new", "d=lost after", "z=kept"]);
+        disk.crash(|unsynced| {
+            assert_eq!(unsynced, 2);
+            0
+        });
+        let engine = MemoryEngine::open(&disk).unwrap();
+        assert_eq!(rows(&engine), ["c=new", "z=kept"]);
+        assert_eq!(engine.damage(), None);
+        assert_eq!(engine.staged(), Ok(vec![SetName(1)]));
+        crate::conformance::replace(&engine, SetName(1)).expect("it can be repeated");
+        assert!(disk.flip_bit(Column::Base, b"c", 0));
+        disk.crash(|_| 0);
+        assert_eq!(rows(&MemoryEngine::open(&disk).unwrap()), ["c=oew", "z=kept"]);
+    }
+
+    #[test]
+    fn a_set_that_was_not_finished_when_the_power_went_can_only_be_discarded() {
+        let disk = MemoryDisk::new();
+        let engine = MemoryEngine::open(&disk).unwrap();
+        let span = Span { start: b"a".to_vec(), end: b"m".to_vec() };
+        let mut staging = engine.stage(SetName(1), Column::Base, vec![span]).unwrap();
+        staging.put(vec![("b".into(), "1".into())], Box::new(|put| put.unwrap()));
+        disk.crash(|_| 0);
+        staging.finish(Box::new(|finished| assert_eq!(finished.unwrap_err().kind, Kind::Fatal)));
+        let engine = MemoryEngine::open(&disk).unwrap();
+        assert_eq!(engine.staged(), Ok(vec![SetName(1)]));
+        let refused = crate::conformance::replace(&engine, SetName(1)).unwrap_err();
+        assert_eq!(refused.kind, Kind::Corrupt);
+        engine.discard(SetName(1)).unwrap();
+        assert_eq!(engine.staged(), Ok(vec![]));
     }
 
     #[test]
