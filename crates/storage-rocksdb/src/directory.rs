@@ -178,7 +178,7 @@ fn no_store(path: &Path, why: &str) -> Error {
     Error::new(Kind::Format, format!("{} is not a Latitude store: {why}", path.display()))
 }
 
-fn io_error(path: &Path, what: &str, error: &io::Error) -> Error {
+pub(crate) fn io_error(path: &Path, what: &str, error: &io::Error) -> Error {
     let kind = match error.kind() {
         io::ErrorKind::StorageFull => Kind::Full,
         _ => Kind::Io,

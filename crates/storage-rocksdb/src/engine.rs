@@ -8,8 +8,10 @@ use std::thread::{Builder, JoinHandle};
 use std::time::Duration;
 
 use bytes::Bytes;
+use latitude_storage::key::Span;
 use latitude_storage::{
-    Batch, Column, Damage, Engine, Error, Kind, Result, Rows, Scan, View, Write,
+    Batch, Column, Damage, Done, Engine, Error, Kind, Result, Rows, Scan, SetName, Staging, View,
+    Write,
 };
 use latitude_types::StoreId;
 use rocksdb::{
@@ -19,22 +21,26 @@ use rocksdb::{
 use crate::Options;
 use crate::directory::Directory;
 use crate::marker::Marker;
+use crate::staging::StagingArea;
 
 /// How long a sync may stay unnoted in the marker.
 const NOTE_INTERVAL: Duration = Duration::from_secs(1);
 
 /// A store on disk. See the crate's documentation.
 ///
-/// Dropping it notes how far it is synced and closes RocksDB; it syncs nothing.
+/// Dropping it notes how far it is synced and closes RocksDB; it syncs nothing. A replacement under way
+/// keeps RocksDB open until it ends.
 pub struct RocksEngine {
-    db: DB,
+    db: Arc<DB>,
+    staging: StagingArea,
+    options: Options,
     /// One sync at a time: the kernel reports a failed one once, and whoever syncs the same file just
     /// afterwards is told that all is well.
     syncing: Mutex<()>,
     noter: Noter,
     damage: Option<Damage>,
     /// Last, so that the lock is let go after RocksDB is closed.
-    directory: Directory,
+    directory: Arc<Directory>,
 }
 
 impl RocksEngine {
@@ -74,7 +80,9 @@ impl RocksEngine {
             Some(_) => None,
         };
         let noter = Noter::start(marker)?;
-        Ok(Self { db, syncing: Mutex::new(()), noter, damage, directory })
+        let staging = StagingArea::new(directory.path());
+        let (db, directory, options) = (Arc::new(db), Arc::new(directory), options.clone());
+        Ok(Self { db, staging, options, syncing: Mutex::new(()), noter, damage, directory })
     }
 
     fn column(&self, column: Column) -> &ColumnFamily {
@@ -135,6 +143,30 @@ impl Engine for RocksEngine {
         Box::new(RocksSnapshot { engine: self, snapshot: self.db.snapshot() })
     }
 
+    fn stage(&self, set: SetName, column: Column, spans: Vec<Span>) -> Result<Box<dyn Staging>> {
+        self.noter.status.check()?;
+        let options = self.options.staged(column);
+        self.staging.stage(set, column, spans, options, self.options.staged_file_bytes)
+    }
+
+    fn staged(&self) -> Result<Vec<SetName>> {
+        self.staging.staged()
+    }
+
+    fn replace(&self, set: SetName, done: Done) {
+        match self.noter.status.check() {
+            Ok(()) => {
+                let directory = Arc::clone(&self.directory);
+                self.staging.replace(set, Arc::clone(&self.db), directory, done);
+            }
+            Err(error) => done(Err(error)),
+        }
+    }
+
+    fn discard(&self, set: SetName) -> Result<()> {
+        self.staging.discard(set)
+    }
+
     fn damage(&self) -> Option<&Damage> {
         self.damage.as_ref()
     }
@@ -184,7 +216,7 @@ fn row(row: RocksRow) -> Result<(Bytes, Bytes)> {
     row.map(|(key, value)| (key.into(), value.into())).map_err(|error| convert(&error))
 }
 
-fn convert(error: &rocksdb::Error) -> Error {
+pub(crate) fn convert(error: &rocksdb::Error) -> Error {
     Error::new(kind_of(error.kind(), error.as_ref()), format!("RocksDB: {error}"))
 }
 

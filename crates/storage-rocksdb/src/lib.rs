@@ -5,6 +5,7 @@
 //!   store directory (0700)
 //!   ├── LATITUDE     what this directory is: format, store id. Written once, before all else
 //!   ├── SYNCED       how far the store is known to be durable, noted outside the log it speaks of
+//!   ├── staging/     rows that are to replace others: table files, outside the database until then
 //!   └── db/          RocksDB: five column families, one write-ahead log
 //!
 //!   write ──▶ log buffer + memtable          no system call
@@ -26,6 +27,7 @@ mod directory;
 mod engine;
 mod marker;
 mod options;
+mod staging;
 #[cfg(test)]
 mod tests;
 

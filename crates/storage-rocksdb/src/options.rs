@@ -19,6 +19,8 @@ pub struct Options {
     pub background_jobs: i32,
     /// The most that flushes and compactions write together; bytes per second.
     pub background_bytes_per_second: i64,
+    /// About how large the files of staged rows grow; bytes.
+    pub staged_file_bytes: u64,
 }
 
 impl Default for Options {
@@ -29,6 +31,7 @@ impl Default for Options {
             write_buffer_bytes: 32 * MIB,
             background_jobs: 2,
             background_bytes_per_second: 128 * MIB as i64,
+            staged_file_bytes: 64 * MIB as u64,
         }
     }
 }
@@ -77,6 +80,12 @@ impl Options {
             .into_iter()
             .map(|column| ColumnFamilyDescriptor::new(column.name(), self.column(column, &cache)))
             .collect()
+    }
+
+    /// RocksDB's options of a file that is to become one of the column's.
+    pub(crate) fn staged(&self, column: Column) -> rocksdb::Options {
+        // Nothing is read through it.
+        self.column(column, &Cache::new_lru_cache(MIB))
     }
 
     fn column(&self, column: Column, cache: &Cache) -> rocksdb::Options {

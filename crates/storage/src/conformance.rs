@@ -100,11 +100,22 @@ pub fn stage(
     spans: &[(&str, &str)],
     rows: &[(&str, &str)],
 ) -> Result<()> {
-    let spans = spans.iter().map(|(start, end)| Span { start: (*start).into(), end: (*end).into() });
-    let mut staging = engine.stage(set, Column::Base, spans.collect())?;
+    let spans =
+        spans.iter().map(|(start, end)| Span { start: (*start).into(), end: (*end).into() });
+    stage_rows(engine, set, spans.collect(), rows.iter().copied())
+}
+
+/// The same for any bytes.
+pub fn stage_rows<K: AsRef<[u8]>, V: AsRef<[u8]>>(
+    engine: &dyn Engine,
+    set: SetName,
+    spans: Vec<Span>,
+    rows: impl IntoIterator<Item = (K, V)>,
+) -> Result<()> {
+    let mut staging = engine.stage(set, Column::Base, spans)?;
+    let copy = Bytes::copy_from_slice;
     for (key, value) in rows {
-        let row = (Bytes::from(key.to_string()), Bytes::from(value.to_string()));
-        wait(|done| staging.put(vec![row], done))?;
+        wait(|done| staging.put(vec![(copy(key.as_ref()), copy(value.as_ref()))], done))?;
     }
     wait(|done| staging.finish(done))
 }

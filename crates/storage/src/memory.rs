@@ -28,7 +28,8 @@ use rpds::RedBlackTreeMapSync;
 
 use crate::key::Span;
 use crate::{
-    Batch, Column, Damage, Done, Engine, Error, Kind, Result, Rows, Scan, SetName, Staging, View, Write,
+    Batch, Column, Damage, Done, Engine, Error, Kind, Result, Rows, Scan, SetName, Staging, View,
+    Write,
 };
 
 /// How many synced batches can be lost again with [`MemoryDisk::lose_synced`].

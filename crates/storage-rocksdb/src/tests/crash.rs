@@ -6,7 +6,7 @@
 use std::fs;
 use std::path::Path;
 
-use latitude_storage::{Batch, Column, Damage, Engine};
+use latitude_storage::{Batch, Column, Damage, Engine, Scan, SetName, conformance};
 
 use super::files::{keys, length, live_log, open, put, truncate};
 
@@ -165,4 +165,34 @@ fn copied(store: &Path) -> tempfile::TempDir {
     let directory = tempfile::tempdir().unwrap();
     copy(store, directory.path());
     directory
+}
+
+#[test]
+fn a_replacement_outlives_a_crash_that_loses_writes_of_other_columns_made_before_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let engine = open(directory.path());
+    put(&engine, "a");
+    put(&engine, "b");
+    engine.sync().unwrap();
+    let log = live_log(directory.path());
+    let synced = length(&log);
+    let mut batch = Batch::new();
+    batch.put(Column::Log, "lost", "entry");
+    engine.write(batch).unwrap();
+    let rows = [("b", "new")];
+    conformance::stage(&engine, SetName(3), &[("b", "c")], &rows).unwrap();
+    conformance::replace(&engine, SetName(3)).unwrap();
+    // The power goes: of the log there is what was synced, or what RocksDB made durable since.
+    let left = copied(directory.path());
+    let log = left.path().join("db").join(log.file_name().unwrap());
+    if log.exists() && live_log(left.path()) == log {
+        truncate(&log, synced);
+    }
+    let engine = open(left.path());
+    let base = conformance::rows(&engine, Column::Base, Scan::all());
+    assert_eq!(base, [("a".into(), "value".into()), ("b".into(), "new".into())]);
+    assert_eq!(engine.damage(), None);
+    assert_eq!(engine.staged(), Ok(vec![SetName(3)]));
+    conformance::replace(&engine, SetName(3)).expect("it can be repeated");
+    assert_eq!(conformance::rows(&engine, Column::Base, Scan::all()), base);
 }

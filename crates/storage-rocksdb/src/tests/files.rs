@@ -13,8 +13,12 @@ pub(super) const STORE: StoreId = StoreId([7; 16]);
 
 /// Opens a store with little memory, made if need be.
 pub(super) fn open(path: &Path) -> RocksEngine {
-    let options =
-        Options { block_cache_bytes: 1 << 20, write_buffer_bytes: 1 << 20, ..Options::default() };
+    let options = Options {
+        block_cache_bytes: 1 << 20,
+        write_buffer_bytes: 1 << 20,
+        staged_file_bytes: 256 << 10,
+        ..Options::default()
+    };
     RocksEngine::open_or_create(path, STORE, &options).unwrap()
 }
 

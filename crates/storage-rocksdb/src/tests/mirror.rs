@@ -1,14 +1,18 @@
 //! The same operations on both engines: RocksDB must do what the engine in memory does, crashes
 //! included, for the simulation trusts the latter.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+use latitude_storage::key::Span;
 use latitude_storage::memory::{MemoryDisk, MemoryEngine};
-use latitude_storage::{Batch, Column, Engine, Scan, View, Write, conformance};
+use latitude_storage::{Batch, Column, Engine, Scan, SetName, View, Write, conformance};
 use proptest::prelude::*;
 
 use super::files;
 use crate::RocksEngine;
+
+const SET: SetName = SetName(1);
 
 #[derive(Clone, Debug)]
 enum Op {
@@ -18,6 +22,8 @@ enum Op {
     Scan(Column, Scan),
     /// Takes a snapshot, writes, and reads the snapshot.
     Snapshot(Vec<Write>),
+    /// Stages rows for a span, and replaces what is there; synced before, as whoever means it does.
+    Replace(Vec<u8>, Vec<u8>, Vec<Vec<u8>>),
     /// Closes and opens again.
     Reopen,
     /// Cuts the log off this far (of 256) between what is synced and what is written.
@@ -125,6 +131,20 @@ impl Mirror {
                     self.sequences.push(sequence);
                 }
             }
+            Op::Replace(start, end, keys) => {
+                let span = Span { start: start.clone(), end: end.clone() };
+                let row = |key: &Vec<u8>| (key.clone(), b"staged".to_vec());
+                let rows: BTreeMap<_, _> =
+                    keys.iter().filter(|key| span.contains(key)).map(row).collect();
+                let (rocks, memory) = self.engines();
+                for engine in [rocks as &dyn Engine, memory] {
+                    engine.sync().unwrap();
+                    engine.discard(SET).unwrap();
+                    conformance::stage_rows(engine, SET, vec![span.clone()], &rows).unwrap();
+                    conformance::replace(engine, SET).unwrap();
+                }
+                self.mark_synced();
+            }
             Op::Reopen => {
                 self.engines = None;
                 self.open();
@@ -195,6 +215,10 @@ fn op() -> impl Strategy<Value = Op> {
         4 => (column(), key()).prop_map(|(column, key)| Op::Get(column, key)),
         6 => (column(), scan).prop_map(|(column, scan)| Op::Scan(column, scan)),
         2 => writes().prop_map(Op::Snapshot),
+        2 => (key(), key(), prop::collection::vec(key(), 0..6)).prop_filter_map(
+            "a span is not empty",
+            |(start, end, keys)| (start < end).then_some(Op::Replace(start, end, keys)),
+        ),
         1 => Just(Op::Reopen),
         2 => any::<u8>().prop_map(Op::Crash),
     ]

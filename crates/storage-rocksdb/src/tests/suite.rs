@@ -23,6 +23,8 @@ fn it_is_an_engine() {
 fn it_reopens_as_an_engine_does() {
     let directory = tempfile::tempdir().unwrap();
     conformance::check_reopening(|| files::open(directory.path()));
+    let directory = tempfile::tempdir().unwrap();
+    conformance::check_staging_reopened(|| files::open(directory.path()));
 }
 
 #[test]
