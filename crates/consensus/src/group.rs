@@ -25,6 +25,9 @@ use crate::log::RangeLog;
 use crate::machine::{ClosedUsed, Progress, StateMachine};
 use crate::network::{Network, Transport};
 use crate::settings::Settings;
+use crate::snapshot::Snapshots;
+use crate::snapshot::install::{self, Place};
+use crate::snapshot::receive::Receiver;
 use crate::types::{Entry, LeaderId, LeaderToken, LogId, Membership, Proposal, TypeConfig};
 use crate::wire::{self, Request, Response};
 
@@ -39,6 +42,8 @@ pub struct GroupContext {
     pub transport: Arc<dyn Transport>,
     /// Raft's timing, the same on every node.
     pub settings: Settings,
+    /// What its snapshots share.
+    pub snapshots: Snapshots,
 }
 
 /// A range as all its founding replicas begin it: each writes the same rows, so that none has to
@@ -86,6 +91,10 @@ pub struct GroupStatus {
     pub last_index: u64,
     /// The last entry applied here.
     pub applied_index: u64,
+    /// The first entry that is still in the log, or would be the next.
+    pub first_index: u64,
+    /// About how many bytes the log holds.
+    pub log_bytes: u64,
     /// On the leader: the replicas whose log is known to equal the leader's.
     pub caught_up: BTreeSet<ReplicaId>,
     /// On the leader: the nodes of voters not heard from for more than two heartbeats, or not since it was
@@ -183,11 +192,13 @@ pub struct Group {
     range: RangeId,
     epoch: Epoch,
     replica: ReplicaId,
-    raft: Raft<TypeConfig, StateMachine>,
-    log: RangeLog,
-    progress: watch::Receiver<Progress>,
+    pub(crate) raft: Raft<TypeConfig, StateMachine>,
+    pub(crate) log: RangeLog,
+    pub(crate) progress: watch::Receiver<Progress>,
     closed_used: Arc<ClosedUsed>,
     settings: Settings,
+    pub(crate) snapshots: Snapshots,
+    pub(crate) receiver: Receiver,
     /// The leadership last seen here, and since when.
     leads_since: Arc<Mutex<Option<(LeaderToken, TokioInstant)>>>,
 }
@@ -223,16 +234,35 @@ impl Group {
         replica: ReplicaId,
     ) -> Result<Self, OpenError> {
         let fail = |source| OpenError { range, replica, source };
-        let GroupContext { engine, committer, transport, settings } = context;
-        let log = RangeLog::open(Arc::clone(engine), committer.clone(), range, replica.generation)
-            .map_err(fail)?;
+        let GroupContext { engine, committer, transport, settings, snapshots } = context;
+        let place = Place {
+            engine: Arc::clone(engine),
+            committer: committer.clone(),
+            range,
+            generation: replica.generation,
+            snapshots: snapshots.clone(),
+        };
+        install::resume(&place).await.map_err(fail)?;
+        let log = RangeLog::open(
+            Arc::clone(engine),
+            committer.clone(),
+            range,
+            replica.generation,
+            snapshots.settings.log_bytes_max,
+        )
+        .map_err(fail)?;
         let closed_used = Arc::new(ClosedUsed::default());
         let (machine, progress) =
-            StateMachine::open(Arc::clone(engine), range, Arc::clone(&closed_used))
+            StateMachine::open(place.clone(), log.clone(), Arc::clone(&closed_used))
                 .map_err(fail)?;
         log.check_complete(progress.borrow().index).map_err(fail)?;
-        let network =
-            Network { transport: Arc::clone(transport), range, from: replica, settings: *settings };
+        let network = Network {
+            transport: Arc::clone(transport),
+            range,
+            from: replica,
+            settings: *settings,
+            place: place.clone(),
+        };
         let raft = Raft::new(replica, settings.raft_config(), network, log.clone(), machine)
             .await
             .map_err(|error| fail(io::Error::other(error)))?;
@@ -245,6 +275,8 @@ impl Group {
             progress,
             closed_used,
             settings: *settings,
+            snapshots: snapshots.clone(),
+            receiver: Receiver::new(place),
             leads_since: Arc::default(),
         })
     }
@@ -340,9 +372,16 @@ impl Group {
             voters,
             last_index,
             applied_index: self.progress.borrow().index,
+            first_index: self.log.first_index(),
+            log_bytes: self.log.bytes(),
             caught_up,
             silent,
         }
+    }
+
+    /// About how many bytes this replica's log holds.
+    pub fn log_bytes(&self) -> u64 {
+        self.log.bytes()
     }
 
     /// The voters of the effective configuration.
@@ -502,7 +541,7 @@ impl Group {
         body: &[u8],
     ) -> Result<impl Future<Output = io::Result<Vec<u8>>> + Send + use<>, io::Error> {
         let request = wire::decode::<Request>(body)?;
-        let raft = self.raft.clone();
+        let (raft, receiver) = (self.raft.clone(), self.receiver.clone());
         let answer = async move {
             let response = match request {
                 Request::Append { vote, prev, entries, leader_commit } => {
@@ -520,6 +559,7 @@ impl Group {
                         raft.handle_transfer_leader(wire::transfer_request(from, to, last)).await;
                     Response::TransferLeader(result.map_err(io::Error::other)?.map_err(Into::into))
                 }
+                Request::Snapshot(part) => Response::Snapshot(receiver.take(&raft, part).await?),
             };
             Ok(wire::encode(&response))
         };

@@ -17,9 +17,9 @@
 //!
 //! * A replica's Raft id is `(node, generation)` and is never used again.
 //! * What openraft is told is durable has been synced: every acknowledgement passes the [`Committer`].
-//! * Applied rows and the applied position are one batch.
-//! * A replica that is missing its first entry, one in between, one that it has applied, or its vote is not
-//!   opened. That its last entries are missing cannot be seen here: the engine's damage says so.
+//! * Applied rows and the applied position are one batch, and a snapshot replaces them in one step.
+//! * A replica that is missing the entry after the last one purged, one in between, one that it has
+//!   applied, or its vote is not opened; unless a crash interrupted it while it installed a snapshot. That its last entries are missing cannot be seen here: the engine's damage says so.
 //! * A replication stream to an unreachable peer takes its first request before it says so: openraft's
 //!   backoff sits in that request stream, and a stream that failed at once would be asked again at once.
 //! * Who ticks and beats a range is decided in one place: [`settings`].
@@ -36,6 +36,9 @@ mod network;
 mod registry;
 mod runtime;
 pub mod settings;
+mod sizes;
+mod snapshot;
+mod trim;
 mod types;
 mod wire;
 
@@ -48,4 +51,5 @@ pub use network::{Class, Transport, TransportError};
 pub use registry::{DispatchError, Registry};
 pub use runtime::seed_thread_rng;
 pub use settings::Settings;
+pub use snapshot::{Failpoints, NoFailpoints, SnapshotSettings, SnapshotStats, Snapshots, Step};
 pub use types::LeaderToken;

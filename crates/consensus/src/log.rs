@@ -19,7 +19,10 @@ use latitude_types::{Generation, RangeId, Stamp};
 use openraft::storage::{IOFlushed, LogState, RaftLogStorage};
 use openraft::{EntryPayload, OptionalSend, RaftLogReader};
 
+use tokio::sync::Notify;
+
 use crate::committer::Committer;
+use crate::sizes::Sizes;
 use crate::types::{Entry, LogId, Proposal, TypeConfig, Vote};
 use crate::wire;
 
@@ -28,6 +31,9 @@ use crate::wire;
 const CACHE_BYTES_MAX: usize = 1 << 20;
 /// The most one replication request carries, unless a single entry is larger.
 const REQUEST_BYTES_MAX: usize = 1 << 20;
+
+/// How finely the sizes of entries are remembered: this often in a log that is just too large.
+const MARKS_PER_LIMIT: u64 = 64;
 
 /// The log of one replica. Cheap to clone; all clones are the same log.
 #[derive(Clone)]
@@ -40,6 +46,9 @@ struct Shared {
     committer: Committer,
     range: RangeId,
     generation: Generation,
+    /// From so many bytes on, `grown` is told of each append.
+    bytes_max: u64,
+    grown: Notify,
     state: Mutex<State>,
 }
 
@@ -55,10 +64,12 @@ struct State {
     /// A contiguous tail of the log.
     cache: VecDeque<Entry>,
     cache_bytes: usize,
+    sizes: Sizes,
 }
 
 impl RangeLog {
-    /// The log as the store has it.
+    /// The log as the store has it. From about `bytes_max` bytes on it asks to be shortened
+    /// ([`RangeLog::grown`]).
     ///
     /// # Errors
     /// An entry is damaged, or entries are missing between the purged and the last one: the replica has
@@ -68,6 +79,7 @@ impl RangeLog {
         committer: Committer,
         range: RangeId,
         generation: Generation,
+        bytes_max: u64,
     ) -> io::Result<Self> {
         let purged = match engine
             .get(Column::Log, &key::log::state(range, generation))
@@ -85,6 +97,7 @@ impl RangeLog {
             stamp_max: Stamp::ZERO,
             cache: VecDeque::new(),
             cache_bytes: 0,
+            sizes: Sizes::new(bytes_max / MARKS_PER_LIMIT),
         };
         let all = key::log::entries_from(range, generation, 0).scan();
         let mut expected = first;
@@ -107,14 +120,73 @@ impl RangeLog {
                 committer,
                 range,
                 generation,
+                bytes_max,
+                grown: Notify::new(),
                 state: Mutex::new(state),
             }),
         })
     }
 
-    /// The largest stamp this log holds: a new leader's clock must be above it before it stamps.
+    /// The largest stamp this log holds or held: a new leader's clock must be above it before it stamps.
     pub(crate) fn stamp_max(&self) -> Stamp {
         self.state().stamp_max
+    }
+
+    /// Counts `stamp` among those the log held: entries that are purged are known by the base alone.
+    pub(crate) fn raise_stamp_max(&self, stamp: Stamp) {
+        let mut state = self.state();
+        state.stamp_max = state.stamp_max.max(stamp);
+    }
+
+    /// About how many bytes of entries the log holds.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.state().sizes.held()
+    }
+
+    /// Resolves once there has been an append, since this was last asked, that left the log too large.
+    pub(crate) async fn grown(&self) {
+        self.shared.grown.notified().await;
+    }
+
+    /// The greatest index up to and including `applied` that can be purged and still leave about
+    /// `keep_bytes` behind it.
+    pub(crate) fn purgeable(&self, applied: u64, keep_bytes: u64) -> Option<u64> {
+        self.state().sizes.purgeable(applied, keep_bytes)
+    }
+
+    /// Puts into a batch that everything up to `upto` is gone, whether it was there or not.
+    pub(crate) fn stage_purge(
+        range: RangeId,
+        generation: Generation,
+        from: u64,
+        upto: &LogId,
+        batch: &mut Batch,
+    ) {
+        batch.put(Column::Log, key::log::state(range, generation), wire::encode_log_id(upto));
+        let span = key::log::entries(range, generation, from..upto.index + 1);
+        batch.delete_range(Column::Log, span.start, span.end);
+    }
+
+    /// The index of the first entry, or of the next while there is none.
+    pub(crate) fn first_index(&self) -> u64 {
+        self.state().first
+    }
+
+    /// Notes that a batch of [`RangeLog::stage_purge`] was written.
+    pub(crate) fn note_purged(&self, upto: LogId) {
+        let mut state = self.state();
+        if state.purged.as_ref().is_some_and(|purged| purged.index >= upto.index) {
+            return;
+        }
+        while state.cache.front().is_some_and(|entry| entry.log_id.index <= upto.index) {
+            state.pop_front();
+        }
+        if state.last.as_ref().is_none_or(|last| last.index < upto.index) {
+            state.last = Some(upto);
+        }
+        state.first = state.first.max(upto.index + 1);
+        state.purged = Some(upto);
+        state.sizes.purge(upto.index);
     }
 
     /// Whether the replica has ever voted or heard of a vote.
@@ -307,6 +379,7 @@ impl State {
             self.stamp_max = self.stamp_max.max(stamp);
         }
         self.last = Some(entry.log_id);
+        self.sizes.push(entry.log_id.index, payload_len(&entry) as u64);
         self.cache_bytes += payload_len(&entry);
         self.cache.push_back(entry);
         while self.cache_bytes > CACHE_BYTES_MAX && self.cache.len() > 1 {
@@ -374,6 +447,10 @@ impl RaftLogReader<TypeConfig> for RangeLog {
     }
 
     async fn limited_get_log_entries(&mut self, start: u64, end: u64) -> io::Result<Vec<Entry>> {
+        if start < self.state().first {
+            // Purged meanwhile. What comes later does not follow what the other replica has.
+            return Ok(Vec::new());
+        }
         self.read(start, end, REQUEST_BYTES_MAX)
     }
 
@@ -418,11 +495,15 @@ impl RaftLogStorage<TypeConfig> for RangeLog {
             batch.put(Column::Log, key, wire::encode_entry(entry));
         }
         self.write(batch)?;
-        {
+        let too_large = {
             let mut state = self.state();
             for entry in entries {
                 state.push(entry);
             }
+            state.sizes.held() > self.shared.bytes_max
+        };
+        if too_large {
+            self.shared.grown.notify_one();
         }
         self.shared.committer.durable_then(callback);
         Ok(())
@@ -447,25 +528,24 @@ impl RaftLogStorage<TypeConfig> for RangeLog {
             }
         }
         state.last = last;
+        state.sizes.truncate(from);
         Ok(())
     }
 
     async fn purge(&mut self, upto: LogId) -> io::Result<()> {
         let Shared { range, generation, .. } = &*self.shared;
+        let from = {
+            let state = self.state();
+            if state.purged.as_ref().is_some_and(|purged| purged.index >= upto.index) {
+                // A snapshot that was installed has taken these entries with it.
+                return Ok(());
+            }
+            state.first
+        };
         let mut batch = Batch::new();
-        batch.put(Column::Log, key::log::state(*range, *generation), wire::encode_log_id(&upto));
-        let span = key::log::entries(*range, *generation, 0..upto.index + 1);
-        batch.delete_range(Column::Log, span.start, span.end);
+        Self::stage_purge(*range, *generation, from, &upto, &mut batch);
         self.write(batch)?;
-        let mut state = self.state();
-        while state.cache.front().is_some_and(|entry| entry.log_id.index <= upto.index) {
-            state.pop_front();
-        }
-        if state.last.as_ref().is_none_or(|last| last.index < upto.index) {
-            state.last = Some(upto);
-        }
-        state.first = state.first.max(upto.index + 1);
-        state.purged = Some(upto);
+        self.note_purged(upto);
         Ok(())
     }
 }

@@ -13,15 +13,18 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use bytes::Bytes;
 use futures::{FutureExt, Stream, StreamExt};
 use latitude_range::{Applied, Entry as RangeEntry, Range, Staged};
 use latitude_storage::{Batch, Column, Engine, key};
 use latitude_types::{RangeId, Stamp, Timestamp};
+use openraft::alias::{SnapshotMetaOf, SnapshotOf};
 use openraft::storage::{EntryResponder, RaftStateMachine};
-use openraft::{EntryPayload, OptionalSend, RaftSnapshotBuilder};
+use openraft::{EntryPayload, OptionalSend, RaftSnapshotBuilder, Snapshot};
 use tokio::sync::watch;
 
+use crate::log::RangeLog;
+use crate::snapshot::SnapshotData;
+use crate::snapshot::install::{self, Place};
 use crate::types::{LogId, StoredMembership, TypeConfig};
 use crate::wire;
 
@@ -59,6 +62,9 @@ impl ClosedUsed {
 /// The state machine of one replica.
 pub(crate) struct StateMachine {
     engine: Arc<dyn Engine>,
+    /// Where snapshots are installed, and the log that they cut.
+    place: Place,
+    log: RangeLog,
     range: Range,
     id: RangeId,
     applied: Option<LogId>,
@@ -70,24 +76,28 @@ pub(crate) struct StateMachine {
 impl StateMachine {
     /// The state machine as the store has it, and where to watch its progress.
     pub(crate) fn open(
-        engine: Arc<dyn Engine>,
-        id: RangeId,
+        place: Place,
+        log: RangeLog,
         closed_used: Arc<ClosedUsed>,
     ) -> io::Result<(Self, watch::Receiver<Progress>)> {
-        let range = Range::open(id, &*engine).map_err(io::Error::other)?;
-        let row = engine.get(Column::Base, &key::local::applied(id)).map_err(io::Error::other)?;
-        let (applied, membership) = match row {
-            Some(row) => wire::decode::<wire::AppliedRow>(&row)?.into_parts(),
-            None => (None, StoredMembership::default()),
-        };
-        let progress = watch::Sender::new(Progress {
-            index: applied.as_ref().map_or(0, |id| id.index),
-            term: applied.as_ref().map_or(0, |id| id.leader_id.term),
-            stamp: range.last_stamp(),
-            freeze: range.meta().freeze,
-        });
+        let (engine, id) = (Arc::clone(&place.engine), place.range);
+        let (range, applied, membership) = read(&*engine, id)?;
+        // What is purged from the log is known here alone.
+        log.raise_stamp_max(range.last_stamp().max(range.meta().floor));
+        let progress = watch::Sender::new(progress(applied.as_ref(), &range));
         let watcher = progress.subscribe();
-        Ok((Self { engine, range, id, applied, membership, progress, closed_used }, watcher))
+        let machine =
+            Self { engine, place, log, range, id, applied, membership, progress, closed_used };
+        Ok((machine, watcher))
+    }
+
+    /// What the store has, in a form that costs nothing until it is sent.
+    fn snapshot(&self) -> Option<SnapshotOf<TypeConfig, SnapshotData>> {
+        let meta = SnapshotMetaOf::<TypeConfig> {
+            last_log_id: Some(self.applied?),
+            last_membership: self.membership.clone(),
+        };
+        Some(Snapshot { meta, snapshot: SnapshotData::Base })
     }
 
     /// Applies entries as one batch and answers their proposers.
@@ -123,13 +133,8 @@ impl StateMachine {
         let row = wire::AppliedRow::new(self.applied.as_ref(), &self.membership);
         batch.put(Column::Base, key::local::applied(self.id), wire::encode(&row));
         self.engine.write(batch).map_err(io::Error::other)?;
-        if let Some(applied) = &self.applied {
-            self.progress.send_replace(Progress {
-                index: applied.index,
-                term: applied.leader_id.term,
-                stamp: self.range.last_stamp(),
-                freeze: self.range.meta().freeze,
-            });
+        if self.applied.is_some() {
+            self.progress.send_replace(progress(self.applied.as_ref(), &self.range));
         }
         for (responder, applied) in answers {
             responder.send(applied);
@@ -156,9 +161,30 @@ impl StateMachine {
     }
 }
 
+/// A range as a store has it.
+fn read(engine: &dyn Engine, id: RangeId) -> io::Result<(Range, Option<LogId>, StoredMembership)> {
+    let view = engine.snapshot();
+    let range = Range::open(id, &*view).map_err(io::Error::other)?;
+    let row = view.get(Column::Base, &key::local::applied(id)).map_err(io::Error::other)?;
+    let (applied, membership) = match row {
+        Some(row) => wire::decode::<wire::AppliedRow>(&row)?.into_parts(),
+        None => (None, StoredMembership::default()),
+    };
+    Ok((range, applied, membership))
+}
+
+fn progress(applied: Option<&LogId>, range: &Range) -> Progress {
+    Progress {
+        index: applied.map_or(0, |id| id.index),
+        term: applied.map_or(0, |id| id.leader_id.term),
+        stamp: range.last_stamp(),
+        freeze: range.meta().freeze,
+    }
+}
+
 impl RaftStateMachine<TypeConfig> for StateMachine {
-    type SnapshotData = Bytes;
-    type SnapshotBuilder = NoSnapshots;
+    type SnapshotData = SnapshotData;
+    type SnapshotBuilder = Built;
 
     async fn applied_state(&mut self) -> io::Result<(Option<LogId>, StoredMembership)> {
         Ok((self.applied, self.membership.clone()))
@@ -184,42 +210,43 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
         Ok(())
     }
 
-    async fn get_snapshot_builder(&mut self) -> NoSnapshots {
-        NoSnapshots
+    async fn get_snapshot_builder(&mut self) -> Built {
+        Built(self.snapshot())
     }
 
     async fn install_snapshot(
         &mut self,
-        _meta: &openraft::alias::SnapshotMetaOf<TypeConfig>,
-        _snapshot: Bytes,
+        meta: &SnapshotMetaOf<TypeConfig>,
+        snapshot: SnapshotData,
     ) -> io::Result<()> {
-        Err(no_snapshots())
+        let SnapshotData::Staged { header, set } = snapshot else {
+            return Err(io::Error::other("only what was received can be installed"));
+        };
+        let set = set.take().filter(|_| meta.last_log_id == Some(header.last));
+        let set = set.ok_or_else(|| io::Error::other("this is another snapshot's data"))?;
+        install::install(&self.place, &header, set).await?;
+        self.log.note_purged(header.last);
+        (self.range, self.applied, self.membership) = read(&*self.engine, self.id)?;
+        self.log.raise_stamp_max(self.range.last_stamp());
+        tracing::info!(range = %self.id, upto = header.last.index, "a snapshot is installed");
+        self.progress.send_replace(progress(self.applied.as_ref(), &self.range));
+        Ok(())
     }
 
     async fn get_current_snapshot(
         &mut self,
-    ) -> io::Result<Option<openraft::alias::SnapshotOf<TypeConfig, Bytes>>> {
-        Ok(None)
+    ) -> io::Result<Option<SnapshotOf<TypeConfig, SnapshotData>>> {
+        Ok(self.snapshot())
     }
 }
 
-/// Logs are kept whole (`SnapshotPolicy::Never`), so openraft never asks for a snapshot; were it to, the
-/// replica stops instead of pretending.
-pub(crate) struct NoSnapshots;
+/// A snapshot that is there already: the base, where it stood when this was asked for.
+pub(crate) struct Built(Option<SnapshotOf<TypeConfig, SnapshotData>>);
 
-impl RaftSnapshotBuilder<TypeConfig> for NoSnapshots {
-    type SnapshotData = Bytes;
+impl RaftSnapshotBuilder<TypeConfig> for Built {
+    type SnapshotData = SnapshotData;
 
-    async fn build_snapshot(
-        &mut self,
-    ) -> io::Result<openraft::alias::SnapshotOf<TypeConfig, Bytes>> {
-        Err(no_snapshots())
+    async fn build_snapshot(&mut self) -> io::Result<SnapshotOf<TypeConfig, SnapshotData>> {
+        self.0.take().ok_or_else(|| io::Error::other("nothing is applied yet"))
     }
-}
-
-pub(crate) fn no_snapshots() -> io::Error {
-    io::Error::new(
-        io::ErrorKind::Unsupported,
-        "this version keeps whole logs and knows no snapshots",
-    )
 }

@@ -23,8 +23,9 @@ use openraft::raft::{
 };
 use openraft::{EmptyNode, OptionalSend, RPCTypes, RaftNetworkFactory, RaftNetworkV2};
 
-use crate::machine::no_snapshots;
 use crate::settings::Settings;
+use crate::snapshot::install::Place;
+use crate::snapshot::{SnapshotData, send};
 use crate::types::{LogId, TypeConfig, Vote};
 use crate::wire::{self, Request, Response};
 
@@ -70,6 +71,8 @@ pub(crate) struct Network {
     pub(crate) range: RangeId,
     pub(crate) from: ReplicaId,
     pub(crate) settings: Settings,
+    /// What snapshots are made of.
+    pub(crate) place: Place,
 }
 
 impl RaftNetworkFactory<TypeConfig> for Network {
@@ -90,14 +93,14 @@ impl RaftNetworkFactory<TypeConfig> for Network {
 
 /// One replica as another one reaches it.
 pub(crate) struct Peer {
-    network: Network,
-    target: ReplicaId,
+    pub(crate) network: Network,
+    pub(crate) target: ReplicaId,
     class: Class,
 }
 
 impl Peer {
     /// Sends at once; the answer must come within `timeout`.
-    fn call(
+    pub(crate) fn call(
         &self,
         kind: RPCTypes,
         class: Class,
@@ -126,7 +129,7 @@ fn unreachable(error: &(impl std::error::Error + 'static)) -> RPCError<TypeConfi
 }
 
 /// An answer to another question than was asked.
-fn unexpected(response: &Response) -> RPCError<TypeConfig> {
+pub(crate) fn unexpected(response: &Response) -> RPCError<TypeConfig> {
     unreachable(&TransportError(format!("the peer answered something else: {response:?}")))
 }
 
@@ -147,7 +150,7 @@ fn into_vote(response: Response) -> Result<VoteResponse<TypeConfig>, RPCError<Ty
 }
 
 impl RaftNetworkV2<TypeConfig> for Peer {
-    type SnapshotData = Bytes;
+    type SnapshotData = SnapshotData;
 
     async fn append_entries(
         &mut self,
@@ -211,12 +214,17 @@ impl RaftNetworkV2<TypeConfig> for Peer {
 
     async fn full_snapshot(
         &mut self,
-        _vote: Vote,
-        _snapshot: openraft::alias::SnapshotOf<TypeConfig, Bytes>,
-        _cancel: impl Future<Output = ReplicationClosed> + OptionalSend + 'static,
+        vote: Vote,
+        // What it stands for is read when it is sent.
+        _snapshot: openraft::alias::SnapshotOf<TypeConfig, SnapshotData>,
+        cancel: impl Future<Output = ReplicationClosed> + OptionalSend + 'static,
         _option: RPCOption,
     ) -> Result<SnapshotResponse<TypeConfig>, StreamingError<TypeConfig>> {
-        Err(StreamingError::Unreachable(Unreachable::new(&no_snapshots())))
+        tokio::select! {
+            biased;
+            closed = cancel => Err(closed.into()),
+            sent = Box::pin(send::send(self, vote)) => sent,
+        }
     }
 
     async fn transfer_leader(
@@ -341,11 +349,15 @@ mod tests {
     use std::sync::Mutex;
     use std::sync::atomic::{AtomicUsize, Ordering};
 
+    use latitude_storage::Engine;
+    use latitude_storage::memory::{MemoryDisk, MemoryEngine};
     use latitude_types::{Generation, NodeId};
     use openraft::entry::RaftEntry;
     use tokio::sync::oneshot;
 
     use super::*;
+    use crate::committer::{Committer, FlushInline};
+    use crate::snapshot::{NoFailpoints, SnapshotSettings, Snapshots};
     use crate::types::{Entry, LeaderId};
     use crate::wire::AppendAnswer;
 
@@ -355,7 +367,19 @@ mod tests {
 
     fn peer(transport: Arc<dyn Transport>) -> Peer {
         let settings = Settings::for_round_trip(Duration::from_millis(10));
-        let network = Network { transport, range: RangeId(7), from: replica(1), settings };
+        let engine: Arc<dyn Engine> =
+            Arc::new(MemoryEngine::open(&MemoryDisk::new()).expect("nobody has it open"));
+        let snapshots =
+            Snapshots::open(&*engine, SnapshotSettings::default(), Arc::new(NoFailpoints));
+        let (committer, _) = Committer::new(FlushInline(Arc::clone(&engine)));
+        let place = Place {
+            engine,
+            committer,
+            range: RangeId(7),
+            generation: Generation(1),
+            snapshots: snapshots.expect("the disk is new"),
+        };
+        let network = Network { transport, range: RangeId(7), from: replica(1), settings, place };
         Peer { network, target: replica(2), class: Class::Raft }
     }
 

@@ -93,6 +93,7 @@ mod tests {
     use crate::group::{Birth, GroupContext};
     use crate::network::{Class, Transport, TransportError};
     use crate::settings::Settings;
+    use crate::snapshot::{NoFailpoints, SnapshotSettings, Snapshots};
     use crate::types::{Entry, LeaderId, LogId, Vote};
     use crate::wire::{self, AppendAnswer, Request, Response};
 
@@ -128,7 +129,11 @@ mod tests {
         let (committer, run) = Committer::new(FlushInline(Arc::clone(&engine)));
         tokio::spawn(run);
         let settings = Settings::for_round_trip(Duration::from_millis(10));
-        let context = GroupContext { engine, committer, transport: Arc::new(Down), settings };
+        let snapshots =
+            Snapshots::open(&*engine, SnapshotSettings::default(), Arc::new(NoFailpoints));
+        let snapshots = snapshots.expect("the disk is new");
+        let transport = Arc::new(Down);
+        let context = GroupContext { engine, committer, transport, settings, snapshots };
         Group::open(&context, RANGE, replica(1)).await.expect("it was just born")
     }
 

@@ -98,8 +98,9 @@ impl Settings {
             // (openraft issue 2080).
             quorum_loss_probe_interval: Some(2 * ms(self.election_timeout_max)),
             removed_leader_step_down: StepDownPolicy::Never,
-            // Logs are kept until snapshots can be streamed; see docs/architecture.md.
+            // Both count entries; what matters is bytes. See `trim`.
             snapshot_policy: SnapshotPolicy::Never,
+            max_in_snapshot_log_to_keep: u64::MAX,
             max_payload_entries: 512,
             // Histograms and rings that are allocated per range and not used (many groups).
             log_stage_capacity: Some(1),

@@ -71,6 +71,26 @@ pub(crate) enum Request {
     Vote(VoteBody),
     PreVote(VoteBody),
     TransferLeader { from: Vote, to: ReplicaId, last: Option<LogId> },
+    Snapshot(SnapshotPart),
+}
+
+/// A part of a snapshot on its way, in order.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub(crate) struct SnapshotPart {
+    pub(crate) vote: Vote,
+    /// Which transfer of this leadership.
+    pub(crate) transfer: u64,
+    pub(crate) part: Part,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub(crate) enum Part {
+    /// The header, encoded.
+    Begin(Bytes),
+    /// Rows, encoded, and the CRC-32C of that.
+    Chunk { seq: u32, crc: u32, rows: Bytes },
+    /// How many rows there were, and the checksum of header and rows.
+    End { rows: u64, checksum: u64 },
 }
 
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -86,6 +106,19 @@ pub(crate) enum Response {
     Append(AppendAnswer),
     Vote { vote: Vote, granted: bool, last: Option<LogId> },
     TransferLeader(Result<(), TransferRefused>),
+    Snapshot(SnapshotAnswer),
+}
+
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub(crate) enum SnapshotAnswer {
+    /// The part is staged; the next, please.
+    Taken,
+    /// The replica has everything that the snapshot holds.
+    Installed(Vote),
+    /// The sender has been deposed.
+    HigherVote(Vote),
+    /// The transfer is over; another may work.
+    Refused(String),
 }
 
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -410,6 +443,38 @@ mod tests {
             RaftEntry::new(id(8), EntryPayload::Normal(Proposal(Bytes::from_static(b"abc")))),
             RaftEntry::new(id(9), EntryPayload::Membership(membership)),
         ]
+    }
+
+    /// What replicas of different versions say to each other: kinds are added at the end only.
+    #[test]
+    fn requests_and_answers_keep_their_numbers() {
+        let vote = Vote { term: 3, replica: replica(2), committed: true };
+        let part = |part| Request::Snapshot(SnapshotPart { vote, transfer: 9, part });
+        let rows = Bytes::from_static(b"rows");
+        let hex =
+            |bytes: Vec<u8>| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+        let append = Request::Append { vote, prev: None, entries: vec![], leader_commit: None };
+        let body = VoteBody { vote, last: None, leadership_transfer: false };
+        let transfer = Request::TransferLeader { from: vote, to: replica(1), last: None };
+        for (request, expected) in [
+            (append, "010003020101000000"),
+            (Request::Vote(body.clone()), "0101030201010000"),
+            (Request::PreVote(body), "0102030201010000"),
+            (transfer, "010303020101010100"),
+            (part(Part::Begin(rows.clone())), "010403020101090004726f7773"),
+            (part(Part::Chunk { seq: 1, crc: 2, rows }), "0104030201010901010204726f7773"),
+            (part(Part::End { rows: 1, checksum: 2 }), "01040302010109020102"),
+        ] {
+            assert_eq!(hex(encode(&request)), expected, "{request:?}");
+        }
+        for (answer, expected) in [
+            (SnapshotAnswer::Taken, "010300"),
+            (SnapshotAnswer::Installed(vote), "01030103020101"),
+            (SnapshotAnswer::HigherVote(vote), "01030203020101"),
+            (SnapshotAnswer::Refused("no".into()), "010303026e6f"),
+        ] {
+            assert_eq!(hex(encode(&Response::Snapshot(answer.clone()))), expected, "{answer:?}");
+        }
     }
 
     #[test]

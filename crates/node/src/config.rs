@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use latitude_consensus::Settings;
+use latitude_consensus::{Settings, SnapshotSettings};
 use latitude_directory::Address;
 use latitude_types::StoreId;
 
@@ -27,6 +27,8 @@ pub struct NodeConfig {
     pub max_clock_offset: Duration,
     /// What it takes.
     pub limits: Limits,
+    /// When logs are shortened, and how fast snapshots are sent.
+    pub snapshots: SnapshotSettings,
 }
 
 /// What a node takes before it refuses.

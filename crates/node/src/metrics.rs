@@ -38,6 +38,14 @@ pub(crate) struct Metrics {
     free_bytes: Gauge,
     in_flight: Gauge,
     live_nodes: Gauge,
+    log_bytes: Gauge,
+    log_purges: Gauge,
+    snapshots_sent: Gauge,
+    snapshots_received: Gauge,
+    snapshots_installed: Gauge,
+    snapshots_broken: Gauge,
+    snapshot_bytes_sent: Gauge,
+    snapshot_bytes_received: Gauge,
 }
 
 impl Metrics {
@@ -56,6 +64,14 @@ impl Metrics {
             free_bytes: Gauge::default(),
             in_flight: Gauge::default(),
             live_nodes: Gauge::default(),
+            log_bytes: Gauge::default(),
+            log_purges: Gauge::default(),
+            snapshots_sent: Gauge::default(),
+            snapshots_received: Gauge::default(),
+            snapshots_installed: Gauge::default(),
+            snapshots_broken: Gauge::default(),
+            snapshot_bytes_sent: Gauge::default(),
+            snapshot_bytes_received: Gauge::default(),
         };
         {
             let mut registry = metrics.registry.lock().expect(NO_PANIC);
@@ -81,6 +97,38 @@ impl Metrics {
                 ("store_free_bytes", "Bytes free where the store lives", &metrics.free_bytes),
                 ("requests_in_flight", "Requests in hand", &metrics.in_flight),
                 ("live_nodes", "Nodes this one hears from, itself among them", &metrics.live_nodes),
+                ("log_bytes", "Bytes in the logs of this node's replicas", &metrics.log_bytes),
+                ("log_purges", "Logs shortened since the start", &metrics.log_purges),
+                (
+                    "snapshots_sent",
+                    "Snapshots taken whole by others since the start",
+                    &metrics.snapshots_sent,
+                ),
+                (
+                    "snapshots_received",
+                    "Snapshots received whole since the start",
+                    &metrics.snapshots_received,
+                ),
+                (
+                    "snapshots_installed",
+                    "Snapshots installed since the start",
+                    &metrics.snapshots_installed,
+                ),
+                (
+                    "snapshots_broken",
+                    "Transfers of snapshots, to or from here, that broke since the start",
+                    &metrics.snapshots_broken,
+                ),
+                (
+                    "snapshot_bytes_sent",
+                    "Bytes of snapshots sent since the start",
+                    &metrics.snapshot_bytes_sent,
+                ),
+                (
+                    "snapshot_bytes_received",
+                    "Bytes of snapshots received since the start",
+                    &metrics.snapshot_bytes_received,
+                ),
             ] {
                 registry.register(name, help, gauge.clone());
             }
@@ -122,6 +170,20 @@ impl Metrics {
         let free_permits = shared.admission.available_permits();
         self.in_flight
             .set(shared.config.limits.requests_in_flight_max.saturating_sub(free_permits) as i64);
+        let log_bytes: u64 = ranges.iter().map(|handle| handle.group.log_bytes()).sum();
+        let snapshots = shared.snapshots.stats();
+        for (gauge, value) in [
+            (&self.log_bytes, log_bytes),
+            (&self.log_purges, snapshots.purges()),
+            (&self.snapshots_sent, snapshots.sent()),
+            (&self.snapshots_received, snapshots.received()),
+            (&self.snapshots_installed, snapshots.installed()),
+            (&self.snapshots_broken, snapshots.broken()),
+            (&self.snapshot_bytes_sent, snapshots.bytes_sent()),
+            (&self.snapshot_bytes_received, snapshots.bytes_received()),
+        ] {
+            gauge.set(value as i64);
+        }
         if shared.joined.borrow().is_some() {
             let directory = shared.catalog.current();
             let live =

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use latitude_clock::HybridClock;
-use latitude_consensus::{Committer, Registry};
+use latitude_consensus::{Committer, Registry, Snapshots};
 use latitude_directory::{Address, Directory};
 use latitude_range::FEATURE_LEVEL;
 use latitude_rpc::net::{self, Incoming};
@@ -59,6 +59,9 @@ pub enum StartError {
         /// What the system says.
         source: std::io::Error,
     },
+    /// What is left of snapshots in the store cannot be used.
+    #[error("the store's snapshots: {0}")]
+    Snapshots(String),
     /// A fault of ours.
     #[error("{0}")]
     Internal(String),
@@ -73,7 +76,7 @@ impl From<IdentityError> for StartError {
 impl Node {
     /// Starts a node on its ports. It serves once it is in a cluster.
     pub async fn start(config: NodeConfig, ports: Ports) -> Result<Self, StartError> {
-        let Ports { clock: physical, net, engine, flush, seed } = ports;
+        let Ports { clock: physical, net, engine, flush, failpoints, seed } = ports;
         let mut identity = Identity::load(&*engine, config.store)?;
         // Decided before anything is synced: a sync may hide what was found.
         if let Some(damage) = engine.damage() {
@@ -83,6 +86,8 @@ impl Node {
             identity.quarantine = Some(reason);
         }
         identity.starts += 1;
+        let snapshots = Snapshots::open(&*engine, config.snapshots, failpoints)
+            .map_err(|error| StartError::Snapshots(error.to_string()))?;
         let (committer, run_committer) = Committer::new(FlushBox(flush));
         tokio::spawn(run_committer);
         let hybrid = HybridClock::start(
@@ -115,6 +120,7 @@ impl Node {
             address,
             engine,
             committer,
+            snapshots,
             clock,
             registry: Registry::default(),
             catalog: Catalog::new(),

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use latitude_clock::PhysicalClock;
-use latitude_consensus::Flush;
+use latitude_consensus::{Failpoints, Flush};
 use latitude_rpc::net::Net;
 use latitude_storage::Engine;
 
@@ -17,6 +17,8 @@ pub struct Ports {
     pub engine: Arc<dyn Engine>,
     /// How the store's blocking sync is run.
     pub flush: Box<dyn Flush>,
+    /// Told of each step of a snapshot: tests stop the node there.
+    pub failpoints: Arc<dyn Failpoints>,
     /// Everything random follows from it.
     pub seed: u64,
 }

@@ -129,8 +129,13 @@ async fn open(
             ));
         }
     };
-    let tasks =
-        [tokio::spawn(propose), tokio::spawn(read), tokio::spawn(close), tokio::spawn(watch)];
+    let tasks = [
+        tokio::spawn(propose),
+        tokio::spawn(read),
+        tokio::spawn(close),
+        tokio::spawn(watch),
+        tokio::spawn(group.keep_log_short()),
+    ];
     let tasks = tasks.iter().map(tokio::task::JoinHandle::abort_handle).collect();
     let handle = RangeHandle {
         record: Arc::clone(record),
@@ -169,6 +174,7 @@ async fn bury(shared: &Shared, range: RangeId, replica: ReplicaId) -> Result<(),
     let log = key::log::span_of(range, replica.generation);
     batch.delete_range(Column::Log, log.start, log.end);
     batch.delete(Column::Node, key::node::replica(range));
+    batch.delete(Column::Node, key::node::installing(range));
     shared.engine.write(batch).map_err(|error| error.to_string())?;
     shared.committer.durable().await.map_err(|error| error.to_string())?;
     tracing::info!(%range, "replica of a dropped range removed");

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, OnceLock, RwLock};
 
-use latitude_consensus::{Committer, GroupContext, Registry};
+use latitude_consensus::{Committer, GroupContext, Registry, Snapshots};
 use latitude_rpc::net::Net;
 use latitude_storage::Engine;
 use latitude_types::{
@@ -32,6 +32,8 @@ pub(crate) struct Shared {
     pub(crate) engine: Arc<dyn Engine>,
     pub(crate) net: Arc<dyn Net>,
     pub(crate) committer: Committer,
+    /// What the snapshots of all ranges share.
+    pub(crate) snapshots: Snapshots,
     pub(crate) clock: Clock,
     pub(crate) registry: Registry,
     pub(crate) catalog: Catalog,
@@ -155,6 +157,7 @@ impl Shared {
             committer: self.committer.clone(),
             transport: Arc::new(self.peers().clone()),
             settings: self.config.settings,
+            snapshots: self.snapshots.clone(),
         }
     }
 

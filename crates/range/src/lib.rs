@@ -22,6 +22,7 @@ mod codec;
 mod commands;
 mod entry;
 mod ids;
+mod image;
 mod meta;
 mod range;
 mod reader;
@@ -33,6 +34,7 @@ pub use entry::{
     Body, Delta, Entry, EntryKind, Expected, Extension, Op, Operation, Segment, Write,
 };
 pub use ids::{Answer, IdTable, Lookup};
+pub use image::{ImageChecksum, image_spans};
 pub use meta::{FEATURE_LEVEL, Origin, OriginState, RangeMeta, ValueType};
 pub use range::{Applied, ApplyError, Done, Range, Refusal, Reply};
 pub use reader::{Page, Reader, ScanRequest, ScanRow};

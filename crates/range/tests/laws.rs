@@ -153,6 +153,23 @@ proptest! {
 
     /// INV-3.
     #[test]
+    fn a_range_taken_elsewhere_by_its_rows_goes_on_as_if_it_had_applied_the_log(
+        log in log(), cut in 0usize..20, other in log(),
+    ) {
+        let meta = meta(KeySpan::all());
+        let (before, after) = log.split_at(cut.min(log.len()));
+        let neighbours = [(KeyspaceId(15), key("k1")), (KeyspaceId(17), key("k1"))];
+        let (mut one, _) = Replica::replay(&meta, &neighbours, before, 3, false).unwrap();
+        // Wherever it was: behind, or anywhere else.
+        let (mut two, _) = Replica::replay(&meta, &neighbours, &other, 3, false).unwrap();
+        two.take(&one).unwrap();
+        prop_assert_eq!(two.base().unwrap(), one.base().unwrap());
+        prop_assert_eq!(two.range(), one.range());
+        prop_assert_eq!(two.apply(after).unwrap(), one.apply(after).unwrap());
+        prop_assert_eq!(two.base().unwrap(), one.base().unwrap());
+    }
+
+    #[test]
     fn an_entry_whose_stamp_does_not_rise_changes_nothing_and_any_other_moves_the_range(log in log()) {
         let mut replica = Replica::create(&meta(KeySpan::all()), &[]).unwrap();
         for entry in &log {

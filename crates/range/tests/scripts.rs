@@ -26,6 +26,7 @@
 //!
 //! `UPDATE_GOLDENFILES=1 cargo test -p latitude-range --test scripts` writes the outputs anew.
 
+#[allow(dead_code, reason = "each test binary uses its part of it")]
 mod replica;
 
 use std::error::Error;

@@ -85,6 +85,15 @@ pub struct StartFlags {
     #[arg(long, value_name = "N", help_heading = "Limits")]
     pub max_requests_in_flight: Option<u32>,
 
+    /// Shorten a range's log once it holds so much; a replica that lacks more than half of that after an
+    /// absence is sent a snapshot [default: 64MiB]
+    #[arg(long, value_name = "BYTES", help_heading = "Limits")]
+    pub snapshot_log_bytes: Option<ByteCount>,
+
+    /// Send snapshots no faster than this, all ranges together [default: 32MiB]
+    #[arg(long, value_name = "BYTES", help_heading = "Limits")]
+    pub snapshot_bytes_per_second: Option<ByteCount>,
+
     /// How far the clocks of nodes may differ; a node that differs more stops serving [default: 500ms]
     #[arg(long, value_name = "MS", help_heading = "Limits")]
     pub max_clock_offset: Option<Millis>,
@@ -245,6 +254,17 @@ pub fn settle(
     )
     .or(4096);
     within(&max_requests_in_flight, file, 1, 1_000_000)?;
+    let snapshot_log_bytes =
+        Setting::new("snapshot_log_bytes", flags.snapshot_log_bytes, limits.snapshot_log_bytes)
+            .or(ByteCount::mib(64));
+    within(&snapshot_log_bytes, file, ByteCount::mib(1), ByteCount(1 << 40))?;
+    let snapshot_bytes_per_second = Setting::new(
+        "snapshot_bytes_per_second",
+        flags.snapshot_bytes_per_second,
+        limits.snapshot_bytes_per_second,
+    )
+    .or(ByteCount::mib(32));
+    within(&snapshot_bytes_per_second, file, ByteCount(64 << 10), ByteCount(1 << 40))?;
     let max_clock_offset =
         Setting::new("max_clock_offset", flags.max_clock_offset, limits.max_clock_offset)
             .or(Millis::new(500));
@@ -273,6 +293,8 @@ pub fn settle(
         cache_size: cache_size.value,
         free_space_floor: free_space_floor.value,
         max_requests_in_flight: max_requests_in_flight.value,
+        snapshot_log_bytes: snapshot_log_bytes.value,
+        snapshot_bytes_per_second: snapshot_bytes_per_second.value,
         max_clock_offset: max_clock_offset.value,
         round_trip_max: times.round_trip_max,
         heartbeat_interval: times.heartbeat_interval,
@@ -382,6 +404,8 @@ pub fn to_toml(options: &StartOptions) -> String {
             cache_size: entry(options.cache_size),
             free_space_floor: entry(options.free_space_floor),
             max_requests_in_flight: entry(options.max_requests_in_flight),
+            snapshot_log_bytes: entry(options.snapshot_log_bytes),
+            snapshot_bytes_per_second: entry(options.snapshot_bytes_per_second),
             max_clock_offset: entry(options.max_clock_offset),
         },
         raft: Raft {
@@ -484,6 +508,7 @@ mod tests {
             ("[limits]\ncache_size = \"1KiB\"\n", 2, "from 8MiB to 1TiB"),
             ("[limits]\n\nmax_requests_in_flight = 0\n", 3, "from 1 to 1000000"),
             ("[limits]\nmax_clock_offset = \"2m\"\n", 2, "from 1ms to 1m"),
+            ("[limits]\nsnapshot_log_bytes = 1000\n", 2, "from 1MiB to 1TiB"),
             ("[raft]\nround_trip_max = 0\n", 2, "from 1ms to 10s"),
         ] {
             let error = refused(text);

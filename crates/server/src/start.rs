@@ -7,14 +7,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use latitude_clock::SkewedClock;
-use latitude_consensus::Settings;
+use latitude_consensus::{Failpoints, NoFailpoints, Settings, SnapshotSettings, Step};
 use latitude_directory as directory;
 use latitude_node::adapters::{FlushThread, SystemClock};
 use latitude_node::{Limits, Node, NodeConfig, Ports};
 use latitude_rpc::net::Tcp;
 use latitude_storage::Engine;
 use latitude_storage_rocksdb::RocksEngine;
-use latitude_types::StoreId;
+use latitude_types::{RangeId, StoreId};
 use rand::RngExt;
 use rand::rngs::StdRng;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -51,6 +51,10 @@ pub struct StartOptions {
     pub free_space_floor: ByteCount,
     /// Requests taken at once before others are refused, at least 1.
     pub max_requests_in_flight: u32,
+    /// A range's log is shortened once it holds so much, at least 1 MiB.
+    pub snapshot_log_bytes: ByteCount,
+    /// What the node sends of snapshots in a second, at least 64 KiB.
+    pub snapshot_bytes_per_second: ByteCount,
     /// How far clocks of nodes may differ: 1 ms to 60 s.
     pub max_clock_offset: Millis,
     /// The largest round trip between nodes the cluster is planned for: 1 ms to 10 s.
@@ -151,15 +155,41 @@ fn open(options: &StartOptions) -> anyhow::Result<(NodeConfig, Ports)> {
             free_space_floor: options.free_space_floor.0,
             ..Limits::default()
         },
+        snapshots: SnapshotSettings {
+            log_bytes_max: options.snapshot_log_bytes.0,
+            bytes_per_second: options.snapshot_bytes_per_second.0,
+        },
     };
     let ports = Ports {
         clock: Arc::new(clock),
         net: Arc::new(Tcp),
         flush: Box::new(FlushThread::start(Arc::clone(&engine))),
         engine,
+        failpoints: failpoints()?,
         seed: rand::make_rng::<StdRng>().random(),
     };
     Ok((config, ports))
+}
+
+/// For tests: the environment variable `LATITUDE_ABORT_AT` names the step of a snapshot at which the
+/// process is to end, as if it were killed there. Without it every step passes.
+fn failpoints() -> anyhow::Result<Arc<dyn Failpoints>> {
+    match std::env::var("LATITUDE_ABORT_AT") {
+        Ok(step) => Ok(Arc::new(AbortAt(step.parse().map_err(anyhow::Error::msg)?))),
+        Err(_) => Ok(Arc::new(NoFailpoints)),
+    }
+}
+
+struct AbortAt(Step);
+
+impl Failpoints for AbortAt {
+    fn reached(&self, range: RangeId, step: Step) -> std::io::Result<()> {
+        if step == self.0 {
+            tracing::error!(%range, %step, "aborted, as LATITUDE_ABORT_AT says");
+            std::process::abort();
+        }
+        Ok(())
+    }
 }
 
 /// The signals that stop a node.

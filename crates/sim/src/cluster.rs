@@ -2,14 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::future::Future;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
 use anyhow::{Result, anyhow, bail};
 use latitude_client::Client;
 use latitude_clock::{MAX_CLOCK_OFFSET_DEFAULT, PhysicalClock, SkewedClock};
-use latitude_consensus::{Settings, seed_thread_rng};
+use latitude_consensus::{Failpoints, Settings, SnapshotSettings, Step, seed_thread_rng};
 use latitude_node::{Limits, Node, NodeConfig, Ports};
 use latitude_storage::memory::{MemoryDisk, MemoryEngine};
 use latitude_storage::{Column, Engine, View, key};
@@ -45,6 +45,8 @@ pub struct Layout {
     pub near: (Duration, Duration),
     /// How long one between regions is.
     pub far: Duration,
+    /// When logs are shortened, and how fast snapshots are sent.
+    pub snapshots: SnapshotSettings,
 }
 
 impl Layout {
@@ -56,6 +58,7 @@ impl Layout {
             regions: vec!["eu".into()],
             near: (Duration::from_millis(1), Duration::from_millis(5)),
             far: Duration::from_millis(40),
+            snapshots: SnapshotSettings::default(),
         }
     }
 
@@ -98,6 +101,8 @@ pub struct Cluster {
     clients: u32,
     /// Hosts and their regions, in the order in which they came.
     hosts: Vec<(Arc<str>, String)>,
+    /// At which step of a snapshot so many nodes are to lose their power.
+    armed: Arc<Mutex<Option<(Step, u32)>>>,
 }
 
 /// A node's place: what survives its crashes.
@@ -108,6 +113,29 @@ struct Site {
     up: bool,
     failure: Failure,
     engine: OpenEngine,
+    crash_point: Arc<CrashPoint>,
+}
+
+/// Where a node loses its power on the way of a snapshot.
+struct CrashPoint {
+    disk: MemoryDisk,
+    /// The step, for whichever node reaches it first, and how many are still to.
+    armed: Arc<Mutex<Option<(Step, u32)>>>,
+    /// This node has.
+    reached: AtomicBool,
+}
+
+impl Failpoints for CrashPoint {
+    fn reached(&self, _: RangeId, step: Step) -> std::io::Result<()> {
+        match &mut *self.armed.lock().expect(NO_PANIC) {
+            Some((at, left)) if *at == step && *left > 0 => *left -= 1,
+            _ => return Ok(()),
+        }
+        // The rest of it goes with the host, at the end of this tick.
+        self.disk.crash(|unsynced| unsynced / 2);
+        self.reached.store(true, Ordering::Relaxed);
+        Err(std::io::Error::other(format!("the power is lost at {step}")))
+    }
 }
 
 /// Why a node stopped by itself, if it did.
@@ -175,6 +203,7 @@ impl Cluster {
             random: SmallRng::seed_from_u64(derive(layout.seed, "cluster")),
             clients: 0,
             hosts: Vec::new(),
+            armed: Arc::default(),
             layout,
         };
         for node in 1..=cluster.layout.nodes {
@@ -189,6 +218,11 @@ impl Cluster {
         let clock = Arc::new(SkewedClock::new(self.clock.clone()));
         let failure = Failure::default();
         let engine: OpenEngine = Arc::new(Mutex::new(Weak::new()));
+        let crash_point = Arc::new(CrashPoint {
+            disk: disk.clone(),
+            armed: Arc::clone(&self.armed),
+            reached: AtomicBool::new(false),
+        });
         let program = Program {
             config: NodeConfig {
                 store: StoreId([node as u8; 16]),
@@ -200,6 +234,7 @@ impl Cluster {
                 settings: Settings::for_round_trip(self.layout.round_trip_max()),
                 max_clock_offset: MAX_CLOCK_OFFSET_DEFAULT,
                 limits: Limits::default(),
+                snapshots: self.layout.snapshots,
             },
             host: Arc::clone(&host),
             disk: disk.clone(),
@@ -211,6 +246,7 @@ impl Cluster {
             starts: AtomicU64::new(0),
             failure: Arc::clone(&failure),
             engine: Arc::clone(&engine),
+            crash_point: Arc::clone(&crash_point),
         };
         let program = Arc::new(program);
         self.sim.host(&*host, move || {
@@ -222,7 +258,8 @@ impl Cluster {
         });
         let region = self.layout.region_of(node - 1);
         self.place(&host, region);
-        self.nodes.insert(node, Site { host, disk, clock, up: true, failure, engine });
+        let site = Site { host, disk, clock, up: true, failure, engine, crash_point };
+        self.nodes.insert(node, site);
     }
 
     /// Sets how far a new host is from the others.
@@ -262,6 +299,11 @@ impl Cluster {
     /// How often the invariants were looked at: a run in which they never were shows nothing.
     pub fn invariants_looked_at(&self) -> u64 {
         self.invariants.looked_at()
+    }
+
+    /// How often a snapshot took the place of a replica's rows.
+    pub fn snapshots_installed(&self) -> u64 {
+        self.invariants.replacements()
     }
 
     /// Starts a client, in the regions of the nodes in turn; its result is there when its program ends.
@@ -336,6 +378,14 @@ impl Cluster {
     pub fn step(&mut self) -> Result<()> {
         self.sim.step().map_err(|error| anyhow!("the simulation stopped: {error}"))?;
         self.clock.stepped(self.sim.elapsed().as_micros() as u64);
+        for node in self.nodes() {
+            let site = self.site(node);
+            if site.crash_point.reached.swap(false, Ordering::Relaxed) {
+                // Whatever it said when its disk was gone, it said to nobody.
+                site.failure.lock().expect(NO_PANIC).take();
+                self.crash(node, Crash::PowerLost);
+            }
+        }
         if let Some(violation) = self.invariants.violation() {
             bail!("after {:?}: {violation}", self.now());
         }
@@ -405,6 +455,12 @@ impl Cluster {
                 call(&self.sim, host, other);
             }
         }
+    }
+
+    /// The next nodes to reach that step of a snapshot lose their power there, so many of them.
+    pub fn crash_at(&mut self, step: Step, times: u32) {
+        self.fault("crash_at", json!({ "step": step.name(), "times": times }));
+        *self.armed.lock().expect(NO_PANIC) = Some((step, times));
     }
 
     /// Starts a node that is down.
@@ -542,6 +598,7 @@ struct Program {
     starts: AtomicU64,
     failure: Failure,
     engine: OpenEngine,
+    crash_point: Arc<CrashPoint>,
 }
 
 impl Program {
@@ -567,6 +624,7 @@ impl Program {
             net: Arc::new(self.net.clone()),
             flush: Box::new(SlowFlush::new(Arc::clone(&engine), derive(seed, "flush"))),
             engine,
+            failpoints: Arc::clone(&self.crash_point) as Arc<dyn Failpoints>,
             seed,
         };
         Ok(Node::start(self.config.clone(), ports).await?)

@@ -7,8 +7,11 @@ use bytes::Bytes;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use latitude_consensus::Flush;
+use latitude_storage::key::Span;
 use latitude_storage::memory::MemoryEngine;
-use latitude_storage::{Batch, Column, Damage, Engine, Result, Rows, Scan, View, Write};
+use latitude_storage::{
+    Batch, Column, Damage, Done, Engine, Result, Rows, Scan, SetName, Staging, View, Write,
+};
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
 use xxhash_rust::xxh3::Xxh3;
@@ -64,6 +67,26 @@ impl Engine for SimEngine {
 
     fn snapshot(&self) -> Box<dyn View + '_> {
         self.engine.snapshot()
+    }
+
+    fn stage(&self, set: SetName, column: Column, spans: Vec<Span>) -> Result<Box<dyn Staging>> {
+        self.engine.stage(set, column, spans)
+    }
+
+    fn staged(&self) -> Result<Vec<SetName>> {
+        self.engine.staged()
+    }
+
+    fn replace(&self, set: SetName, done: Done) {
+        let before = self.engine.snapshot();
+        // The engine in memory is done when this returns.
+        self.engine.replace(set, done);
+        self.invariants.replaced(&self.host, &*before, &self.engine);
+        self.trace.note(Kind::Wrote, &self.host, &self.host, &set.0.to_le_bytes());
+    }
+
+    fn discard(&self, set: SetName) -> Result<()> {
+        self.engine.discard(set)
     }
 
     fn damage(&self) -> Option<&Damage> {

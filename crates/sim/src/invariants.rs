@@ -18,7 +18,7 @@ mod stamps;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use latitude_range::RangeMeta;
-use latitude_storage::{Batch, Column, View, Write};
+use latitude_storage::{Batch, Column, View, Write, key};
 
 pub(crate) use replicas::difference;
 
@@ -38,6 +38,8 @@ struct Inner {
     violations: Vec<String>,
     /// How many batches with applied entries were looked at.
     looked_at: u64,
+    /// How often a snapshot was installed.
+    replacements: u64,
 }
 
 impl Invariants {
@@ -69,6 +71,22 @@ impl Invariants {
         inner.violations.extend(found.into_iter().map(|what| format!("{host}: {what}")));
     }
 
+    /// A host has replaced rows by those of a snapshot: it must now hold what it would by applying.
+    pub(crate) fn replaced(&self, host: &Arc<str>, before: &dyn View, after: &dyn View) {
+        let mut inner = self.lock();
+        inner.replacements += 1;
+        let mut found = Vec::new();
+        for meta in replicas::ranges(after) {
+            let row = after.get(Column::Base, &key::local::applied(meta.id)).ok().flatten();
+            let (before, Some(row)) = (meta_in_store(before, meta.id), row) else { continue };
+            inner.looked_at += 1;
+            found.extend(stamps::violation(before.as_ref(), &meta));
+            found.extend(inner.bounds.violation(host, &meta));
+            found.extend(inner.applied.violation(host, &row, &meta));
+        }
+        inner.violations.extend(found.into_iter().map(|what| format!("{host}: {what}")));
+    }
+
     /// A host has synced.
     pub(crate) fn synced(&self, host: &Arc<str>) {
         self.lock().bounds.synced(host);
@@ -84,6 +102,11 @@ impl Invariants {
         self.lock().looked_at
     }
 
+    /// How often a snapshot was installed.
+    pub(crate) fn replacements(&self) -> u64 {
+        self.lock().replacements
+    }
+
     fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().expect("nothing panics while it holds the invariants")
     }
@@ -96,14 +119,14 @@ fn applied_rows(batch: &Batch) -> impl Iterator<Item = (latitude_types::RangeId,
             // keyspace 0 (u32), range (u64), kind (u8): see the table of keys in `latitude_storage::key`.
             let range = u64::from_be_bytes(key.get(4..12)?.try_into().ok()?);
             let range = latitude_types::RangeId(range);
-            (**key == latitude_storage::key::local::applied(range)[..]).then_some((range, &**value))
+            (**key == key::local::applied(range)[..]).then_some((range, &**value))
         }
         _ => None,
     })
 }
 
 fn meta_in_batch(batch: &Batch, range: latitude_types::RangeId) -> Option<RangeMeta> {
-    let wanted = latitude_storage::key::local::meta(range);
+    let wanted = key::local::meta(range);
     batch.iter().rev().find_map(|write| match write {
         Write::Put { column: Column::Base, key, value } if **key == wanted[..] => {
             RangeMeta::decode(value).ok()
@@ -113,6 +136,6 @@ fn meta_in_batch(batch: &Batch, range: latitude_types::RangeId) -> Option<RangeM
 }
 
 fn meta_in_store(store: &dyn View, range: latitude_types::RangeId) -> Option<RangeMeta> {
-    let row = store.get(Column::Base, &latitude_storage::key::local::meta(range)).ok()??;
+    let row = store.get(Column::Base, &key::local::meta(range)).ok()??;
     RangeMeta::decode(&row).ok()
 }

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use latitude_client::{NodeId, RangeId};
+use latitude_consensus::Step;
 use rand::rngs::SmallRng;
 use rand::seq::{IndexedRandom, SliceRandom};
 use rand::{RngExt, SeedableRng};
@@ -40,6 +41,9 @@ enum Fault {
     OneWay,
     /// What two nodes say to each other is held back for a while.
     Hold,
+    /// A node is cut off until it needs snapshots, and twice whoever gets to some step of one loses its
+    /// power there.
+    CrashInSnapshot,
     /// A range is led by another node.
     Transfer,
     /// A clock is wrong within what is tolerated.
@@ -48,7 +52,8 @@ enum Fault {
     FarSkew,
 }
 
-const FAULTS: [Fault; 11] = [
+const FAULTS: [Fault; 12] = [
+    Fault::CrashInSnapshot,
     Fault::Crash(Crash::Killed),
     Fault::Crash(Crash::PowerLost),
     Fault::Crash(Crash::PowerLost),
@@ -75,6 +80,8 @@ pub struct Outcome {
     pub lasted: Duration,
     /// How often the invariants were looked at.
     pub invariants_looked_at: u64,
+    /// How often a snapshot was installed.
+    pub snapshots_installed: u64,
 }
 
 /// Runs the scenario of a seed.
@@ -83,7 +90,10 @@ pub struct Outcome {
 /// What the run found wrong.
 pub fn run(seed: u64) -> Result<Outcome> {
     let mut random = SmallRng::seed_from_u64(derive(seed, "scenario"));
-    let layout = if random.random() { Layout::small(seed) } else { Layout::three_regions(seed) };
+    let mut layout =
+        if random.random() { Layout::small(seed) } else { Layout::three_regions(seed) };
+    // So short that a node which was down for a while needs snapshots.
+    layout.snapshots.log_bytes_max = 4 << 10;
     let mut cluster = Cluster::new(layout);
     cluster.init()?;
     let workload = Workload::default();
@@ -98,6 +108,7 @@ pub fn run(seed: u64) -> Result<Outcome> {
         trace: cluster.trace().clone(),
         lasted: cluster.now(),
         invariants_looked_at: cluster.invariants_looked_at(),
+        snapshots_installed: cluster.snapshots_installed(),
     })
 }
 
@@ -147,6 +158,18 @@ fn make(cluster: &mut Cluster, random: &mut SmallRng, fault: Fault, lasts: Durat
             cluster.hold(one, other);
             run_with_failures(cluster, lasts)?;
             cluster.release(one, other);
+        }
+        Fault::CrashInSnapshot => {
+            let step = *Step::ALL.choose(random).context("there are steps")?;
+            cluster.isolate(one);
+            run_with_failures(cluster, Duration::from_secs(3))?;
+            cluster.crash_at(step, 2);
+            cluster.heal();
+            for _ in 0..2 {
+                run_with_failures(cluster, lasts)?;
+                nodes.iter().for_each(|node| cluster.restart(*node));
+            }
+            cluster.crash_at(step, 0);
         }
         Fault::Transfer => transfer(cluster, random)?,
         Fault::Skew => {

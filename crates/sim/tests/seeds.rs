@@ -33,16 +33,19 @@ fn whatever_the_seed_nothing_wrong_is_answered_and_everything_is_served_again() 
             .init();
     }
     let mut failed = Vec::new();
+    let mut snapshots_installed = 0;
     for seed in seeds() {
         // A panic inside a node ends the run as well, and the seed must be told all the same.
         match std::panic::catch_unwind(|| scenario::run(seed)) {
             Ok(Ok(outcome)) => {
                 assert!(outcome.invariants_looked_at > 0);
+                snapshots_installed += outcome.snapshots_installed;
                 println!(
-                    "seed {seed}: {:?} in {:?}, trace {:016x}; {}",
+                    "seed {seed}: {:?} in {:?}, trace {:016x}, {} snapshots; {}",
                     outcome.summary,
                     outcome.lasted,
                     outcome.trace.hash(),
+                    outcome.snapshots_installed,
                     outcome.faults.join(", ")
                 );
             }
@@ -55,6 +58,9 @@ fn whatever_the_seed_nothing_wrong_is_answered_and_everything_is_served_again() 
             "seed {seed} FAILED: {what}\n  replay: LATITUDE_SIM_SEED={seed} cargo test -p latitude-sim \
              --test seeds -- --nocapture"
         );
+    }
+    if env::var("LATITUDE_SIM_SEED").is_err() {
+        assert!(snapshots_installed > 0, "no run needed a snapshot: they show nothing about them");
     }
     assert!(failed.is_empty(), "{} seeds failed", failed.len());
 }

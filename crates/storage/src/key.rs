@@ -22,6 +22,7 @@
 //!          [2]                                                        bound of its clock
 //!          [3], range u64                                             a replica that lives here
 //!          [4], origin u32                                            how much of an origin it called visible
+//!          [5], range u64                                             the snapshot being installed
 //! ```
 //!
 //! Data names no range, so a split or merge moves no row. The rows of a range itself lie in keyspace 0

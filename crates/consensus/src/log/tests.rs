@@ -29,7 +29,7 @@ fn open(disk: &MemoryDisk) -> (Arc<dyn Engine>, io::Result<RangeLog>) {
         Arc::new(MemoryEngine::open(disk).expect("nobody else has it open"));
     let (committer, run) = Committer::new(FlushInline(Arc::clone(&engine)));
     tokio::spawn(run);
-    let log = RangeLog::open(Arc::clone(&engine), committer, RANGE, GENERATION);
+    let log = RangeLog::open(Arc::clone(&engine), committer, RANGE, GENERATION, u64::MAX);
     (engine, log)
 }
 

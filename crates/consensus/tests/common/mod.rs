@@ -10,8 +10,9 @@ use bytes::Bytes;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use latitude_consensus::{
-    Appended, Birth, Class, Committer, FlushInline, Group, GroupContext, LeaderToken, OpenError,
-    ProposeError, Registry, Settings, Transport, TransportError, seed_thread_rng,
+    Appended, Birth, Class, Committer, Failpoints, FlushInline, Group, GroupContext, LeaderToken,
+    OpenError, ProposeError, Registry, Settings, SnapshotSettings, Snapshots, Step, Transport,
+    TransportError, seed_thread_rng,
 };
 use latitude_range::{Body, Done, Entry, Op, Operation, RangeMeta, Reader, Reply, Write};
 use latitude_storage::memory::{MemoryDisk, MemoryEngine};
@@ -171,6 +172,38 @@ impl Transport for End {
     }
 }
 
+/// Where nodes are to crash.
+#[derive(Default)]
+pub(crate) struct Plan {
+    /// The step, and how often whoever reaches it crashes.
+    crash_at: Option<(Step, u32)>,
+    /// Of unsynced batches, one in so many survives; 0: none.
+    spares: usize,
+    crashed: Vec<u32>,
+}
+
+/// The plan, as one node follows it.
+struct Crashes {
+    node: u32,
+    disk: MemoryDisk,
+    plan: Arc<Mutex<Plan>>,
+}
+
+impl Failpoints for Crashes {
+    fn reached(&self, _: RangeId, step: Step) -> std::io::Result<()> {
+        let mut plan = self.plan.lock().expect("no panic holds it");
+        match &mut plan.crash_at {
+            Some((at, times)) if *at == step && *times > 0 => *times -= 1,
+            _ => return Ok(()),
+        }
+        plan.spares += 1;
+        let spares = plan.spares;
+        self.disk.crash(|unsynced| if spares.is_multiple_of(2) { unsynced / spares } else { 0 });
+        plan.crashed.push(self.node);
+        Err(std::io::Error::other(format!("node {} crashes at {step}", self.node)))
+    }
+}
+
 /// A node that is up.
 pub(crate) struct Up {
     pub(crate) engine: Arc<MemoryEngine>,
@@ -178,13 +211,15 @@ pub(crate) struct Up {
     pub(crate) context: GroupContext,
     pub(crate) registry: Registry,
     pub(crate) group: Group,
-    run: tokio::task::JoinHandle<()>,
+    run: [tokio::task::JoinHandle<()>; 2],
 }
 
 /// Three nodes with a replica each.
 pub(crate) struct Cluster {
     pub(crate) net: Net,
     pub(crate) settings: Settings,
+    pub(crate) snapshots: SnapshotSettings,
+    plan: Arc<Mutex<Plan>>,
     disks: BTreeMap<u32, MemoryDisk>,
     up: BTreeMap<u32, Up>,
     clock: Mutex<u64>,
@@ -198,13 +233,25 @@ impl Cluster {
 
     /// The same, over links that take so long each way.
     pub(crate) async fn with_delay(delay: Duration) -> Self {
+        Self::with(delay, SnapshotSettings::default()).await
+    }
+
+    /// The same, with logs of that size.
+    pub(crate) async fn with(delay: Duration, snapshots: SnapshotSettings) -> Self {
         seed_thread_rng(7);
         let net = Net::default();
         net.set_delay(delay);
         let disks = (1..=3).map(|node| (node, MemoryDisk::new())).collect();
         let settings = Settings::for_round_trip(2 * delay);
-        let mut cluster =
-            Self { net, settings, disks, up: BTreeMap::new(), clock: Mutex::new(1_000) };
+        let mut cluster = Self {
+            net,
+            settings,
+            snapshots,
+            plan: Arc::default(),
+            disks,
+            up: BTreeMap::new(),
+            clock: Mutex::new(1_000),
+        };
         let meta = RangeMeta::new(RANGE, KeyspaceId::DEFAULT, KeySpan::all(), 1 << 20, true);
         let birth = Birth { meta, voters: (1..=3).map(replica).collect() };
         for node in 1..=3 {
@@ -222,7 +269,12 @@ impl Cluster {
 
     /// The same, with a leader: node 1, as nobody else campaigns.
     pub(crate) async fn led() -> (Self, LeaderToken) {
-        let cluster = Self::new().await;
+        Self::new().await.lead().await
+    }
+
+    /// The same, once node 1 leads.
+    pub(crate) async fn lead(self) -> (Self, LeaderToken) {
+        let cluster = self;
         cluster.group(1).campaign_at_birth().await;
         let (leader, token) = cluster.leader().await;
         assert_eq!(leader, 1);
@@ -248,7 +300,10 @@ impl Cluster {
         let engine = Arc::new(MemoryEngine::open(self.disk(node)).expect("nobody has it open"));
         let (committer, run) = Committer::new(FlushInline(Arc::clone(&engine) as Arc<dyn Engine>));
         let run = tokio::spawn(run);
+        let crashes = Crashes { node, disk: self.disk(node).clone(), plan: Arc::clone(&self.plan) };
+        let snapshots = Snapshots::open(&*engine, self.snapshots, Arc::new(crashes));
         let context = GroupContext {
+            snapshots: snapshots.expect("the store reads"),
             engine: Arc::clone(&engine) as Arc<dyn Engine>,
             committer: committer.clone(),
             transport: Arc::new(End { net: self.net.clone(), from: NodeId(node) }),
@@ -261,6 +316,7 @@ impl Cluster {
                 return Err(error);
             }
         };
+        let run = [run, tokio::spawn(group.keep_log_short())];
         let registry = Registry::default();
         registry.insert(group.clone());
         self.net.lock().registries.insert(NodeId(node), registry.clone());
@@ -271,11 +327,50 @@ impl Cluster {
     /// Cuts a node's power: everything not synced is gone.
     pub(crate) async fn crash(&mut self, node: u32) {
         self.disk(node).crash(|_| 0);
+        self.tear_down(node).await;
+    }
+
+    /// From now on whoever reaches that step of a snapshot loses its power, so many times.
+    pub(crate) fn crash_at(&self, step: Step, times: u32) {
+        self.plan.lock().expect("no panic holds it").crash_at = Some((step, times));
+    }
+
+    /// How often a node will still crash by [`Cluster::crash_at`].
+    pub(crate) fn crashes_left(&self) -> u32 {
+        let plan = self.plan.lock().expect("no panic holds it");
+        plan.crash_at.map_or(0, |(_, times)| times)
+    }
+
+    /// Starts every node again that has crashed by [`Cluster::crash_at`]; returns how often one did.
+    pub(crate) async fn restart_crashed(&mut self) -> usize {
+        let mut count = 0;
+        loop {
+            let Some(node) = self.plan.lock().expect("no panic holds it").crashed.pop() else {
+                return count;
+            };
+            count += 1;
+            if self.up.contains_key(&node) {
+                self.tear_down(node).await;
+            }
+            // It may crash while it is started: then it is in the plan again.
+            let started = self.start(node).await;
+            let again = self.plan.lock().expect("no panic holds it").crashed.contains(&node);
+            assert!(again || started.is_ok(), "{:?}", started.err());
+        }
+    }
+
+    /// Takes down a node whose disk has crashed already.
+    async fn tear_down(&mut self, node: u32) {
         self.net.lock().registries.remove(&NodeId(node));
         let up = self.up.remove(&node).expect("the node is up");
         up.registry.remove(RANGE);
         up.group.stop().await;
-        up.run.abort();
+        up.run.iter().for_each(tokio::task::JoinHandle::abort);
+    }
+
+    /// The nodes that are up.
+    pub(crate) fn nodes(&self) -> Vec<u32> {
+        self.up.keys().copied().collect()
     }
 
     /// Stops a node in good order.
@@ -284,7 +379,7 @@ impl Cluster {
         let up = self.up.remove(&node).expect("the node is up");
         up.registry.remove(RANGE);
         up.group.stop().await;
-        up.run.abort();
+        up.run.iter().for_each(tokio::task::JoinHandle::abort);
         let engine = Arc::downgrade(&up.engine);
         drop(up);
         self.wait("the engine is closed", || (engine.strong_count() == 0).then_some(())).await;

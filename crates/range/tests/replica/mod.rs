@@ -2,11 +2,11 @@
 
 use bytes::Bytes;
 use latitude_range::{
-    Applied, ApplyError, Content, Entry, Range, RangeMeta, Reader, Staged, ValueRow,
+    Applied, ApplyError, Content, Entry, Range, RangeMeta, Reader, Staged, ValueRow, image_spans,
 };
 use latitude_storage::key::base::value_key;
 use latitude_storage::memory::{MemoryDisk, MemoryEngine};
-use latitude_storage::{Column, Engine, Scan, View};
+use latitude_storage::{Batch, Column, Engine, Scan, View};
 use latitude_types::{Key, KeyspaceId, Past, RangeId, Stamp, WriteTime};
 
 /// One replica of one range.
@@ -73,6 +73,21 @@ impl Replica {
         let batch = staged.into_batch();
         self.engine.write(batch)?;
         Ok(applied)
+    }
+
+    /// Becomes what another replica of the range is, by that one's rows.
+    pub(crate) fn take(&mut self, other: &Self) -> Result<(), ApplyError> {
+        let mut batch = Batch::new();
+        for span in image_spans(other.range.meta()) {
+            batch.delete_range(Column::Base, span.start.clone(), span.end.clone());
+            for row in other.engine.scan(Column::Base, span.scan()) {
+                let (key, value) = row?;
+                batch.put(Column::Base, key, value);
+            }
+        }
+        self.engine.write(batch)?;
+        self.range = self.reopened()?;
+        Ok(())
     }
 
     /// The state machine as it is in memory.

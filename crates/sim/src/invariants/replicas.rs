@@ -36,7 +36,7 @@ impl Applied {
 }
 
 /// The ranges that have a replica in a store.
-fn ranges(store: &dyn View) -> Vec<RangeMeta> {
+pub(crate) fn ranges(store: &dyn View) -> Vec<RangeMeta> {
     let rows = store.scan(Column::Base, key::local::all().into()).filter_map(Result::ok);
     rows.filter_map(|(row, value)| {
         let meta = RangeMeta::decode(&value).ok()?;

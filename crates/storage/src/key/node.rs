@@ -8,6 +8,7 @@ const IDENT: u8 = 1;
 const CLOCK_BOUND: u8 = 2;
 const REPLICA: u8 = 3;
 const VISIBLE: u8 = 4;
+const INSTALLING: u8 = 5;
 
 /// Who the node is: its id, cluster, store.
 pub fn ident() -> Vec<u8> {
@@ -43,6 +44,18 @@ pub fn visibles() -> Span {
     Span { start: vec![VISIBLE], end: vec![VISIBLE + 1] }
 }
 
+/// What the replica of that range is being replaced by, as long as it is.
+pub fn installing(range: RangeId) -> Vec<u8> {
+    let mut out = vec![INSTALLING];
+    out.extend_from_slice(&range.0.to_be_bytes());
+    out
+}
+
+/// The same of all ranges.
+pub fn installings() -> Span {
+    Span { start: vec![INSTALLING], end: vec![INSTALLING + 1] }
+}
+
 /// The range of a replica's row, if the row is one.
 pub fn decode_replica(mut row: &[u8]) -> Option<RangeId> {
     if take(&mut row)? != [REPLICA] {
@@ -72,7 +85,9 @@ mod tests {
         assert_eq!(decode_visible(&visible), Some(NodeId(u32::MAX)));
         assert_eq!((decode_replica(&visible), decode_visible(&replica)), (None, None));
         assert!(replicas().contains(&replica) && visibles().contains(&visible));
-        for row in [ident(), clock_bound(), visible] {
+        let installing = installing(RangeId(u64::MAX));
+        assert!(installings().contains(&installing) && !installings().contains(&visible));
+        for row in [ident(), clock_bound(), visible, installing] {
             assert!(!replicas().contains(&row));
         }
     }
