@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use latitude_client::{
-    CasOutcome, Client, Expected, Level, Operation, Outcome, ReceiptDetail, Result, Scan,
+    CasOutcome, Client, Expected, Level, Operation, Outcome, ReceiptDetail, Result, Scan, Session,
 };
 
 #[tokio::main(flavor = "current_thread")]
@@ -66,6 +66,22 @@ async fn main() -> Result<()> {
         }
         next = page.next;
     }
+
+    // A session: each operation takes the earlier ones into account, whichever replica serves it. These
+    // reads come from the nearest one, at most half a second stale, and never without the put.
+    let session = Session::new();
+    let near = zones
+        .clone()
+        .with_level(Level::Sequential)
+        .with_max_staleness(Duration::from_millis(500))
+        .with_session(session.clone());
+    near.put("zone/oslo", "UTC+1").await?;
+    let get = near.get("zone/oslo").await?;
+    if let Some(receipt) = get.receipt {
+        println!("session  {receipt}");
+    }
+    // Another process goes on from here: `Session::from_token`.
+    println!("session  {}", session.token().unwrap_or_default());
 
     zones.delete("zone/lima").await?;
     Ok(())

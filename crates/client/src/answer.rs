@@ -16,8 +16,8 @@ pub struct Answer<T> {
     pub value: T,
     /// What was delivered; `None` if no receipt was asked for.
     pub receipt: Option<Receipt>,
-    /// The token of the reply, as its bytes: opaque, and empty if the server gave none. A [`Session`]
-    /// takes it in by itself. For a scan: of its last part.
+    /// The token of the reply, as its bytes: opaque. Empty if neither a session nor a receipt was
+    /// asked for. A [`Session`] takes it in by itself. For a scan: of its last part.
     ///
     /// [`Session`]: crate::Session
     pub token: Bytes,

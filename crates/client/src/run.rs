@@ -209,15 +209,16 @@ impl Run<'_> {
         let now = Instant::now();
         let left = self.deadline.saturating_duration_since(now);
         let options = self.call.keyspace.options();
-        let time = self.time_for(&route, next.node, left);
-        self.shared = time < left;
         let patience = patience(&link, self.given_up);
-        // The node's answer, that it could not in its share, is to arrive before it is given up.
-        let patience = if self.shared {
-            patience.min(time + self.client.distance(next.node).round_trip)
-        } else {
-            patience
+        let (time, patience) = match self.share(&route, next.node, left) {
+            Some(share) => {
+                let time = share.min(patience);
+                // The answer that it could not in this time is to arrive before the node is given up.
+                (time, time + self.client.distance(next.node).round_trip)
+            }
+            None => (left, patience),
         };
+        self.shared = time < left;
         let read = !self.call.write;
         // A server gives a token to whom it sends a receipt, or who sent one: a session that has none yet
         // must ask for a receipt to get its first.
@@ -232,6 +233,8 @@ impl Run<'_> {
         let accept: &[Level] = if self.unknown { &[] } else { &options.accept };
         // If the leader cannot be had, any node may find that, and serve a level accepted instead.
         let any_node = read && !accept.is_empty() && self.attempts > 0;
+        // Whoever asked all replicas himself leaves the search to them: they may reach each other.
+        let may_pass_on = next.forward || any_node || !self.wants_leader(&route) && self.waits > 0;
         let command = v1::Command {
             tag: 0,
             keyspace: keyspace.to_string(),
@@ -246,7 +249,7 @@ impl Run<'_> {
             receipt: receipt.to_wire(),
             max_staleness_ms: options.staleness_max.filter(|_| read).map(whole_ms),
             request_id: options.request_id.as_deref().unwrap_or_default().to_string(),
-            no_forward: self.wants_leader(&route) && !next.forward && !any_node,
+            no_forward: !may_pass_on,
             operation: Some((self.call.operation)(&route)),
         };
         self.attempts += 1;
@@ -295,11 +298,10 @@ impl Run<'_> {
         })
     }
 
-    /// How much of the time left an attempt at this node may take: all of it, unless other replicas can
-    /// serve the same.
-    fn time_for(&self, route: &Route, node: NodeId, left: Duration) -> Duration {
-        let others = self.unasked(route).filter(|other| *other != node).count();
-        if self.wants_leader(route) { left } else { left / (others as u32 + 1) }
+    /// How much of the time left an attempt at this node may take, if others can serve the same.
+    fn share(&self, route: &Route, node: NodeId, left: Duration) -> Option<Duration> {
+        let others = self.unasked(route).filter(|other| *other != node).count() as u32;
+        (others > 0 && !self.wants_leader(route)).then(|| left / (others + 1))
     }
 
     /// The replicas not yet asked in this round, each once.

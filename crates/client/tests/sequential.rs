@@ -146,6 +146,10 @@ async fn when_no_replica_can_serve_they_are_asked_again_after_a_pause_until_the_
     assert_eq!((error.reason, error.may_have_applied()), (Reason::ReplicaBehind, false));
     let asked = cluster.seen().len() - before;
     assert!((6..200).contains(&asked), "{asked}");
+    // At first the client looks for a replica itself, then whoever it reaches may.
+    let seen = cluster.seen().split_off(before);
+    assert!(seen[..3].iter().all(|seen| seen.command.no_forward));
+    assert!(seen[3..].iter().all(|seen| !seen.command.no_forward));
     assert_eq!(cluster.locates(), located, "the map was right");
 }
 
@@ -159,7 +163,8 @@ async fn a_silent_replica_costs_a_share_of_the_deadline() {
     assert!(answer.latency < ms(700), "{:?}", answer.latency);
     let seen = cluster.seen().split_off(before);
     assert_eq!(nodes(&seen), [3, 2, 1]);
-    // Each was told its share; the last one may take what is left.
+    // Each was told its share, none was to pass it on; the last one may take what is left.
+    assert!(seen.iter().all(|seen| seen.command.no_forward));
     let times: Vec<_> = seen.iter().map(|seen| seen.command.timeout_ms).collect();
     assert_eq!(times[0], 300);
     assert!(times[1] < 310 && times[2] > 200, "{times:?}");

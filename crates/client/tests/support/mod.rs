@@ -237,7 +237,9 @@ impl State {
         if range.id != command.range_id {
             return error(&Error::new(Reason::RangeMoved, "the key is in another range"));
         }
-        if range.leader != node && command.no_forward {
+        let read = matches!(operation, Operation::Get(_) | Operation::Scan(_));
+        let any_replica = read && command.level > v1::Level::Strict as i32;
+        if range.leader != node && command.no_forward && !any_replica {
             return error(&not_leader(range.id, Some(range.leader)));
         }
         let version = v1::Version {
