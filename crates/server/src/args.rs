@@ -3,6 +3,7 @@
 mod admin;
 mod bench;
 mod data;
+mod session;
 mod shell;
 mod transfer;
 
@@ -19,6 +20,7 @@ pub use bench::BenchArgs;
 pub use data::{
     CasArgs, DataArgs, DeleteArgs, GetArgs, KeyspaceArgs, PutArgs, ReceiptArg, ScanArgs,
 };
+pub use session::{FreshnessFlags, SessionArgs, SessionCommand, SessionFlags};
 pub use shell::ShellArgs;
 pub use transfer::{ExportArgs, ImportArgs, OnError};
 
@@ -68,6 +70,9 @@ pub enum Command {
     /// Measure a cluster: throughput, latency, and what an operation costs the nodes
     #[command(after_help = bench::EXAMPLES)]
     Bench(Box<BenchArgs>),
+    /// Look into the tokens of sessions
+    #[command(after_help = session::EXAMPLES)]
+    Session(SessionArgs),
     /// Print the script that completes `latitude` commands in a shell
     #[command(after_help = COMPLETIONS_EXAMPLES)]
     Completions {
@@ -119,6 +124,7 @@ impl Command {
             Self::Ask(ask) => ask.format(),
             Self::Shell(args) => args.output.output,
             Self::Bench(args) => args.output.output,
+            Self::Session(args) => args.output.output,
             Self::Start(_) | Self::Completions { .. } | Self::Version | Self::ExitCodes => {
                 Format::Text
             }

@@ -6,6 +6,7 @@ mod context;
 mod data;
 mod export;
 mod import;
+mod session;
 
 use std::future::Future;
 use std::path::Path;
@@ -31,6 +32,7 @@ pub fn run(command: Command, output: &mut Output<'_>) -> Result<Exit, Failure> {
         Command::Ask(command) => wait_for(ask(command, &Context::default(), output)),
         Command::Shell(args) => shell::run(args, output),
         Command::Bench(args) => wait_for(bench::run(*args, output)),
+        Command::Session(args) => session::run(&args, output),
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "latitude", &mut script);

@@ -22,6 +22,7 @@ pub mod output;
 pub mod progress;
 pub mod render;
 pub mod rows;
+pub mod session_file;
 pub mod settings;
 pub mod shell;
 pub mod start;

@@ -79,6 +79,28 @@ pub fn to_base64(bytes: &[u8]) -> String {
     BASE64.encode(bytes)
 }
 
+/// A time of the Unix epoch, in UTC, as RFC 3339 writes it: `2024-01-01T00:00:00.070Z`.
+///
+/// Source of the calendar: Howard Hinnant, *chrono-Compatible Low-Level Date Algorithms* (civil_from_days).
+/// Years begin in March there, so that the leap day is the last of its year.
+pub fn date(unix_ms: u64) -> String {
+    let (seconds, ms) = (unix_ms / 1000, unix_ms % 1000);
+    let (days, second) = (seconds / 86_400, seconds % 86_400);
+    // Days since 0000-03-01; an era is 400 years of 146 097 days.
+    let days = days + 719_468;
+    let (era, day_of_era) = (days / 146_097, days % 146_097);
+    let year_of_era =
+        (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    // Of March: five months of 153 days repeat.
+    let month = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * month + 2) / 5 + 1;
+    let month = if month < 10 { month + 3 } else { month - 9 };
+    let year = 400 * era + year_of_era + u64::from(month <= 2);
+    let (hour, minute, second) = (second / 3600, second / 60 % 60, second % 60);
+    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{ms:03}Z")
+}
+
 /// A version as it is printed: `TIME@nNODE#PLACE` of a log write, `TIME@CLIENT#SEQUENCE` of a local one.
 pub fn parse_version(text: &str) -> Result<WriteTime, String> {
     let parse = || {
@@ -148,6 +170,21 @@ mod tests {
         assert_eq!(parse_range("7"), Ok(RangeId(7)));
         assert_eq!(parse_node("n2"), Ok(NodeId(2)));
         assert!(parse_node("r2").is_err() && parse_range("").is_err());
+    }
+
+    #[test]
+    fn a_time_is_printed_as_a_date() {
+        for (unix_ms, text) in [
+            (0, "1970-01-01T00:00:00.000Z"),
+            (951_782_399_999, "2000-02-28T23:59:59.999Z"),
+            (951_782_400_000, "2000-02-29T00:00:00.000Z"),
+            (951_868_800_000, "2000-03-01T00:00:00.000Z"),
+            (Timestamp::EPOCH_UNIX_MS, "2024-01-01T00:00:00.000Z"),
+            (1_709_210_096_789, "2024-02-29T12:34:56.789Z"),
+            (4_107_542_400_000, "2100-03-01T00:00:00.000Z"),
+        ] {
+            assert_eq!(date(unix_ms), text);
+        }
     }
 
     #[test]

@@ -134,3 +134,67 @@ fn an_export_that_fails_leaves_no_file() {
     let left = std::fs::read_dir(dir.path()).expect("the directory is there").count();
     assert_eq!(left, 0);
 }
+
+/// A session that has stood at 1300 of cluster 07…07: the layout of version 1 never changes.
+const TOKEN: &str =
+    "AQcHBwcHBwcHBwcHBwcHBwcBFAUAAAAAAAAB6AcCAAABBAEB6AcCAAABAwGwCQAAq0fAxK7kxRLsCPJDn4gxdQ==";
+
+#[test]
+fn a_session_or_a_demand_that_makes_no_sense_exits_with_2_and_asks_nobody() {
+    let dir = tempfile::tempdir().expect("a directory can be made");
+    let damaged = dir.path().join("damaged");
+    std::fs::write(&damaged, &TOKEN[4..]).expect("the file can be written");
+    let damaged = damaged.to_str().expect("the path is UTF-8");
+    for (arguments, why) in [
+        (&["--session", damaged][..], "holds no session"),
+        (&["--session", "/dev/null"], "no regular file"),
+        (&["--session", "/no/such/directory/mine"], "does not exist"),
+        (&["--token", "bm8gdG9rZW4="], "TOKEN_INVALID"),
+        (&["--token", TOKEN, "--session", damaged], "cannot be used with"),
+        (&["--max-staleness", "-5ms"], "is not a duration"),
+        (&["--max-staleness", "5"], "is not a duration"),
+        (&["--accept", "strict"], "sequential, causal, eventual"),
+        (&["--level", "causal", "--accept", "sequential"], "not weaker than causal"),
+        (&["--level", "sequential", "--accept", "causal,sequential"], "not weaker"),
+    ] {
+        let (code, out, err) = latitude(&[&["get", "k", "--to", NOBODY], arguments].concat());
+        assert_eq!((code, out.as_str()), (2, ""), "{arguments:?}: {err}");
+        assert!(err.contains(why), "{arguments:?}: {err}");
+    }
+    assert_eq!(std::fs::read_to_string(damaged).expect("it is there"), TOKEN[4..]);
+}
+
+#[test]
+fn a_session_whose_command_failed_is_as_it_was() {
+    let dir = tempfile::tempdir().expect("a directory can be made");
+    let (new, old) = (dir.path().join("new"), dir.path().join("old"));
+    std::fs::write(&old, TOKEN).expect("the file can be written");
+    for path in [&new, &old] {
+        let path = path.to_str().expect("the path is UTF-8");
+        let arguments = ["put", "k", "v", "--session", path, "--to", NOBODY, "--timeout", "200ms"];
+        assert_eq!(latitude(&arguments).0, 3);
+    }
+    assert!(!new.exists());
+    assert_eq!(std::fs::read_to_string(&old).expect("it is there"), TOKEN);
+}
+
+#[test]
+fn the_tokens_of_sessions_can_be_looked_into_and_joined() {
+    let (code, out, err) = latitude(&["session", "show", TOKEN]);
+    assert_eq!((code, err.as_str()), (0, ""));
+    for line in
+        ["cluster            07070707070707070707070707070707", "log                r4e1 0.1000@n2"]
+    {
+        assert!(out.contains(line), "{out}");
+    }
+    let (code, out, _) = latitude(&["session", "show", TOKEN, "--output", "json"]);
+    let shown: serde_json::Value = serde_json::from_str(&out).expect("stdout is one JSON object");
+    assert_eq!((code, &shown["incarnation"]), (0, &serde_json::json!(1)));
+    assert_eq!(
+        latitude(&["session", "join", TOKEN, TOKEN]),
+        (0, format!("{TOKEN}\n"), String::new())
+    );
+    let (code, out, err) = latitude(&["session", "show", "no-such-file"]);
+    assert_eq!((code, out.as_str()), (2, ""));
+    assert!(err.contains("TOKEN_INVALID") && err.contains("hint: "), "{err}");
+}

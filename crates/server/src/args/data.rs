@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{ArgGroup, Args, ValueEnum};
 use latitude_types::{Level, WriteTime};
 
-use super::{ConnectArgs, OutputArgs, level};
+use super::{ConnectArgs, FreshnessFlags, OutputArgs, SessionFlags, level};
 use crate::text::parse_version;
 
 /// Which keys, and at which level.
@@ -58,6 +58,9 @@ pub struct DataArgs {
         help_heading = "Output"
     )]
     pub receipt: ReceiptArg,
+    /// What to go on from.
+    #[command(flatten)]
+    pub session: SessionFlags,
     /// How to print.
     #[command(flatten)]
     pub output: OutputArgs,
@@ -75,6 +78,7 @@ Examples:
   latitude get greeting
   latitude get alice bob carol --keyspace users --level strict
   latitude get greeting --receipt
+  latitude get greeting --level sequential --session mine --max-staleness 500ms
   latitude get --hex 00ff01 --output json";
 
 /// The arguments of `latitude get`.
@@ -83,6 +87,9 @@ pub struct GetArgs {
     /// The keys, 1 to 4096 bytes each
     #[arg(value_name = "KEY", required = true)]
     pub keys: Vec<String>,
+    /// What the reads demand.
+    #[command(flatten)]
+    pub freshness: FreshnessFlags,
     /// What every command on data takes.
     #[command(flatten)]
     pub data: DataArgs,
@@ -207,6 +214,9 @@ pub struct ScanArgs {
     /// Without the values
     #[arg(long)]
     pub keys_only: bool,
+    /// What the reads demand.
+    #[command(flatten)]
+    pub freshness: FreshnessFlags,
     /// What every command on data takes.
     #[command(flatten)]
     pub data: DataArgs,

@@ -10,6 +10,7 @@ use latitude_types::{KEY_LEN_MAX, WriteTime};
 use serde_json::{Value as Json, json};
 
 use super::Context;
+use super::session::{InSession, fresh};
 use crate::args::{CasArgs, DataArgs, DeleteArgs, GetArgs, PutArgs, ReceiptArg, ScanArgs};
 use crate::exit::Exit;
 use crate::failure::Failure;
@@ -28,7 +29,9 @@ pub(super) async fn get(
 ) -> Result<Exit, Failure> {
     let form = key_form(&args.data);
     let keys = keys(&args.keys, &args.data)?;
-    let keyspace = keyspace(&args.data, context);
+    let mut session = InSession::of(&args.data.session)?;
+    let keyspace =
+        session.on(fresh(keyspace(&args.data, context), &args.freshness), &args.data.session);
     let alone = keys.len() == 1;
     let mut exit = Exit::Success;
     let mut answers = futures::stream::iter(keys)
@@ -50,7 +53,9 @@ pub(super) async fn get(
         if answer.value.is_none() {
             exit = Exit::No;
         }
+        let saved = session.save();
         print_got(&key, &answer, form, alone, args.data.receipt.is_wanted(), output)?;
+        saved?;
     }
     Ok(exit)
 }
@@ -91,8 +96,12 @@ pub(super) async fn put(
     let key = text::key(&args.key, args.data.hex)?;
     let value = value(args.value.as_deref(), args.file.as_deref(), context)?
         .ok_or_else(|| Failure::Usage("say what to write: VALUE or --file".to_string()))?;
-    let answer = keyspace(&args.data, context).put(&key, value).await?;
+    let mut session = InSession::of(&args.data.session)?;
+    let keyspace = session.on(keyspace(&args.data, context), &args.data.session);
+    let answer = keyspace.put(&key, value).await?;
+    let saved = session.save();
     print_written(&key, &answer, true, &args.data, output)?;
+    saved?;
     Ok(Exit::Success)
 }
 
@@ -103,7 +112,8 @@ pub(super) async fn delete(
 ) -> Result<Exit, Failure> {
     let form = key_form(&args.data);
     let keys = keys(&args.keys, &args.data)?;
-    let keyspace = keyspace(&args.data, context);
+    let mut session = InSession::of(&args.data.session)?;
+    let keyspace = session.on(keyspace(&args.data, context), &args.data.session);
     let alone = keys.len() == 1;
     // One after the other, so that a failure leaves no doubt about the others.
     for key in keys {
@@ -114,7 +124,9 @@ pub(super) async fn delete(
                 let _ = output.note(&note);
             }
         })?;
+        let saved = session.save();
         print_written(&key, &answer, alone, &args.data, output)?;
+        saved?;
     }
     Ok(Exit::Success)
 }
@@ -158,7 +170,10 @@ pub(super) async fn cas(
     };
     // `--delete` excludes the other two, so that nothing to write means it.
     let new = value(args.new.as_deref(), args.file.as_deref(), context)?;
-    let answer = keyspace(&args.data, context).compare_and_set(&key, expected, new).await?;
+    let mut session = InSession::of(&args.data.session)?;
+    let keyspace = session.on(keyspace(&args.data, context), &args.data.session);
+    let answer = keyspace.compare_and_set(&key, expected, new).await?;
+    let saved = session.save();
     match output.format() {
         Format::Json => {
             let outcome = render::cas_json(key_form(&args.data), &key, &answer.value);
@@ -179,6 +194,7 @@ pub(super) async fn cas(
             print_receipt(&answer, args.data.receipt.is_wanted(), output)?;
         }
     }
+    saved?;
     Ok(if answer.value.is_applied() { Exit::Success } else { Exit::No })
 }
 
@@ -193,17 +209,21 @@ pub(super) async fn scan(
     output: &mut Output<'_>,
 ) -> Result<Exit, Failure> {
     let form = key_form(&args.data);
-    let keyspace = keyspace(&args.data, context);
+    let mut session = InSession::of(&args.data.session)?;
+    let keyspace =
+        session.on(fresh(keyspace(&args.data, context), &args.freshness), &args.data.session);
     let mut next = Some(span(&args)?);
     // How many rows are still wanted; `--all` wants more than there can be.
     let mut left = if args.all { u64::MAX } else { args.limit };
     while let Some(scan) = next.take().filter(|_| left > 0) {
         let answer =
             keyspace.scan(scan.limit(left.min(PAGE_ROWS) as usize).page_bytes(PAGE_BYTES)).await?;
+        let saved = session.save();
         for row in &answer.value.rows {
             print_row(row, form, args.keys_only, output)?;
         }
         print_page_receipt(&answer, args.data.receipt.is_wanted(), output)?;
+        saved?;
         left = left.saturating_sub(answer.value.rows.len() as u64);
         next = answer.value.next;
     }

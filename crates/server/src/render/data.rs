@@ -10,7 +10,7 @@ use latitude_client::{Answer, CasOutcome, Receipt, Value};
 use latitude_types::WriteTime;
 use serde_json::{Map, Value as Json, json};
 
-use crate::text::{one_line, to_base64, to_hex};
+use crate::text::{date, one_line, to_base64, to_hex};
 
 /// How keys are printed: as they were given.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -117,32 +117,38 @@ fn receipt_fields<T>(answer: &Answer<T>) -> Vec<(&'static str, String, Json)> {
         }
         if let Some(as_of) = receipt.as_of {
             say("as_of", as_of.to_string(), json!(as_of.to_string()));
+            let date = date(as_of.unix_ms());
+            say("as_of_utc", date.clone(), json!(date));
         }
         if let Some(proof) = receipt.proof {
             say("proof", proof.to_string(), json!(proof.to_string()));
         }
         if let Some(duplicate) = receipt.duplicate {
             say("duplicate", duplicate.to_string(), json!(duplicate.to_string()));
-            let safe = if receipt.retry_safe { "yes" } else { "no" };
-            say("retry_safe", safe.to_string(), json!(receipt.retry_safe));
+            say("retry_safe", yes_or_no(receipt.retry_safe), json!(receipt.retry_safe));
         }
         if !receipt.durable_on.is_empty() {
             let nodes: Vec<String> = receipt.durable_on.iter().map(ToString::to_string).collect();
             say("durable_on", nodes.join(", "), json!(receipt.durable_on));
         }
-        if let Some(staleness) = receipt.staleness {
-            let text = format!("at most {} ms", staleness.as_millis());
-            say("staleness_ms", text, json!(staleness.as_millis() as u64));
+        // A full receipt has a proof; in a short one the rest would only be what was not said.
+        if receipt.proof.is_some() {
+            let staleness = receipt.staleness.map(|staleness| staleness.as_millis() as u64);
+            let text = staleness.map_or("not proved".to_string(), |ms| format!("at most {ms} ms"));
+            say("staleness_ms", text, json!(staleness));
+            say("covers_session", yes_or_no(receipt.covers_session), json!(receipt.covers_session));
+            let text = match receipt.not_closed {
+                true => "yes: parts of different ranges may not know each other's past",
+                false => "no",
+            };
+            say("not_closed", text.to_string(), json!(receipt.not_closed));
+            let (text, us) = ms(receipt.server_time);
+            say("server_us", text, us);
         }
-        if receipt.not_closed {
-            let text = "parts of different ranges may not know each other's past";
-            say("not_closed", text.to_string(), json!(true));
-        }
-        if receipt.covers_session {
-            say("covers_session", "yes".to_string(), json!(true));
-        }
-        let (text, us) = ms(receipt.server_time);
-        say("server_us", text, us);
+    }
+    if !answer.token.is_empty() {
+        let token = to_base64(&answer.token);
+        say("token", token.clone(), json!(token));
     }
     say("attempts", answer.attempts.to_string(), json!(answer.attempts));
     let (text, us) = ms(answer.latency);
@@ -162,6 +168,10 @@ pub fn receipt<T>(answer: &Answer<T>) -> (String, Json) {
     }
     block.truncate(block.trim_end().len());
     (block, Json::Object(object))
+}
+
+fn yes_or_no(yes: bool) -> String {
+    if yes { "yes" } else { "no" }.to_string()
 }
 
 fn put_bytes(object: &mut Map<String, Json>, name: &str, bytes: &[u8]) {
@@ -211,7 +221,8 @@ mod tests {
             server_time: Duration::from_micros(1_250),
         };
         let latency = Duration::from_micros(90_500);
-        Answer { value: (), receipt: Some(receipt), token: Bytes::new(), attempts: 1, latency }
+        let token = Bytes::from_static(b"a token");
+        Answer { value: (), receipt: Some(receipt), token, attempts: 1, latency }
     }
 
     #[test]
@@ -279,13 +290,16 @@ keyspace        k16
 version         70.0@n1#3
 log             term 3, index 77
 as of           70.0
+as of utc       2024-01-01T00:00:00.070Z
 proof           committed
 duplicate       no
 retry safe      yes
 durable on      n1, n2
 staleness       at most 0 ms
 covers session  yes
+not closed      no
 server          1.250 ms
+token           YSB0b2tlbg==
 attempts        1
 latency         90.500 ms"
         );
@@ -302,7 +316,8 @@ latency         90.500 ms"
 
     #[test]
     fn without_a_receipt_there_is_still_what_the_client_saw() {
-        let (block, _) = receipt(&Answer { receipt: None, ..answer() });
+        let answer = Answer { receipt: None, token: Bytes::new(), ..answer() };
+        let (block, _) = receipt(&answer);
         assert_eq!(block, "attempts        1\nlatency         90.500 ms");
     }
 }
