@@ -1,7 +1,6 @@
-//! What a request costs, from each region and at each level the cluster serves.
+//! What a write costs, from each region and at each level the cluster serves.
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -19,29 +18,10 @@ const TASKS: usize = 4;
 /// Requests of each task: with the others' a multiple of the ranges, so that each range gets as many.
 const REQUESTS_PER_TASK: usize = 27;
 
-/// What is measured.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Operation {
-    /// A write of a new key.
-    Put,
-    /// A read of a zone.
-    Get,
-}
-
-impl fmt::Display for Operation {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(match self {
-            Self::Put => "put",
-            Self::Get => "get",
-        })
-    }
-}
-
-/// What one operation at one level costs from one region.
+/// What writes of new keys at one level cost from one region.
 #[derive(Clone, Debug)]
 pub(crate) struct Row {
     level: Level,
-    operation: Operation,
     /// The region it was asked from.
     from: String,
     /// By the index of the site whose node served it.
@@ -56,8 +36,8 @@ impl Row {
     }
 }
 
-/// Measures every operation at every level, from all regions at once; levels that the cluster does not
-/// serve give no rows. What was written goes to `ledger`.
+/// Measures writes at every level, from all regions at once; levels that the cluster does not serve give
+/// no rows. What was written goes to `ledger`.
 pub(crate) async fn measure(
     world: &World,
     ranges: &[Range],
@@ -66,41 +46,42 @@ pub(crate) async fn measure(
 ) -> Result<Vec<Row>> {
     let mut rows = Vec::new();
     for level in Level::ALL {
-        for operation in [Operation::Put, Operation::Get] {
-            progress(&format!("{level} {operation}"))?;
-            if !is_served(world, ranges, level, operation, ledger).await? {
-                continue;
-            }
-            warm_up(world, ranges, level, operation, ledger).await?;
-            let sites = (0..world.sites.len())
-                .map(|site| measure_from(world, ranges, level, operation, site));
-            for (row, writes) in try_join_all(sites).await? {
-                rows.push(row);
-                ledger.extend(writes);
-            }
+        progress(&format!("{level} put"))?;
+        if !is_served(world, ranges, level, ledger).await? {
+            continue;
+        }
+        warm_up(world, ranges, level, ledger).await?;
+        let sites = (0..world.sites.len()).map(|site| measure_from(world, ranges, level, site));
+        for (row, writes) in try_join_all(sites).await? {
+            rows.push(row);
+            ledger.extend(writes);
         }
     }
     ensure!(!rows.is_empty(), "the cluster serves no level");
     Ok(rows)
 }
 
-/// Whether the cluster serves an operation at a level.
+/// Whether the cluster serves writes at a level.
 async fn is_served(
     world: &World,
     ranges: &[Range],
     level: Level,
-    operation: Operation,
     ledger: &mut Vec<Write>,
 ) -> Result<bool> {
     let run = "probe".to_string();
-    let request = Request { world, ranges, level, operation, site: 0, turn: 0, run };
+    let request = Request { world, ranges, level, site: 0, turn: 0, run };
     let (result, write) = request.send().await;
-    ledger.extend(write);
+    ledger.push(write);
     match result {
         Ok(_) => Ok(true),
-        Err(Failure::Refused(error)) if error.reason == Reason::LevelUnimplemented => Ok(false),
+        Err(Failure::Refused(error)) if is_refused(&error) => Ok(false),
         Err(failure) => Err(failure.into()),
     }
+}
+
+/// Whether an error says that the cluster does not serve the level asked for.
+pub(crate) fn is_refused(error: &Error) -> bool {
+    error.reason == Reason::LevelUnimplemented
 }
 
 /// Asks every range from every region once, which opens the connections that are to be measured.
@@ -108,17 +89,16 @@ async fn warm_up(
     world: &World,
     ranges: &[Range],
     level: Level,
-    operation: Operation,
     ledger: &mut Vec<Write>,
 ) -> Result<()> {
     let asked =
         (0..world.sites.len()).flat_map(|site| (0..ranges.len()).map(move |turn| (site, turn)));
     let requests = asked.map(|(site, turn)| async move {
         let run = format!("warm-up/{turn}");
-        Request { world, ranges, level, operation, site, turn, run }.send().await
+        Request { world, ranges, level, site, turn, run }.send().await
     });
     for (result, write) in join_all(requests).await {
-        ledger.extend(write);
+        ledger.push(write);
         result?;
     }
     Ok(())
@@ -128,7 +108,6 @@ async fn measure_from(
     world: &World,
     ranges: &[Range],
     level: Level,
-    operation: Operation,
     site: usize,
 ) -> Result<(Row, Vec<Write>)> {
     let task = async |task: usize| -> Result<(Vec<_>, Vec<Write>)> {
@@ -136,15 +115,14 @@ async fn measure_from(
         for request in 0..REQUESTS_PER_TASK {
             let turn = task * REQUESTS_PER_TASK + request;
             let run = turn.to_string();
-            let request = Request { world, ranges, level, operation, site, turn, run };
+            let request = Request { world, ranges, level, site, turn, run };
             let (result, write) = request.send().await;
-            writes.extend(write);
+            writes.push(write);
             served.push(result?);
         }
         Ok((served, writes))
     };
-    let mut row =
-        Row { level, operation, from: world.sites[site].region.clone(), by_site: BTreeMap::new() };
+    let mut row = Row { level, from: world.sites[site].region.clone(), by_site: BTreeMap::new() };
     let mut all_writes = Vec::new();
     for (served, writes) in try_join_all((0..TASKS).map(task)).await? {
         all_writes.extend(writes);
@@ -155,19 +133,18 @@ async fn measure_from(
     Ok((row, all_writes))
 }
 
-/// One request.
+/// One write.
 struct Request<'a> {
     world: &'a World,
     ranges: &'a [Range],
     level: Level,
-    operation: Operation,
     site: usize,
     turn: usize,
-    /// Tells its key from those of other requests of the same sort.
+    /// Tells its key from those of others.
     run: String,
 }
 
-/// Why a request is not in the table.
+/// Why a write is not in the table.
 enum Failure {
     Refused(Error),
     Wrong(anyhow::Error),
@@ -183,68 +160,41 @@ impl From<Failure> for anyhow::Error {
 }
 
 impl Request<'_> {
-    /// Sends it. Gives the receipt and the latency, and what is to be remembered of a write.
-    async fn send(self) -> (Result<(Receipt, Duration), Failure>, Option<Write>) {
-        let Self { level, operation, site, .. } = self;
+    /// Sends it. Gives the receipt and the latency, and what is to be remembered of it.
+    async fn send(self) -> (Result<(Receipt, Duration), Failure>, Write) {
+        let Self { level, site, .. } = self;
         let keyspace = self.world.sites[site].keyspace(level);
         let zone = in_turn(self.ranges, self.turn);
         let region = &self.world.sites[site].region;
-        let told = |receipt: Option<Receipt>| {
-            receipt.with_context(|| format!("a {level} {operation} came without a receipt"))
-        };
-        match operation {
-            Operation::Put => {
-                let key = format!("{}#cost/{region}/{level}/{operation}/{}", zone.name, self.run);
-                let value = format!("written from {region}, {}", self.run);
-                let (write, result) = put(&keyspace, level, site, key, value).await;
-                let result = result.map_err(Failure::Refused).and_then(|answer| {
-                    let receipt = told(answer.receipt).map_err(Failure::Wrong)?;
-                    Ok((receipt, answer.latency))
-                });
-                (result, Some(write))
-            }
-            Operation::Get => {
-                let result = keyspace.get(&zone.name).await;
-                let result = result.map_err(Failure::Refused).and_then(|answer| {
-                    let found = answer.value.as_ref().map(|value| &value.bytes[..]);
-                    // The import was acknowledged at the level strict; a weaker read may be behind it.
-                    let late = found.is_none() && level != Level::Strict;
-                    if !late && found != Some(zone.description.as_bytes()) {
-                        return Err(Failure::Wrong(anyhow::anyhow!(
-                            "a {level} get of {} from {region} found {:?}",
-                            zone.name,
-                            found.map(String::from_utf8_lossy)
-                        )));
-                    }
-                    let receipt = told(answer.receipt).map_err(Failure::Wrong)?;
-                    Ok((receipt, answer.latency))
-                });
-                (result, None)
-            }
-        }
+        let key = format!("{}#cost/{region}/{level}/put/{}", zone.name, self.run);
+        let value = format!("written from {region}, {}", self.run);
+        let (write, result) = put(&keyspace, level, site, key, value).await;
+        let result = result.map_err(Failure::Refused).and_then(|answer| {
+            let receipt = answer.receipt;
+            let receipt = receipt.with_context(|| format!("a {level} put came without a receipt"));
+            Ok((receipt.map_err(Failure::Wrong)?, answer.latency))
+        });
+        (result, write)
     }
 }
 
 /// The table: `nodes` are their names, in the order of the sites.
 pub(crate) fn render(rows: &[Row], nodes: &[String]) -> String {
     let served_by = nodes.iter().map(|node| format!("by {node}"));
-    let header = ["level", "", "from", "p50", "p99"].map(str::to_string);
+    let header = ["put", "from", "p50", "p99"].map(str::to_string);
     let header: Vec<String> = header.into_iter().chain(served_by).collect();
     let mut lines = Vec::new();
     for (index, row) in rows.iter().enumerate() {
-        let first = index == 0
-            || (rows[index - 1].level, rows[index - 1].operation) != (row.level, row.operation);
+        let first = index == 0 || rows[index - 1].level != row.level;
         if first && index > 0 {
             lines.push(Vec::new());
         }
-        // A group is named once.
-        let named = |text: String| if first { text } else { String::new() };
         let all = row.all();
         let percentile =
             |some: &Latencies, percent| some.percentile(percent).map_or("–".into(), text);
         let mut line = vec![
-            named(row.level.to_string()),
-            named(row.operation.to_string()),
+            // A group is named once.
+            if first { row.level.to_string() } else { String::new() },
             row.from.clone(),
             percentile(&all, 50),
             percentile(&all, 99),
@@ -255,7 +205,7 @@ pub(crate) fn render(rows: &[Row], nodes: &[String]) -> String {
         }));
         lines.push(line);
     }
-    let right = 3..header.len();
+    let right = 2..header.len();
     table(header, right, lines)
 }
 
@@ -263,30 +213,30 @@ pub(crate) fn render(rows: &[Row], nodes: &[String]) -> String {
 mod tests {
     use super::*;
 
-    fn row(level: Level, operation: Operation, from: &str, served: &[(usize, &[u64])]) -> Row {
+    fn row(level: Level, from: &str, served: &[(usize, &[u64])]) -> Row {
         let latencies = |values: &[u64]| {
             let mut some = Latencies::default();
             values.iter().for_each(|ms| some.add(Duration::from_millis(*ms)));
             some
         };
         let by_site = served.iter().map(|(site, values)| (*site, latencies(values))).collect();
-        Row { level, operation, from: from.to_string(), by_site }
+        Row { level, from: from.to_string(), by_site }
     }
 
     #[test]
     fn a_row_shows_percentiles_of_all_and_the_median_of_each_node() {
         let rows = [
-            row(Level::Strict, Operation::Put, "eu", &[(0, &[81, 80, 84]), (1, &[160, 301])]),
-            row(Level::Strict, Operation::Put, "us", &[(1, &[80])]),
-            row(Level::Strict, Operation::Get, "eu", &[(0, &[1]), (1, &[1500])]),
+            row(Level::Strict, "eu", &[(0, &[81, 80, 84]), (1, &[160, 301])]),
+            row(Level::Strict, "us", &[(1, &[80])]),
+            row(Level::Causal, "eu", &[(0, &[1]), (1, &[1500])]),
         ];
         let expected = "\
-level        from     p50     p99    by n1 eu    by n2 us
-─────────────────────────────────────────────────────────
-strict  put  eu     84 ms  301 ms   3 × 81 ms  2 × 160 ms
-             us     80 ms   80 ms           –   1 × 80 ms
+put     from     p50     p99    by n1 eu    by n2 us
+────────────────────────────────────────────────────
+strict  eu     84 ms  301 ms   3 × 81 ms  2 × 160 ms
+        us     80 ms   80 ms           –   1 × 80 ms
 
-strict  get  eu    1.0 ms  1.50 s  1 × 1.0 ms  1 × 1.50 s";
+causal  eu    1.0 ms  1.50 s  1 × 1.0 ms  1 × 1.50 s";
         assert_eq!(render(&rows, &["n1 eu".to_string(), "n2 us".to_string()]), expected);
     }
 

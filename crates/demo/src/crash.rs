@@ -1,4 +1,10 @@
-//! The node that leads most ranges is killed while clients write, and comes back.
+//! The node that leads most ranges is killed while clients write and read, and comes back.
+//!
+//! ```text
+//!            kill -9                      a new leader
+//!   writes  ──┤                                ├───────▶
+//!   reads   ───────────────────────────────────────────▶   sequential, from the regions that are left
+//! ```
 
 use std::collections::BTreeMap;
 use std::sync::Mutex;
@@ -7,7 +13,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use futures::future::join_all;
-use latitude_client::{Level, NodeId, RangeId};
+use latitude_client::{Level, NodeId, RangeId, ReceiptDetail};
 use tokio::time::{Instant, sleep};
 
 use crate::latencies::Latencies;
@@ -22,6 +28,9 @@ const POLL: Duration = Duration::from_millis(20);
 /// A writer that was told no waits so long before its next write.
 const AFTER_NO: Duration = Duration::from_millis(100);
 
+/// A reader's pause between two reads.
+const READ_PAUSE: Duration = Duration::from_millis(20);
+
 /// What a kill did to the clients.
 pub(crate) struct Crash {
     /// The site whose clients wrote.
@@ -33,6 +42,17 @@ pub(crate) struct Crash {
     pub(crate) others: Latencies,
     /// Every write.
     pub(crate) writes: Vec<Write>,
+    /// Sequential reads of ranges the victim led that were asked and answered while those took no writes:
+    /// from each other site.
+    pub(crate) reads: BTreeMap<usize, Meanwhile>,
+}
+
+/// Reads that were answered while no writes were.
+#[derive(Default)]
+pub(crate) struct Meanwhile {
+    pub(crate) latencies: Latencies,
+    /// How old the answers are proved to be, at most.
+    pub(crate) ages: Latencies,
 }
 
 /// The site whose node leads most of the ranges; the first of several.
@@ -51,8 +71,20 @@ struct Acknowledged {
     latency: Duration,
 }
 
-/// Kills the node of a site while clients in another write, one for each range, and waits until every
-/// range takes writes.
+/// A read that was answered.
+struct Read {
+    range: usize,
+    site: usize,
+    began: Instant,
+    latency: Duration,
+    age: Option<Duration>,
+}
+
+/// Kills the node of a site while clients in another write, one for each range, and clients in all others
+/// read, and waits until every range takes writes.
+///
+/// # Errors
+/// When a range takes no writes for too long, or a sequential read is not answered as it must be.
 pub(crate) async fn kill(
     world: &World,
     ranges: &[Range],
@@ -68,8 +100,11 @@ pub(crate) async fn kill(
         stop.store(true, Ordering::Relaxed);
         watched
     };
-    let (writes, watched) = tokio::join!(join_all(writers), watch);
+    let others = (0..world.sites.len()).filter(|site| *site != victim);
+    let readers = others.clone().map(|site| read(world, ranges, victim, site, &stop));
+    let (writes, reads, watched) = tokio::join!(join_all(writers), join_all(readers), watch);
     let killed_at = watched?;
+    let reads = reads.into_iter().collect::<Result<Vec<_>>>()?;
 
     let log = log.into_inner().expect("no writer panics");
     let mut crash = Crash {
@@ -77,6 +112,7 @@ pub(crate) async fn kill(
         back: BTreeMap::new(),
         others: Latencies::default(),
         writes: writes.into_iter().flatten().collect(),
+        reads: others.map(|site| (site, Meanwhile::default())).collect(),
     };
     for (index, range) in ranges.iter().enumerate() {
         let after = log.iter().filter(|done| done.range == index && done.at > killed_at);
@@ -84,7 +120,24 @@ pub(crate) async fn kill(
             after.for_each(|done| crash.others.add(done.latency));
         } else if let Some(first) = by_others(after, world, victim).min_by_key(|done| done.at) {
             crash.back.insert(range.id, (first.at - killed_at, world.site_of(first.by)?));
+            let gap = killed_at..first.at;
+            let of_range = reads.iter().flatten().filter(|read| read.range == index);
+            for read in of_range.filter(|read| {
+                gap.contains(&read.began) && gap.contains(&(read.began + read.latency))
+            }) {
+                let meanwhile = crash.reads.entry(read.site).or_default();
+                meanwhile.latencies.add(read.latency);
+                read.age.into_iter().for_each(|age| meanwhile.ages.add(age));
+            }
         }
+    }
+    for (site, meanwhile) in &crash.reads {
+        ensure!(
+            meanwhile.latencies.count() > 0,
+            "no sequential read was answered in {} while {} was gone",
+            world.sites[*site].region,
+            world.name(victim)
+        );
     }
     Ok(crash)
 }
@@ -179,4 +232,42 @@ async fn write(
         writes.push(write);
     }
     writes
+}
+
+/// Reads the ranges that a site's node leads from another site, one after another, until told to stop. A
+/// replica there needs nobody to answer, so no read may fail.
+async fn read(
+    world: &World,
+    ranges: &[Range],
+    victim: usize,
+    site: usize,
+    stop: &AtomicBool,
+) -> Result<Vec<Read>> {
+    let reader = &world.sites[site];
+    let keyspace = reader.keyspace(Level::Sequential).with_receipt(ReceiptDetail::Full);
+    let led =
+        ranges.iter().enumerate().filter(|(_, range)| range.leader == world.sites[victim].node);
+    let mut reads = Vec::new();
+    for (turn, (index, range)) in led.cycle().enumerate() {
+        if stop.load(Ordering::Relaxed) {
+            break;
+        }
+        let zone = &range.zones[turn % range.zones.len()];
+        let began = Instant::now();
+        let answer = keyspace.get(&zone.name).await.with_context(|| {
+            format!("a sequential get of {} from {} failed around a kill", zone.name, reader.region)
+        })?;
+        let found = answer.value.as_ref().map(|value| &value.bytes[..]);
+        ensure!(
+            found == Some(zone.description.as_bytes()),
+            "a sequential get of {} from {} found {:?}",
+            zone.name,
+            reader.region,
+            found.map(String::from_utf8_lossy)
+        );
+        let age = answer.receipt.and_then(|receipt| receipt.staleness);
+        reads.push(Read { range: index, site, began, latency: answer.latency, age });
+        sleep(READ_PAUSE).await;
+    }
+    Ok(reads)
 }

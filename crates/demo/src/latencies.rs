@@ -1,8 +1,8 @@
-//! How long requests took.
+//! How long requests took, and how old answers were.
 
 use std::time::Duration;
 
-/// Latencies of requests of one sort.
+/// Latencies of requests of one sort, or ages of their answers.
 #[derive(Clone, Default, Debug)]
 pub(crate) struct Latencies {
     /// In the order they were added.

@@ -2,7 +2,10 @@
 //! a node killed.
 //!
 //! ```text
-//!   start ─▶ import ─▶ cost ─▶ kill -9, writes come back ─▶ restart ─▶ verify every write ─▶ exit 0
+//!   start ─▶ import ─▶ cost of writes and reads ─▶ a session handed over ─┐
+//!     ┌───────────────────────────────────────────────────────────────────┘
+//!     └─▶ kill -9, reads go on, writes come back ─▶ restart ─▶ verify every write ─▶ exit 0
+//!
 //!     3 × `latitude start`, a RocksDB each, TCP between them through the testbed's wide-area proxy
 //! ```
 //!
@@ -11,9 +14,12 @@
 
 mod cost;
 mod crash;
+mod handover;
 mod import;
 mod latencies;
 mod ledger;
+mod live;
+mod reads;
 mod screen;
 mod story;
 mod verify;

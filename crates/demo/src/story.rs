@@ -7,12 +7,13 @@ use anyhow::{Context, Result, bail};
 use tokio::time::Instant;
 
 use crate::crash::{self, Crash};
-use crate::latencies::text;
+use crate::handover::{self, Handovers, Step};
+use crate::latencies::{Latencies, text};
 use crate::ledger::{Fate, Write};
 use crate::screen::{Screen, count, table};
 use crate::world::{ROUND_TRIP_MAX, Range, WAIT_MAX, World};
 use crate::zones::Zone;
-use crate::{cost, import, verify};
+use crate::{cost, import, reads, verify};
 
 /// Shows everything but the start of the cluster.
 ///
@@ -21,6 +22,7 @@ use crate::{cost, import, verify};
 pub(crate) async fn tell(world: &World, zones: &[Zone], screen: &mut Screen) -> Result<()> {
     let (ranges, mut ledger) = import(world, zones, screen).await?;
     show_cost(world, &ranges, &mut ledger, screen).await?;
+    hand_over(world, &ranges, &mut ledger, screen).await?;
     kill_and_restart(world, zones, &mut ledger, screen).await?;
     verify_all(world, &ledger, screen).await
 }
@@ -96,9 +98,65 @@ async fn show_cost(
     screen.text(cost::render(&rows, &nodes))?;
     screen.space()?;
     screen.text(
-        "A strict request costs a round trip to the leader, and one from it to the nearest other node.\n\
-         36 × 81 ms: that node served 36 of the requests, half of them within 81 ms.",
+        "A write costs a round trip to the leader, and one from it to the nearest other node.\n\
+         36 × 81 ms: that node served 36 of the writes, half of them within 81 ms.",
     )?;
+
+    screen.space()?;
+    let rows = reads::measure(world, ranges, ledger, |what| {
+        screen.progress(format!("measuring {what}, from all regions at once"))
+    })
+    .await?;
+    screen.text(reads::render(&rows, &nodes))?;
+    screen.space()?;
+    if let Some(summary) = reads::summary(&rows) {
+        screen.text(summary)?;
+    }
+    screen.text(
+        "The age of an answer is what its receipt proves. A client in eu was writing the same keys\n\
+         meanwhile: no answer missed a write that was acknowledged longer ago. In a session no read is\n\
+         older than what the session has read elsewhere, so some wait for a leader's word.",
+    )?;
+    Ok(())
+}
+
+async fn hand_over(
+    world: &World,
+    ranges: &[Range],
+    ledger: &mut Vec<Write>,
+    screen: &mut Screen,
+) -> Result<()> {
+    screen.heading("A session, handed from eu to ap")?;
+    let Handovers { first, token_len, count: times, reads, too_early } =
+        handover::show(world, ranges, ledger, |what| screen.progress(what)).await?;
+    let line = |who: &str, what: &str, step: &Step| {
+        let role = step.role.map_or("–".to_string(), |role| role.to_string());
+        [
+            who.to_string(),
+            format!("{what} {}", step.key),
+            format!("range {}", step.range),
+            format!("{}, {role}", world.name(step.by)),
+            text(step.latency),
+        ]
+    };
+    let [photo, album, seen_album, seen_photo] = &first;
+    let rows = [
+        line("writer in eu", "put", photo),
+        line("", "put", album),
+        line("reader in ap", "get", seen_album),
+        line("", "get", seen_photo),
+    ];
+    screen.text(table(["", "sequential", "", "by", "took"], [4], rows))?;
+    screen.space()?;
+    screen.text(format!(
+        "The writer's token, {token_len} characters, went to the reader, which saw both at once.\n\
+         {} over pairs of ranges that different nodes lead: never missed, each read within {}.\n\
+         A reader in us without the token looked {} too early; each time it found the album,\n\
+         the photo was there as well.",
+        count(times, "time"),
+        reads.percentile(100).map_or("–".into(), text),
+        count(too_early, "time"),
+    ))?;
     Ok(())
 }
 
@@ -114,7 +172,7 @@ async fn kill_and_restart(
     let name = world.name(victim);
     screen.heading(&format!("kill -9 {pid}: {name}, which leads most ranges"))?;
     screen.progress("clients write to every range")?;
-    let Crash { writer, back, others, writes } =
+    let Crash { writer, back, others, writes, reads } =
         crash::kill(world, &ranges, victim, |what| screen.progress(what)).await?;
     let led = ranges.iter().filter(|range| back.contains_key(&range.id));
     let rows = led.map(|range| {
@@ -131,6 +189,18 @@ async fn kill_and_restart(
             world.sites[writer].region,
             seconds(first),
             seconds(last)
+        ))?;
+    }
+    for (site, meanwhile) in &reads {
+        let of = |some: &Latencies, percent| some.percentile(percent).map_or("–".into(), text);
+        screen.text(format!(
+            "until then {} of these ranges were answered in {}: half within {},\n\
+             all within {}, and at most {} old",
+            count(meanwhile.latencies.count(), "sequential read"),
+            world.sites[*site].region,
+            of(&meanwhile.latencies, 50),
+            of(&meanwhile.latencies, 100),
+            of(&meanwhile.ages, 100),
         ))?;
     }
     if let (Some(p50), Some(most)) = (others.percentile(50), others.percentile(100)) {
