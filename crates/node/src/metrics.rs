@@ -31,6 +31,7 @@ pub(crate) struct Metrics {
     requests: Family<RequestLabels, Counter>,
     request_seconds: Family<OperationLabels, Histogram>,
     entry_operations: Histogram,
+    sequential_waits: Counter,
     syncs: Gauge,
     sync_completions: Gauge,
     replicas: Gauge,
@@ -57,6 +58,7 @@ impl Metrics {
                 Histogram::new(exponential_buckets(0.0001, 2.0, 18))
             }),
             entry_operations: Histogram::new(exponential_buckets(1.0, 2.0, 11)),
+            sequential_waits: Counter::default(),
             syncs: Gauge::default(),
             sync_completions: Gauge::default(),
             replicas: Gauge::default(),
@@ -85,6 +87,11 @@ impl Metrics {
             registry.register("request_seconds", "Time a request took on this node", seconds);
             let operations = metrics.entry_operations.clone();
             registry.register("entry_operations", "Operations in one log entry", operations);
+            registry.register(
+                "sequential_waits",
+                "Sequential reads that waited until the replica knew enough",
+                metrics.sequential_waits.clone(),
+            );
             for (name, help, gauge) in [
                 ("store_syncs", "Syncs of the store since the start", &metrics.syncs),
                 (
@@ -138,6 +145,10 @@ impl Metrics {
 
     pub(crate) fn observe_entry(&self, operations: usize) {
         self.entry_operations.observe(operations as f64);
+    }
+
+    pub(crate) fn observe_sequential_wait(&self) {
+        self.sequential_waits.inc();
     }
 
     pub(crate) fn observe_reply(&self, reply: &v1::Reply, took: Duration) {

@@ -36,11 +36,16 @@ impl Serving<'_> {
         self.handle.closing.note_read();
         let round_trips = 4 * self.shared.peers().round_trip_max();
         let give_up = self.give_up_at().min(Instant::now() + round_trips + BRIEFLY);
+        let mut waited = false;
         loop {
             let lack = match self.answer_by_closed_time()? {
                 Ok(answer) => return Ok(answer),
                 Err(lack) => lack,
             };
+            if !waited {
+                waited = true;
+                self.shared.metrics.observe_sequential_wait();
+            }
             if self.handle.group.leadership().token.is_some() {
                 // The leader knows all there is once it has applied what it has given; and a quorum's word
                 // that it still leads makes the answer as fresh as any.
