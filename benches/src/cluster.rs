@@ -14,6 +14,8 @@ pub(crate) struct Subject {
     pub(crate) label: String,
     /// Where its nodes are reached.
     pub(crate) addresses: Vec<String>,
+    /// The regions they are in, where that is known.
+    pub(crate) regions: Vec<String>,
     /// None: somebody else's.
     own: Option<Own>,
 }
@@ -36,7 +38,7 @@ pub(crate) enum Wiring {
 impl Subject {
     /// Somebody else's cluster.
     pub(crate) fn running(addresses: &[String]) -> Self {
-        Self { label: String::new(), addresses: addresses.to_vec(), own: None }
+        Self { label: String::new(), addresses: addresses.to_vec(), regions: Vec::new(), own: None }
     }
 
     /// A new cluster of the program `binary` on this machine, its stores in a directory of their own below
@@ -66,7 +68,8 @@ impl Subject {
         };
         let cluster = builder.start().await?;
         let addresses = cluster.nodes().iter().map(|node| node.address().to_string()).collect();
-        Ok(Self { label, addresses, own: Some(Own { cluster, _dir: temp }) })
+        let regions = regions.into_iter().map(str::to_string).collect();
+        Ok(Self { label, addresses, regions, own: Some(Own { cluster, _dir: temp }) })
     }
 
     /// What each node's process has used; `None` if it is somebody else's.

@@ -22,6 +22,7 @@ mod idle;
 mod keys;
 mod load;
 mod machine;
+mod manner;
 mod process;
 mod report;
 mod run;
@@ -29,6 +30,7 @@ mod scrape;
 mod workload;
 
 pub use keys::Distribution;
+pub use manner::Manner;
 pub use report::{Report, Style};
 pub use run::{Idle, Load, Options, Own, Target, run};
 pub use workload::Workload;

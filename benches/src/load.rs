@@ -7,13 +7,14 @@ use std::time::Duration;
 use anyhow::{Result, bail};
 use bytes::Bytes;
 use hdrhistogram::Histogram;
-use latitude_client::{Error, Expected, Keyspace};
+use latitude_client::{Error, Expected, Keyspace, Role};
 use rand::rngs::SmallRng;
 use rand::{Rng, RngExt, SeedableRng};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::keys::{Chooser, Keys};
+use crate::manner::Manner;
 use crate::workload::{Step, Workload};
 
 /// Latencies are told in microseconds, up to this many (ten minutes), to three digits.
@@ -60,6 +61,12 @@ pub(crate) struct Tally {
     pub(crate) latencies: Histogram<u64>,
     /// Of those, how many wrote.
     pub(crate) writes: u64,
+    /// Latencies of the others.
+    pub(crate) reads: Histogram<u64>,
+    /// Of the others, how many came with a receipt, and how many of those from a replica that does not
+    /// lead.
+    pub(crate) receipted: u64,
+    pub(crate) by_followers: u64,
     /// Operations that failed, by reason.
     pub(crate) errors: BTreeMap<&'static str, u64>,
 }
@@ -68,7 +75,8 @@ impl Tally {
     fn new() -> Self {
         let latencies = Histogram::new_with_bounds(1, LATENCY_MAX_US, DIGITS)
             .expect("the bounds are in order and the digits few");
-        Self { latencies, writes: 0, errors: BTreeMap::new() }
+        let reads = latencies.clone();
+        Self { latencies, writes: 0, reads, receipted: 0, by_followers: 0, errors: BTreeMap::new() }
     }
 
     pub(crate) fn operations(&self) -> u64 {
@@ -77,7 +85,10 @@ impl Tally {
 
     fn merge(&mut self, other: &Self) {
         self.latencies.add(&other.latencies).expect("all have the same bounds");
+        self.reads.add(&other.reads).expect("all have the same bounds");
         self.writes += other.writes;
+        self.receipted += other.receipted;
+        self.by_followers += other.by_followers;
         for (reason, count) in &other.errors {
             *self.errors.entry(reason).or_default() += count;
         }
@@ -94,7 +105,7 @@ impl Running {
     pub(crate) fn start(
         common: &Arc<Common>,
         keyspaces: &[Keyspace],
-        workload: Workload,
+        (workload, manner): (Workload, Manner),
         chooser: Chooser,
         clients: u32,
         window: (Instant, Instant),
@@ -103,7 +114,7 @@ impl Running {
         let mut running = JoinSet::new();
         for (client, keyspace) in (0..clients).zip(keyspaces.iter().cycle()) {
             let rng = SmallRng::seed_from_u64(seed ^ (u64::from(client) << 32));
-            let (common, keyspace) = (Arc::clone(common), keyspace.clone());
+            let (common, keyspace) = (Arc::clone(common), manner.client(keyspace));
             running.spawn(ask(common, keyspace, workload, chooser, window, rng));
         }
         Self(running)
@@ -139,12 +150,18 @@ async fn ask(
         let now = Instant::now();
         let counts = started >= begin;
         match result {
-            Ok(()) if counts => {
-                let took = (now - started).as_micros() as u64;
-                tally.latencies.saturating_record(took.max(1));
-                tally.writes += u64::from(step != Step::Get);
+            Ok(by) if counts => {
+                let took = ((now - started).as_micros() as u64).max(1);
+                tally.latencies.saturating_record(took);
+                if step == Step::Get {
+                    tally.reads.saturating_record(took);
+                    tally.receipted += u64::from(by.is_some());
+                    tally.by_followers += u64::from(by.is_some_and(|role| role != Role::Leader));
+                } else {
+                    tally.writes += 1;
+                }
             }
-            Ok(()) => {}
+            Ok(_) => {}
             Err(error) => {
                 if counts {
                     *tally.errors.entry(error.reason.name()).or_default() += 1;
@@ -155,19 +172,26 @@ async fn ask(
     }
 }
 
-async fn take(keyspace: &Keyspace, step: Step, key: &[u8], value: Bytes) -> Result<(), Error> {
-    match step {
-        Step::Get => keyspace.get(key).await.map(drop),
-        Step::Put => keyspace.put(key, value).await.map(drop),
-        Step::Delete => keyspace.delete(key).await.map(drop),
+/// Does it, and tells the part of the replica that served it, if the receipt does.
+async fn take(
+    keyspace: &Keyspace,
+    step: Step,
+    key: &[u8],
+    value: Bytes,
+) -> Result<Option<Role>, Error> {
+    let receipt = match step {
+        Step::Get => keyspace.get(key).await?.receipt,
+        Step::Put => keyspace.put(key, value).await?.receipt,
+        Step::Delete => keyspace.delete(key).await?.receipt,
         Step::CompareAndSet => {
             let expected = match keyspace.get(key).await?.value {
                 Some(found) => Expected::Version(found.version),
                 None => Expected::Absent,
             };
-            keyspace.compare_and_set(key, expected, Some(value)).await.map(drop)
+            keyspace.compare_and_set(key, expected, Some(value)).await?.receipt
         }
-    }
+    };
+    Ok(receipt.and_then(|receipt| receipt.role))
 }
 
 /// Writes every key once.
@@ -217,11 +241,13 @@ mod tests {
     fn tallies_add_up() {
         let mut one = Tally::new();
         one.latencies.saturating_record(100);
-        one.writes = 1;
+        one.reads.saturating_record(100);
+        (one.writes, one.receipted, one.by_followers) = (1, 3, 2);
         one.errors.insert("NO_QUORUM", 2);
         let mut both = one.clone();
         both.merge(&one);
-        assert_eq!((both.operations(), both.writes), (2, 2));
+        assert_eq!((both.operations(), both.writes, both.reads.len()), (2, 2, 2));
+        assert_eq!((both.receipted, both.by_followers), (6, 4));
         assert_eq!(both.errors, BTreeMap::from([("NO_QUORUM", 4)]));
     }
 }

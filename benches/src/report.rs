@@ -7,6 +7,7 @@ use comfy_table::{CellAlignment, Table, presets};
 use serde_json::{Value as Json, json};
 
 use crate::keys::Distribution;
+use crate::manner::Manner;
 use crate::workload::Workload;
 
 /// What a run found.
@@ -30,15 +31,16 @@ pub enum Style {
 pub(crate) struct Case {
     pub(crate) label: String,
     pub(crate) workload: Workload,
+    pub(crate) manner: Manner,
     pub(crate) distribution: Distribution,
     pub(crate) clients: u32,
 }
 
 impl fmt::Display for Case {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { label, workload, clients, .. } = self;
+        let Self { label, workload, manner, clients, .. } = self;
         let space = if label.is_empty() { "" } else { " " };
-        write!(f, "{label}{space}{} with {clients} clients", workload.name())
+        write!(f, "{label}{space}{} with {clients} clients, {manner}", workload.name())
     }
 }
 
@@ -54,6 +56,12 @@ pub(crate) struct Round {
     /// p50, p95, p99, p99.9.
     pub(crate) latency_us: [f64; 4],
     pub(crate) latency_max_us: f64,
+    /// p50 and p99 of reads, if there were any.
+    pub(crate) read_latency_us: Option<[f64; 2]>,
+    /// The share of reads that were served by a replica that does not lead, of those that told.
+    pub(crate) by_followers: Option<f64>,
+    /// The share of reads that waited until their replica knew enough.
+    pub(crate) waited: Option<f64>,
     /// CPU time of all nodes for an operation.
     pub(crate) server_us: Option<f64>,
     /// CPU time of this process for an operation.
@@ -121,7 +129,8 @@ impl Report {
             return None;
         }
         let labelled = self.rounds.iter().any(|round| !round.case.label.is_empty());
-        let mut header = vec!["WORKLOAD", "CLIENTS", "OPS/S", "MIN-MAX", "P50", "P95", "P99"];
+        let mut header =
+            vec!["WORKLOAD", "LEVEL", "CLIENTS", "OPS/S", "MIN-MAX", "P50", "P95", "P99"];
         header.extend([
             "P99.9",
             "MAX ms",
@@ -130,6 +139,10 @@ impl Report {
             "SYNCS/1000 W",
             "OPS/ENTRY",
             "OTHERS",
+            "READ P50",
+            "READ P99",
+            "FOLLOWERS %",
+            "WAITS %",
         ]);
         if labelled {
             header.insert(0, "BINARY");
@@ -143,6 +156,7 @@ impl Report {
                 });
             let mut row = vec![
                 median.case.workload.name().to_string(),
+                median.case.manner.to_string(),
                 median.case.clients.to_string(),
                 format!("{:.0}", median.per_second),
                 format!("{least:.0}-{most:.0}"),
@@ -157,6 +171,11 @@ impl Report {
             row.push(list(&median.syncs_per_1000_writes, 0));
             row.push(optional(median.operations_per_entry, 1));
             row.push(optional(median.other_cores, 2));
+            for at in [0, 1] {
+                row.push(optional(median.read_latency_us.map(|read| read[at] / 1000.0), 2));
+            }
+            row.push(optional(median.by_followers.map(|share| share * 100.0), 0));
+            row.push(optional(median.waited.map(|share| share * 100.0), 1));
             if labelled {
                 row.insert(0, median.case.label);
             }
@@ -213,6 +232,7 @@ impl Round {
         let syncs = |node: usize| {
             of_known(&|round| round.syncs_per_1000_writes.get(node).copied()).unwrap_or_default()
         };
+        let read = |at: usize| of_known(&|round| round.read_latency_us.map(|read| read[at]));
         let mut errors = BTreeMap::new();
         for (reason, count) in rounds.iter().flat_map(|round| &round.errors) {
             *errors.entry(*reason).or_default() += count;
@@ -225,6 +245,9 @@ impl Round {
             per_second: of(&|round| round.per_second),
             latency_us: std::array::from_fn(|at| of(&|round| round.latency_us[at])),
             latency_max_us: of(&|round| round.latency_max_us),
+            read_latency_us: read(0).zip(read(1)).map(|(p50, p99)| [p50, p99]),
+            by_followers: of_known(&|round| round.by_followers),
+            waited: of_known(&|round| round.waited),
             server_us: of_known(&|round| round.server_us),
             client_us: of_known(&|round| round.client_us),
             syncs_per_1000_writes: (0..nodes.unwrap_or(0)).map(syncs).collect(),
@@ -241,6 +264,9 @@ impl Round {
             "kind": kind,
             "binary": self.case.label,
             "workload": self.case.workload.name(),
+            "level": self.case.manner.level.name(),
+            "in_sessions": self.case.manner.in_session,
+            "receipts": self.case.manner.receipt_name(),
             "distribution": self.case.distribution.name(),
             "clients": self.case.clients,
             "seconds": self.seconds,
@@ -249,6 +275,9 @@ impl Round {
             "latency_us": {
                 "p50": p50, "p95": p95, "p99": p99, "p99.9": p999, "max": self.latency_max_us,
             },
+            "read_latency_us": self.read_latency_us.map(|[p50, p99]| json!({ "p50": p50, "p99": p99 })),
+            "reads_by_followers": self.by_followers,
+            "reads_that_waited": self.waited,
             "server_cpu_us_per_operation": self.server_us,
             "client_cpu_us_per_operation": self.client_us,
             "syncs_per_1000_writes_by_node": self.syncs_per_1000_writes,
@@ -304,6 +333,8 @@ fn table(header: &[&str], rows: impl Iterator<Item = Vec<String>>) -> String {
 
 #[cfg(test)]
 mod tests {
+    use latitude_client::{Level, ReceiptDetail};
+
     use super::*;
 
     fn round(round: u32, clients: u32, per_second: f64) -> Round {
@@ -311,6 +342,11 @@ mod tests {
             case: Case {
                 label: String::new(),
                 workload: Workload::Put,
+                manner: Manner {
+                    level: Level::Sequential,
+                    in_session: true,
+                    receipt: ReceiptDetail::Short,
+                },
                 distribution: Distribution::Uniform,
                 clients,
             },
@@ -320,6 +356,9 @@ mod tests {
             per_second,
             latency_us: [100.0, 200.0, 300.0, 4000.0],
             latency_max_us: 5000.0,
+            read_latency_us: None,
+            by_followers: Some(per_second / 1000.0),
+            waited: None,
             server_us: Some(per_second / 100.0),
             client_us: None,
             syncs_per_1000_writes: vec![per_second, 7.0],
@@ -354,15 +393,21 @@ mod tests {
         assert_eq!(found, [(64, 3, 800.0), (1, 2, 9.0)]);
         assert_eq!(medians[0].syncs_per_1000_writes, [800.0, 7.0]);
         assert_eq!(medians[0].server_us, Some(8.0));
+        assert_eq!((medians[0].by_followers, medians[0].waited), (Some(0.8), None));
         assert_eq!(medians[0].errors, BTreeMap::from([("NO_QUORUM", 3)]));
     }
 
     #[test]
     fn a_table_shows_medians_errors_and_nodes_at_rest() {
         let text = report().render(Style::Table);
-        for part in
-            ["500-900", "800 7", "errors: put with 64 clients: NO_QUORUM 3", "1.2 2.0", "100 1"]
-        {
+        for part in [
+            "sequential in sessions",
+            "500-900",
+            "800 7",
+            "errors: put with 64 clients, sequential in sessions: NO_QUORUM 3",
+            "1.2 2.0",
+            "100 1",
+        ] {
             assert!(text.contains(part), "{part} is missing:\n{text}");
         }
     }

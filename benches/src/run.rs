@@ -16,6 +16,7 @@ use crate::idle;
 use crate::keys::{Chooser, Distribution, Keys};
 use crate::load::{Common, Running, Values, preload};
 use crate::machine;
+use crate::manner::Manner;
 use crate::process::Usage;
 use crate::report::{Case, Report, Round};
 use crate::scrape::Counts;
@@ -83,8 +84,8 @@ pub struct Load {
     pub keyspace: String,
     /// Its ranges, if it is made.
     pub ranges: u32,
-    /// The level asked for.
-    pub level: Level,
+    /// How operations are asked for, one manner after another.
+    pub manners: Vec<Manner>,
     /// Makes the choice of keys repeatable.
     pub seed: u64,
 }
@@ -149,11 +150,17 @@ async fn run_load(target: &Target, load: &Load, say: Say<'_>) -> Result<Vec<Roun
         for workload in &load.workloads {
             let distribution = load.distribution.unwrap_or_else(|| workload.distribution());
             let chooser = Chooser::new(distribution, load.keys);
+            // What is to be compared comes one after the other: the machine changes.
             for clients in &load.clients {
-                for side in &sides {
+                for (manner, side) in load
+                    .manners
+                    .iter()
+                    .flat_map(|manner| sides.iter().map(move |side| (manner, side)))
+                {
                     let case = Case {
                         label: side.subject.label.clone(),
                         workload: *workload,
+                        manner: *manner,
                         distribution,
                         clients: *clients,
                     };
@@ -179,9 +186,14 @@ async fn start_all(own: &Own, say: Say<'_>) -> Result<Vec<Subject>> {
     Ok(subjects)
 }
 
-/// The connections to a cluster, its keyspace made if need be.
+/// The connections to a cluster, its keyspace made if need be. Those to a cluster of our own are of its
+/// regions in turn, as are the nodes.
 async fn connect(subject: &Subject, load: &Load) -> Result<Vec<Keyspace>> {
-    let client = || Client::builder().seeds(&subject.addresses).timeout(TIMEOUT).build();
+    let client = |region: &str| {
+        Client::builder().seeds(&subject.addresses).region(region).timeout(TIMEOUT).build()
+    };
+    let mut regions = subject.regions.iter().map(String::as_str).cycle();
+    let mut client = || client(regions.next().unwrap_or_default());
     let request = CreateKeyspaceRequest {
         name: load.keyspace.clone(),
         ranges: load.ranges,
@@ -197,7 +209,7 @@ async fn connect(subject: &Subject, load: &Load) -> Result<Vec<Keyspace>> {
     let clients = std::iter::once(first).chain(std::iter::repeat_with(client));
     Ok(clients
         .take(load.connections.min(most.max(1)) as usize)
-        .map(|client| client.keyspace(&load.keyspace).with_level(load.level))
+        .map(|client| client.keyspace(&load.keyspace).with_level(Level::Strict))
         .collect())
 }
 
@@ -236,7 +248,7 @@ async fn measure(
     let running = Running::start(
         common,
         &side.keyspaces,
-        case.workload,
+        (case.workload, case.manner),
         chooser,
         case.clients,
         (begin, end),
@@ -271,7 +283,11 @@ async fn measure(
     let syncs = counts.iter().map(|node| node.syncs * scale * 1000.0 / tally.writes as f64);
     let entries: f64 = counts.iter().map(|node| node.entries).sum();
     let in_entries: f64 = counts.iter().map(|node| node.entry_operations).sum();
+    let waits: Option<f64> = counts.iter().map(|node| node.waits).sum();
+    let reads = tally.reads.len() as f64;
     let percentile = |share: f64| tally.latencies.value_at_quantile(share) as f64;
+    let read_percentile = |share: f64| tally.reads.value_at_quantile(share) as f64;
+    let share = |some: f64, of: f64| (of > 0.0).then(|| some / of);
     Ok(Round {
         case,
         round: 0,
@@ -280,6 +296,9 @@ async fn measure(
         per_second: operations / seconds,
         latency_us: [0.5, 0.95, 0.99, 0.999].map(percentile),
         latency_max_us: tally.latencies.max() as f64,
+        read_latency_us: (reads > 0.0).then(|| [0.5, 0.99].map(read_percentile)),
+        by_followers: share(tally.by_followers as f64, tally.receipted as f64),
+        waited: waits.and_then(|waits| share(waits * scale, reads)),
         server_us: nodes_cpu.and_then(per_operation),
         client_us: per_operation(own_cpu),
         syncs_per_1000_writes: if tally.writes > 0 { syncs.collect() } else { Vec::new() },

@@ -10,7 +10,7 @@ use tokio::time::timeout;
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// What a node has counted since it started.
-#[derive(Clone, Copy, PartialEq, Debug, Default)]
+#[derive(Clone, Copy, PartialEq, Debug)]
 pub(crate) struct Counts {
     /// Syncs of its store.
     pub(crate) syncs: f64,
@@ -19,6 +19,8 @@ pub(crate) struct Counts {
     /// Log entries it proposed, and the operations in them.
     pub(crate) entries: f64,
     pub(crate) entry_operations: f64,
+    /// Sequential reads that had to wait; `None` if it does not count them.
+    pub(crate) waits: Option<f64>,
 }
 
 impl Counts {
@@ -42,6 +44,7 @@ impl Counts {
             sync_completions: self.sync_completions - before.sync_completions,
             entries: self.entries - before.entries,
             entry_operations: self.entry_operations - before.entry_operations,
+            waits: self.waits.zip(before.waits).map(|(after, before)| after - before),
         }
     }
 }
@@ -68,6 +71,7 @@ fn parse(text: &str) -> Option<Counts> {
         sync_completions: value("latitude_store_sync_completions")?,
         entries: value("latitude_entry_operations_count")?,
         entry_operations: value("latitude_entry_operations_sum")?,
+        waits: value("latitude_sequential_waits_total"),
     })
 }
 
@@ -81,10 +85,19 @@ mod tests {
                     latitude_store_syncs 5\nlatitude_store_sync_completions 9\n\
                     latitude_entry_operations_sum 12.0\nlatitude_entry_operations_count 3\n\
                     latitude_entry_operations_bucket{le=\"1.0\"} 0\n";
-        let counts =
-            Counts { syncs: 5.0, sync_completions: 9.0, entries: 3.0, entry_operations: 12.0 };
-        assert_eq!(parse(text), Some(counts));
+        let counts = |waits| Counts {
+            syncs: 5.0,
+            sync_completions: 9.0,
+            entries: 3.0,
+            entry_operations: 12.0,
+            waits,
+        };
+        assert_eq!(parse(text), Some(counts(None)));
+        let more = format!("{text}latitude_sequential_waits_total 7\n");
+        let all = parse(&more).unwrap();
+        assert_eq!(all, counts(Some(7.0)));
+        let since = all.since(all);
+        assert_eq!((since.syncs, since.waits), (0.0, Some(0.0)));
         assert_eq!(parse("latitude_store_syncs 5\n"), None);
-        assert_eq!(counts.since(counts), Counts::default());
     }
 }

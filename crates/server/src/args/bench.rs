@@ -8,7 +8,7 @@ use clap::{Args, value_parser};
 use latitude_bench::{Distribution, Workload};
 use latitude_types::Level;
 
-use super::{OutputArgs, level};
+use super::{OutputArgs, ReceiptArg, level};
 use crate::address::Address;
 use crate::units::duration;
 
@@ -21,10 +21,13 @@ gone afterwards. Clients ask, wait for the answer and ask again; each figure is 
   SYNCS/1000 W  syncs of each node's store for 1,000 writes
   OPS/ENTRY     operations that share an entry of a range's log
   OTHERS        cores that were busy with something else: below 0.2 the round was quiet
+  FOLLOWERS %   reads that a replica served that does not lead, by their receipts
+  WAITS %       reads that waited until their replica knew enough for their session
 
 Examples:
   latitude bench
   latitude bench --workload put,get --clients 1,16,64 --rounds 5
+  latitude bench --workload get,b --level strict,sequential --session no,yes --connections 3
   latitude bench --workload a --keys 1000000 --ranges 12 --output json
   latitude bench --to 10.0.0.1:7400 --workload b --keyspace load
   latitude bench --idle-ranges 64,500";
@@ -42,7 +45,7 @@ pub struct BenchArgs {
     /// How many clients ask at once
     #[arg(long, value_name = "COUNT", value_delimiter = ',', default_value = "1,16,64", value_parser = value_parser!(u32).range(1..=10_000))]
     pub clients: Vec<u32>,
-    /// How many connections the clients share
+    /// How many connections the clients share; those to a cluster of its own are of its regions in turn
     #[arg(long, value_name = "COUNT", default_value_t = 1, value_parser = value_parser!(u32).range(1..=10_000))]
     pub connections: u32,
     /// How long a round counts
@@ -70,8 +73,14 @@ pub struct BenchArgs {
     #[arg(long, value_name = "COUNT", default_value_t = 1)]
     pub ranges: u32,
     /// The consistency asked for
-    #[arg(long, short, value_name = "LEVEL", default_value = "strict", value_parser = level())]
-    pub level: Level,
+    #[arg(long, short, value_name = "LEVEL", value_delimiter = ',', default_value = "strict", value_parser = level())]
+    pub level: Vec<Level>,
+    /// Whether each client is a session
+    #[arg(long, value_name = "YES|NO", value_delimiter = ',', default_value = "no", value_parser = yes_or_no())]
+    pub session: Vec<bool>,
+    /// How much answers tell of how they were served
+    #[arg(long, value_name = "DETAIL", value_delimiter = ',', default_value = "short")]
+    pub receipt: Vec<ReceiptArg>,
     /// Makes the choice of keys repeatable
     #[arg(long, value_name = "NUMBER", default_value_t = 0)]
     pub seed: u64,
@@ -101,6 +110,10 @@ fn workload() -> impl TypedValueParser<Value = Workload> {
         let found = Workload::ALL.into_iter().find(|workload| workload.name() == name);
         found.expect("a possible value is the name of a workload")
     })
+}
+
+fn yes_or_no() -> impl TypedValueParser<Value = bool> {
+    PossibleValuesParser::new(["no", "yes"]).map(|word| word == "yes")
 }
 
 fn distribution() -> impl TypedValueParser<Value = Distribution> {

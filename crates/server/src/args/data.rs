@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{ArgGroup, Args, ValueEnum};
+use latitude_client::ReceiptDetail;
 use latitude_types::{Level, WriteTime};
 
 use super::{ConnectArgs, FreshnessFlags, OutputArgs, SessionFlags, level};
@@ -34,6 +35,15 @@ impl ReceiptArg {
     /// Whether anything is to be told.
     pub fn is_wanted(self) -> bool {
         self != Self::None
+    }
+
+    /// As the client takes it.
+    pub fn detail(self) -> ReceiptDetail {
+        match self {
+            Self::None => ReceiptDetail::None,
+            Self::Short => ReceiptDetail::Short,
+            Self::Full => ReceiptDetail::Full,
+        }
     }
 }
 

@@ -3,7 +3,7 @@
 use std::env;
 use std::time::Duration;
 
-use latitude_bench::{Idle, Load, Options, Own, Style, Target};
+use latitude_bench::{Idle, Load, Manner, Options, Own, Style, Target};
 
 use crate::args::BenchArgs;
 use crate::exit::Exit;
@@ -40,6 +40,15 @@ fn options(args: BenchArgs) -> Result<Options, Failure> {
         let idle = Idle { ranges: args.idle_ranges, window: args.idle_window };
         return Ok(Options { target, load: None, idle: Some(idle) });
     }
+    let mut manners = Vec::new();
+    for level in &args.level {
+        for in_session in &args.session {
+            for receipt in &args.receipt {
+                let (level, in_session, receipt) = (*level, *in_session, receipt.detail());
+                manners.push(Manner { level, in_session, receipt });
+            }
+        }
+    }
     let load = Load {
         workloads: args.workload,
         clients: args.clients,
@@ -52,7 +61,7 @@ fn options(args: BenchArgs) -> Result<Options, Failure> {
         distribution: args.distribution,
         keyspace: args.keyspace,
         ranges: args.ranges,
-        level: args.level,
+        manners,
         seed: args.seed,
     };
     Ok(Options { target, load: Some(load), idle: None })

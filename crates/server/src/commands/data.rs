@@ -5,13 +5,13 @@ use std::path::Path;
 
 use bytes::Bytes;
 use futures::StreamExt;
-use latitude_client::{Answer, CasOutcome, Expected, Keyspace, ReceiptDetail, Row, Scan, Value};
+use latitude_client::{Answer, CasOutcome, Expected, Keyspace, Row, Scan, Value};
 use latitude_types::{KEY_LEN_MAX, WriteTime};
 use serde_json::{Value as Json, json};
 
 use super::Context;
 use super::session::{InSession, fresh};
-use crate::args::{CasArgs, DataArgs, DeleteArgs, GetArgs, PutArgs, ReceiptArg, ScanArgs};
+use crate::args::{CasArgs, DataArgs, DeleteArgs, GetArgs, PutArgs, ScanArgs};
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::output::{Format, Output};
@@ -322,12 +322,7 @@ fn print_json<T>(
 }
 
 fn keyspace(args: &DataArgs, context: &Context) -> Keyspace {
-    let detail = match args.receipt {
-        ReceiptArg::None => ReceiptDetail::None,
-        ReceiptArg::Short => ReceiptDetail::Short,
-        ReceiptArg::Full => ReceiptDetail::Full,
-    };
-    context.keyspace(&args.at, &args.connect).with_receipt(detail)
+    context.keyspace(&args.at, &args.connect).with_receipt(args.receipt.detail())
 }
 
 fn key_form(args: &DataArgs) -> KeyForm {
