@@ -393,11 +393,15 @@ impl Node {
     /// # Errors
     /// When it is running, or cannot be started.
     pub async fn start(&self) -> Result<()> {
+        self.spawn(&self.start).await
+    }
+
+    async fn spawn(&self, start: &Binary) -> Result<()> {
         let mut process = self.process.lock().await;
         if let Some(process) = process.as_mut() {
             ensure!(process.exit_status()?.is_some(), "{} is running", self.name());
         }
-        *process = Some(Process::spawn(&self.start, &self.log)?);
+        *process = Some(Process::spawn(start, &self.log)?);
         Ok(())
     }
 
@@ -458,8 +462,16 @@ impl Node {
     /// # Errors
     /// When it cannot be started, ends again, or does not listen within `most`.
     pub async fn restart(&self, most: Duration) -> Result<()> {
+        self.restart_with(&[], most).await
+    }
+
+    /// As [`Node::restart`], with more flags for `start` after all others, in this life only.
+    ///
+    /// # Errors
+    /// As [`Node::restart`].
+    pub async fn restart_with(&self, flags: &[&str], most: Duration) -> Result<()> {
         self.kill9().await?;
-        self.start().await?;
+        self.spawn(&self.start.clone().args(flags)).await?;
         self.await_listening(Instant::now() + most).await
     }
 
