@@ -1,30 +1,34 @@
-//! Recorded load: processes that read and write a few keys, and what they were told.
+//! Recorded load: processes that read and write a few keys, strictly and sequentially, and what they
+//! were told.
 //!
 //! ```text
 //!   process ─▶ invoke ─▶ SDK ─▶ ok        it took effect
-//!                             ├─ mismatch the condition was judged and did not hold
-//!                             ├─ fail     an error whose outcome is NOT_APPLIED
-//!                             └─ info     an error whose outcome is UNKNOWN; a new process goes on
+//!      │                      ├─ mismatch the condition was judged and did not hold
+//!      │                      ├─ fail     an error whose outcome is NOT_APPLIED
+//!      │                      └─ info     an error whose outcome is UNKNOWN; the session goes on as a new process
+//!      └─ now and then leaves its session, and goes on with one that was left in another region
 //! ```
 //!
-//! A key's version in the history is the log index of a full receipt: a write's own entry, or the last
-//! entry applied where a read was served. A key stays in one range here, so its versions have one order.
+//! Each operation is strict or sequential, on the same keys. A process of the history is a session, which
+//! goes on over nodes and regions. A value's version in the history is its write's: time, node and ordinal,
+//! which compare over all keys.
+
+mod asking;
+mod judging;
 
 use std::fs::File;
 use std::io::BufWriter;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use bytes::Bytes;
-use latitude_checker::history::{Extras, MicroOp, Operation, Value, Version};
-use latitude_checker::linearizable::{self, Verdict, monitor};
-use latitude_checker::{History, Recorder};
-use latitude_client::{
-    Answer, CasOutcome, Client, Error, Expected, Keyspace, Level, Receipt, ReceiptDetail,
-};
+use latitude_checker::Recorder;
+use latitude_checker::history::{Extras, MicroOp, Value};
+use latitude_client::{Client, Keyspace, Level, Proof, ReceiptDetail, Session};
+use latitude_rpc::ToWire;
 use latitude_rpc::pb::v1;
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
@@ -33,10 +37,11 @@ use tokio::time::{Instant, sleep};
 
 use crate::bed::{Bed, PATIENCE, regions};
 use crate::raw::{self, Raw};
+use asking::{Ended, ask, found};
 
 /// The successful operations a history must have.
 pub const OK_MIN: u64 = 5_000;
-/// The keyspace the load runs on, and its ranges.
+/// The keyspace the load runs on.
 pub const KEYSPACE: &str = "recorded";
 /// Its ranges.
 pub const RANGES: u32 = 8;
@@ -44,6 +49,8 @@ const KEYS: usize = 40;
 const PROCESSES: usize = 12;
 /// How long one operation may take, all attempts included.
 const OPERATION_TIMEOUT: Duration = Duration::from_secs(5);
+/// A session is handed on after so many operations, about.
+const OPERATIONS_OF_A_SESSION: u32 = 40;
 
 /// When something was done.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -63,7 +70,28 @@ struct Shared {
     value_next: AtomicI64,
     phase: AtomicUsize,
     ok: [AtomicU64; 3],
+    /// Reads answered by a replica's closed time, without a word from the leader.
+    by_closed_time: AtomicU64,
     stop: AtomicBool,
+    /// Sessions that were left: process and token. Whoever takes one over goes on with it.
+    left: Mutex<Vec<(u64, String)>>,
+}
+
+/// A session, and the process it is in the history.
+struct Caller {
+    process: u64,
+    session: Session,
+    /// The process whose token the next operation takes over.
+    token_from: Option<u64>,
+}
+
+/// How an operation is asked for.
+#[derive(Clone, Copy)]
+struct Way<'a> {
+    keyspace: &'a Keyspace,
+    region: &'a str,
+    level: Level,
+    is_final: bool,
 }
 
 /// Recorded load on a cluster.
@@ -71,13 +99,6 @@ pub struct Load {
     shared: Arc<Shared>,
     processes: JoinSet<Result<()>>,
     history: PathBuf,
-}
-
-/// What became of an operation, as the history has it.
-enum Ended {
-    Ok(Vec<MicroOp>, Option<Receipt>),
-    Mismatch,
-    Failed(Error),
 }
 
 impl Load {
@@ -99,7 +120,9 @@ impl Load {
             value_next: AtomicI64::new(1),
             phase: AtomicUsize::new(0),
             ok: Default::default(),
+            by_closed_time: AtomicU64::new(0),
             stop: AtomicBool::new(false),
+            left: Mutex::default(),
         });
         let clients: Vec<(&str, Client)> =
             regions().into_iter().map(|region| (region, bed.client(region))).collect();
@@ -162,7 +185,8 @@ impl Load {
     /// has the checker judge it all.
     ///
     /// # Errors
-    /// When the history is not valid or not linearizable; the error names its file.
+    /// When the history is not valid, its strict part not linearizable or the whole not sequential; the
+    /// error names its file.
     pub async fn judge(mut self, bed: &Bed) -> Result<()> {
         let so_far = self.ok_in(Phase::Before) + self.ok_in(Phase::During);
         self.until_ok(Phase::After, OK_MIN.saturating_sub(so_far).max(1_000)).await?;
@@ -172,46 +196,24 @@ impl Load {
         }
         for region in regions() {
             let keyspace = recorded(&bed.client(region)).with_timeout(PATIENCE);
-            let process = self.shared.recorder.process();
+            let way = Way { keyspace: &keyspace, region, level: Level::Strict, is_final: true };
+            let mut caller = self.shared.new_caller();
             for key in &self.shared.keys {
-                self.shared.read_finally(&keyspace, region, process, key).await?;
+                let read = read(key, Value::Absent);
+                self.shared.run(way, &mut caller, read, &mut None).await?;
             }
         }
         let history = self.history.display().to_string();
         let shared = Arc::into_inner(self.shared).context("a process of the load still runs")?;
+        let by_closed_time = shared.by_closed_time.into_inner();
         let (recorded, _) = shared.recorder.finish()?;
-        judge(&recorded).with_context(|| format!("the history is in {history}"))
+        judging::judge(&recorded, by_closed_time)
+            .with_context(|| format!("the history is in {history}"))
     }
-}
-
-fn judge(history: &History) -> Result<()> {
-    let report = linearizable::check(history);
-    ensure!(report.counts.ok as u64 >= OK_MIN, "too few operations succeeded: {}", report.counts);
-    ensure!(report.verdict == Verdict::Linearizable, "{}\n{}", report.verdict, report.counts);
-    if let Some(violation) = monitor::check(&history.operations()) {
-        bail!("{violation}");
-    }
-    let versioned = |op: &&Operation| op.extras.version.is_some();
-    let versions = history.operations().iter().filter(versioned).count();
-    ensure!(versions as u64 >= OK_MIN, "only {versions} replies carried a version");
-    Ok(())
 }
 
 fn recorded(client: &Client) -> Keyspace {
-    client
-        .keyspace(KEYSPACE)
-        .with_level(Level::Strict)
-        .with_receipt(ReceiptDetail::Full)
-        .with_timeout(OPERATION_TIMEOUT)
-}
-
-fn bytes_of(value: i64) -> Bytes {
-    value.to_string().into()
-}
-
-fn value_of(bytes: &[u8]) -> Result<i64> {
-    let text = std::str::from_utf8(bytes).context("a value nobody wrote")?;
-    text.parse().with_context(|| format!("a value nobody wrote: {text:?}"))
+    client.keyspace(KEYSPACE).with_receipt(ReceiptDetail::Full).with_timeout(OPERATION_TIMEOUT)
 }
 
 impl Shared {
@@ -223,10 +225,15 @@ impl Shared {
         self.phase.load(Ordering::SeqCst)
     }
 
-    /// One process: operations one after the other, chosen by its number.
+    fn new_caller(&self) -> Caller {
+        let (process, session) = (self.recorder.process(), Session::new());
+        Caller { process, session, token_from: None }
+    }
+
+    /// Operations one after the other, chosen by the seed.
     async fn process(self: Arc<Self>, keyspace: Keyspace, region: &str, seed: u64) -> Result<()> {
         let mut random = SmallRng::seed_from_u64(seed);
-        let mut process = self.recorder.process();
+        let mut caller = self.new_caller();
         // What it saw last, to have conditions that hold.
         let mut seen = vec![None; self.keys.len()];
         while !self.stop.load(Ordering::SeqCst) {
@@ -234,106 +241,130 @@ impl Shared {
             let key = &self.keys[at];
             let to = self.value_next.fetch_add(1, Ordering::SeqCst);
             let micro_op = match (random.random_range(0..100), seen[at]) {
-                (0..40, _) => read(key, Value::Absent),
-                (40..62, _) => MicroOp::Write { key: key.clone(), value: to },
-                (62..80, Some(from)) => {
+                (0..45, _) => read(key, Value::Absent),
+                (45..66, _) => MicroOp::Write { key: key.clone(), value: to },
+                (66..84, Some(from)) => {
                     MicroOp::CompareAndSet { key: key.clone(), from: Some(from), to }
                 }
-                (62..92, _) => MicroOp::PutIfAbsent { key: key.clone(), value: to },
+                (66..95, _) => MicroOp::PutIfAbsent { key: key.clone(), value: to },
                 _ => MicroOp::Delete { key: key.clone() },
             };
-            process = self.run(&keyspace, region, process, micro_op, &mut seen[at], false).await?;
+            let level = any_level(&mut random);
+            let way = Way { keyspace: &keyspace, region, level, is_final: false };
+            self.run(way, &mut caller, micro_op, &mut seen[at]).await?;
+            if random.random_ratio(1, OPERATIONS_OF_A_SESSION) {
+                self.change_session(&mut caller)?;
+            }
         }
         Ok(())
     }
 
-    /// Runs and records one operation; returns the process that goes on.
+    /// Leaves the session to whoever wants it, and goes on with the one that was left longest ago, as it
+    /// would in another process: by its text.
+    fn change_session(&self, caller: &mut Caller) -> Result<()> {
+        let mut left = self.left.lock().unwrap_or_else(PoisonError::into_inner);
+        // A process has something to hand on only once it has sent an operation.
+        if caller.token_from.is_none()
+            && let Some(token) = caller.session.token()
+        {
+            left.push((caller.process, token));
+        }
+        *caller = self.new_caller();
+        if left.len() > PROCESSES / 2 {
+            let (process, token) = left.remove(0);
+            caller.session = token.parse()?;
+            caller.token_from = Some(process);
+        }
+        Ok(())
+    }
+
+    /// Runs and records one operation. After an unknown outcome the caller goes on as another process, with
+    /// the session as the last answer left it.
     async fn run(
         &self,
-        keyspace: &Keyspace,
-        region: &str,
-        process: u64,
+        way: Way<'_>,
+        caller: &mut Caller,
         micro_op: MicroOp,
         seen: &mut Option<i64>,
-        is_final: bool,
-    ) -> Result<u64> {
+    ) -> Result<()> {
         let extras = Extras {
-            node: Some(region.to_owned()),
-            level: Some(Level::Strict.name().to_owned()),
-            is_final,
+            node: Some(way.region.to_owned()),
+            level: Some(way.level.name().to_owned()),
+            token_from: caller.token_from.take(),
+            is_final: way.is_final,
             ..Extras::default()
         };
         let phase = self.phase();
+        let process = caller.process;
         self.recorder.invoke(process, self.nanos(), vec![micro_op.clone()], extras)?;
-        let ended = ask(keyspace, &micro_op).await?;
+        let keyspace =
+            way.keyspace.clone().with_level(way.level).with_session(caller.session.clone());
+        let ended = ask(&keyspace, &micro_op).await?;
         let now = self.nanos();
         match ended {
-            Ended::Ok(done, receipt) => {
-                *seen = match &done[..] {
-                    [MicroOp::Read { value: Value::Integer(value), .. }] => Some(*value),
-                    [MicroOp::Write { value, .. } | MicroOp::PutIfAbsent { value, .. }] => {
-                        Some(*value)
-                    }
-                    [MicroOp::CompareAndSet { to, .. }] => Some(*to),
+            Ended::Ok { done, version, receipt } => {
+                *seen = match &done {
+                    MicroOp::Read { value: Value::Integer(value), .. }
+                    | MicroOp::Write { value, .. }
+                    | MicroOp::PutIfAbsent { value, .. }
+                    | MicroOp::CompareAndSet { to: value, .. } => Some(*value),
                     _ => None,
                 };
-                let index =
-                    receipt.as_ref().and_then(|receipt| receipt.log).map(|(_, index)| index);
-                let extras = Extras {
-                    version: index.map(Version::from),
-                    receipt: receipt.map(|receipt| receipt.to_string().into()),
-                    ..Extras::default()
-                };
-                self.recorder.ok(process, now, done, extras)?;
+                let proof = receipt.as_ref().and_then(|receipt| receipt.proof);
+                if proof == Some(Proof::ClosedTime) {
+                    self.by_closed_time.fetch_add(1, Ordering::SeqCst);
+                }
+                let receipt = receipt.map(|receipt| receipt.to_string().into());
+                let extras = Extras { version, receipt, ..Extras::default() };
+                self.recorder.ok(process, now, vec![done], extras)?;
                 self.ok[phase].fetch_add(1, Ordering::SeqCst);
             }
-            Ended::Mismatch => {
+            Ended::Mismatch { version } => {
                 *seen = None;
-                self.recorder.mismatch(process, now, Extras::default())?;
+                let extras = Extras { version, ..Extras::default() };
+                self.recorder.mismatch(process, now, extras)?;
             }
             Ended::Failed(error) => {
                 let extras =
                     Extras { receipt: Some(error.to_string().into()), ..Extras::default() };
+                let is_final = way.is_final;
                 ensure!(!is_final, "a key cannot be read after the fault is gone: {error}");
                 if error.may_have_applied() {
-                    return Ok(self.recorder.info(process, now, extras)?);
+                    caller.process = self.recorder.info(process, now, extras)?;
+                    caller.token_from = Some(process);
+                } else {
+                    self.recorder.fail(process, now, extras)?;
                 }
-                self.recorder.fail(process, now, extras)?;
             }
         }
-        Ok(process)
+        Ok(())
     }
 
-    async fn read_finally(
-        &self,
-        keyspace: &Keyspace,
-        region: &str,
-        process: u64,
-        key: &str,
-    ) -> Result<()> {
-        let micro_op = read(key, Value::Absent);
-        self.run(keyspace, region, process, micro_op, &mut None, true).await.map(drop)
-    }
-
-    /// A process that reads at one node only.
+    /// A process that reads at one node only, and carries its session's token from answer to question
+    /// itself.
     async fn reader(self: Arc<Self>, raw: Raw, seed: u64) -> Result<()> {
         let mut random = SmallRng::seed_from_u64(seed);
         let process = self.recorder.process();
+        let mut token = Bytes::new();
         while !self.stop.load(Ordering::SeqCst) {
             let key = &self.keys[random.random_range(0..self.keys.len())];
             let phase = self.phase();
+            let level = any_level(&mut random);
+            let extras = Extras { level: Some(level.name().to_owned()), ..Extras::default() };
             let invoked = vec![read(key, Value::Absent)];
-            self.recorder.invoke(process, self.nanos(), invoked, Extras::default())?;
-            let answer = raw.execute(raw::command(KEYSPACE, raw::get(key))).await;
+            self.recorder.invoke(process, self.nanos(), invoked, extras)?;
+            let command = v1::Command {
+                level: level.to_wire(),
+                token: token.clone(),
+                ..raw::command(KEYSPACE, raw::get(key))
+            };
+            let answer = raw.execute(command).await;
             let now = self.nanos();
             match answer {
-                Ok(v1::Reply { result: Some(v1::reply::Result::Get(found)), receipt, .. }) => {
-                    let value = match found.value {
-                        Some(bytes) => Value::Integer(value_of(&bytes)?),
-                        None => Value::Absent,
-                    };
-                    let log = receipt.and_then(|receipt| receipt.log);
-                    let version = log.map(|log| Version::from(log.index));
+                Ok(v1::Reply { result: Some(v1::reply::Result::Get(got)), token: new, .. }) => {
+                    ensure!(!new.is_empty(), "the answer to a read of a session carries no token");
+                    token = new;
+                    let (value, version) = found(got)?;
                     let extras = Extras { version, ..Extras::default() };
                     self.recorder.ok(process, now, vec![read(key, value)], extras)?;
                     self.ok[phase].fetch_add(1, Ordering::SeqCst);
@@ -351,47 +382,10 @@ impl Shared {
     }
 }
 
+fn any_level(random: &mut SmallRng) -> Level {
+    if random.random() { Level::Strict } else { Level::Sequential }
+}
+
 fn read(key: &str, value: Value) -> MicroOp {
     MicroOp::Read { key: key.to_owned(), value }
-}
-
-/// Asks the SDK for what a step says.
-async fn ask(keyspace: &Keyspace, micro_op: &MicroOp) -> Result<Ended> {
-    let same = || vec![micro_op.clone()];
-    Ok(match micro_op {
-        MicroOp::Read { key, .. } => match keyspace.get(key).await {
-            Ok(Answer { value, receipt, .. }) => {
-                let value = match value {
-                    Some(found) => Value::Integer(value_of(&found.bytes)?),
-                    None => Value::Absent,
-                };
-                Ended::Ok(vec![read(key, value)], receipt)
-            }
-            Err(error) => Ended::Failed(error),
-        },
-        MicroOp::Write { key, value } => match keyspace.put(key, bytes_of(*value)).await {
-            Ok(answer) => Ended::Ok(same(), answer.receipt),
-            Err(error) => Ended::Failed(error),
-        },
-        MicroOp::Delete { key } => match keyspace.delete(key).await {
-            Ok(answer) => Ended::Ok(same(), answer.receipt),
-            Err(error) => Ended::Failed(error),
-        },
-        MicroOp::PutIfAbsent { key, value } => {
-            compared(same(), keyspace.put_if_absent(key, bytes_of(*value)).await)
-        }
-        MicroOp::CompareAndSet { key, from, to } => {
-            let expected = from.map_or(Expected::Absent, |from| Expected::Value(bytes_of(from)));
-            compared(same(), keyspace.compare_and_set(key, expected, Some(bytes_of(*to))).await)
-        }
-        other => bail!("the load does not know {other}"),
-    })
-}
-
-fn compared(done: Vec<MicroOp>, answer: Result<Answer<CasOutcome>, Error>) -> Ended {
-    match answer {
-        Ok(answer) if answer.value.is_applied() => Ended::Ok(done, answer.receipt),
-        Ok(_) => Ended::Mismatch,
-        Err(error) => Ended::Failed(error),
-    }
 }

@@ -1,0 +1,81 @@
+//! What the judges say of a history of strict and sequential operations.
+//!
+//! - The strict reads, with all writes, are linearizable.
+//! - The whole is sequentially consistent: one order of all operations, over all keys, that holds every
+//!   session. It is decided by the versions.
+//!
+//! A delete of unknown outcome leaves no version by which it could be found. Where the whole cannot be
+//! decided because of some, their keys are left out of the second question, and only of it.
+
+use std::collections::BTreeSet;
+
+use anyhow::{Result, bail, ensure};
+use latitude_checker::History;
+use latitude_checker::history::{MicroOp, Operation, Outcome};
+use latitude_checker::linearizable::{self, Budget, monitor};
+use latitude_checker::sequential::{self, Method, Report};
+use latitude_client::Level;
+
+use super::{KEYS, OK_MIN};
+
+/// Sequential reads a history must have that a replica answered by what it knew.
+const BY_CLOSED_TIME_MIN: u64 = 200;
+/// Operations it must have that took over a token.
+const HANDED_ON_MIN: usize = 20;
+
+/// Whether the history is valid and right.
+pub(super) fn judge(history: &History, by_closed_time: u64) -> Result<()> {
+    let operations = history.operations();
+    let ok = operations.iter().filter(|op| op.outcome == Outcome::Ok).count();
+    ensure!(ok as u64 >= OK_MIN, "only {ok} operations succeeded");
+    let handed_on = operations.iter().filter(|op| op.extras.token_from.is_some()).count();
+    ensure!(
+        by_closed_time >= BY_CLOSED_TIME_MIN && handed_on >= HANDED_ON_MIN,
+        "{by_closed_time} reads were answered by closed time, and {handed_on} tokens handed on"
+    );
+
+    let strict: Vec<_> = operations.iter().filter(|op| !is_sequential_read(op)).cloned().collect();
+    let report = linearizable::check_operations(&strict, Budget::default());
+    let verdict = report.verdict;
+    ensure!(verdict == linearizable::Verdict::Linearizable, "{verdict}\n{}", report.counts);
+    if let Some(violation) = monitor::check(&strict) {
+        bail!("{violation}");
+    }
+
+    let report = judge_whole(operations)?;
+    let decided = report.verdict == sequential::Verdict::Sequential;
+    ensure!(decided && report.method == Some(Method::Versions), "{report}\n{}", report.counts);
+    Ok(())
+}
+
+fn is_sequential_read(operation: &Operation) -> bool {
+    let reads = operation.micro_ops.iter().all(|op| matches!(op, MicroOp::Read { .. }));
+    reads && operation.extras.level.as_deref() == Some(Level::Sequential.name())
+}
+
+/// Whether all fits into one order.
+fn judge_whole(mut operations: Vec<Operation>) -> Result<Report> {
+    // The search that follows where versions do not decide has no chance with so many operations.
+    let budget = Budget { configurations: 1 };
+    let report = sequential::check_operations(&operations, budget);
+    let undecided = sequential::Verdict::Unknown(sequential::Doubt::OutOfBudget);
+    if report.verdict != undecided {
+        return Ok(report);
+    }
+    let left_out: BTreeSet<String> = operations
+        .iter()
+        .filter(|op| op.outcome.is_unknown())
+        .flat_map(|op| &op.micro_ops)
+        .filter(|op| matches!(op, MicroOp::Delete { .. }))
+        .map(|op| op.key().to_owned())
+        .collect();
+    let left = KEYS - left_out.len();
+    ensure!(left * 2 >= KEYS, "deletes of unknown outcome leave only {left} keys to judge");
+    for operation in &mut operations {
+        if left_out.contains(operation.micro_ops[0].key()) {
+            // It keeps its place in its session, and says nothing of its key.
+            operation.outcome = Outcome::Fail;
+        }
+    }
+    Ok(sequential::check_operations(&operations, budget))
+}
