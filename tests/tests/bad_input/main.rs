@@ -1,6 +1,8 @@
 //! Bad input over real gRPC: each is refused with its own reason and a sentence that says what to do;
 //! none of it panics, hangs or loses a write. And values as large as they may be, over an ocean.
 
+mod sequential;
+
 use std::collections::BTreeSet;
 
 use anyhow::{Context, Result, ensure};
@@ -44,6 +46,14 @@ async fn bad_input_is_refused_with_its_own_reason_and_large_values_commit_under_
     a_batch_too_large_is_refused(&node).await?;
     bytes_that_are_no_message_are_refused(&node).await?;
     the_sdk_tells_the_same(&client).await?;
+
+    sequential::tokens_are_refused_for_what_is_wrong_with_them(&node).await?;
+    sequential::made_up_tokens_do_no_harm(&node).await?;
+    sequential::a_bound_nobody_can_prove_moves_the_read_on(&bed).await?;
+    sequential::only_weaker_levels_are_accepted_instead(&node).await?;
+    sequential::a_node_without_a_replica_passes_the_read_on(&bed).await?;
+    sequential::a_token_is_handed_on_as_text(&bed).await?;
+    sequential::the_sdk_tells_the_same_of_tokens(&bed, &node).await?;
 
     // All of this has lost nothing and stopped nobody.
     let found = keyspace.get("kept").await?.value.context("the write is lost")?;
