@@ -79,3 +79,57 @@ fn judge_whole(mut operations: Vec<Operation>) -> Result<Report> {
     }
     Ok(sequential::check_operations(&operations, budget))
 }
+
+#[cfg(test)]
+mod tests {
+    use latitude_checker::Recorder;
+    use latitude_checker::history::{Extras, Value, Version};
+
+    use super::*;
+
+    fn read(key: &str, value: Value) -> MicroOp {
+        MicroOp::Read { key: key.to_owned(), value }
+    }
+
+    /// An operation that ended well, at a time of its own.
+    fn ok(recorder: &Recorder<std::io::Sink>, process: u64, op: MicroOp, version: Option<u64>) {
+        let asked = match &op {
+            MicroOp::Read { key, .. } => read(key, Value::Absent),
+            other => other.clone(),
+        };
+        recorder.invoke(process, 0, vec![asked], Extras::default()).unwrap();
+        let extras = Extras { version: version.map(Version::from), ..Extras::default() };
+        recorder.ok(process, 0, vec![op], extras).unwrap();
+    }
+
+    /// A write, an unknown delete, and one who finds the key first absent, then as written.
+    fn deleted_and_back() -> Recorder<std::io::Sink> {
+        let recorder = Recorder::new(std::io::sink());
+        let key = || "k".to_owned();
+        ok(&recorder, 0, MicroOp::Write { key: key(), value: 1 }, Some(1));
+        ok(&recorder, 1, read("k", Value::Integer(1)), Some(1));
+        let delete = vec![MicroOp::Delete { key: key() }];
+        recorder.invoke(0, 0, delete, Extras::default()).unwrap();
+        recorder.info(0, 0, Extras::default()).unwrap();
+        ok(&recorder, 1, read("k", Value::Absent), None);
+        recorder
+    }
+
+    fn verdict(recorder: &Recorder<std::io::Sink>) -> sequential::Verdict {
+        judge_whole(recorder.history().operations()).unwrap().verdict
+    }
+
+    #[test]
+    fn the_key_of_an_unknown_delete_is_left_out_and_no_other() {
+        let recorder = deleted_and_back();
+        assert_eq!(verdict(&recorder), sequential::Verdict::Sequential);
+        // Another key goes back: an observer sees the second value, then the first.
+        for (value, version) in [(2, 2), (3, 3)] {
+            ok(&recorder, 5, MicroOp::Write { key: "l".to_owned(), value }, Some(version));
+        }
+        for (value, version) in [(3, 3), (2, 2)] {
+            ok(&recorder, 6, read("l", Value::Integer(value)), Some(version));
+        }
+        assert!(matches!(verdict(&recorder), sequential::Verdict::Violation(_)));
+    }
+}
