@@ -19,6 +19,7 @@ use tokio::time::{Instant, sleep, timeout_at};
 
 use super::read::Proven;
 use super::{Answer, Serving, internal};
+use crate::proposer::not_leader;
 
 /// On top of the round trips, how long a replica waits until it knows enough before the request moves on.
 const BRIEFLY: Duration = Duration::from_millis(400);
@@ -37,6 +38,8 @@ impl Serving<'_> {
         let round_trips = 4 * self.shared.peers().round_trip_max();
         let give_up = self.give_up_at().min(Instant::now() + round_trips + BRIEFLY);
         let mut waited = false;
+        // How long the last question to the leader took.
+        let mut took = None;
         loop {
             let lack = match self.answer_by_closed_time()? {
                 Ok(answer) => return Ok(answer),
@@ -51,8 +54,16 @@ impl Serving<'_> {
                 // that it still leads makes the answer as fresh as any.
                 return self.strict_read().await;
             }
+            if let Some(took) = took
+                && lack.reason == Reason::StalenessUnproved
+                && self.request.staleness_max.is_some_and(|most| took > most)
+            {
+                // The answer's age counts from the question, and asking again takes as long.
+                return Err(self.too_far(lack, took));
+            }
+            let asked = Instant::now();
             match timeout_at(give_up, self.catch_up()).await {
-                Ok(Ok(())) => {}
+                Ok(Ok(())) => took = Some(asked.elapsed()),
                 Ok(Err(error)) if Instant::now() + PAUSE >= give_up => {
                     return Err(self.behind(lack, Some(error)));
                 }
@@ -110,6 +121,20 @@ impl Serving<'_> {
         }
         let staleness_ms = staleness.map(|bound| bound.as_micros().div_ceil(1000) as u64);
         self.read_from(&reader, Proven { proof: v1::Proof::ClosedTime, staleness_ms }).map(Ok)
+    }
+
+    /// The error of a replica that is too far from the leader to be as fresh as asked for. Only the leader is
+    /// nearer, so the request is to go there.
+    fn too_far(&self, lack: Lack, took: Duration) -> Error {
+        let message = format!(
+            "{}; to ask the leader takes {took:?} from here. The leader itself may be fresh enough",
+            lack.message
+        );
+        let leader = self.handle.group.leadership().leader;
+        Error {
+            leader: not_leader(self.handle.id(), leader).leader,
+            ..Error::new(lack.reason, message)
+        }
     }
 
     /// The error of a replica that does not get to know enough.
