@@ -70,7 +70,7 @@ pub struct DataArgs {
     pub receipt: ReceiptArg,
     /// What to go on from.
     #[command(flatten)]
-    pub session: SessionFlags,
+    pub session: Box<SessionFlags>,
     /// How to print.
     #[command(flatten)]
     pub output: OutputArgs,
