@@ -405,6 +405,37 @@ impl Node {
         Ok(())
     }
 
+    /// Starts it with a variable in its environment, for this life only.
+    ///
+    /// # Errors
+    /// When it is running, or cannot be started.
+    pub async fn start_with(&self, name: &str, value: &str) -> Result<()> {
+        let mut process = self.process.lock().await;
+        if let Some(process) = process.as_mut() {
+            ensure!(process.exit_status()?.is_some(), "{} is running", self.name());
+        }
+        let start = self.start.clone().env(name, value);
+        *process = Some(Process::spawn(&start, &self.log)?);
+        Ok(())
+    }
+
+    /// Waits until it has ended by itself.
+    ///
+    /// # Errors
+    /// When it is not running, or has not ended within `most`.
+    pub async fn ended(&self, most: Duration) -> Result<ExitStatus> {
+        let mut slot = self.process.lock().await;
+        let Some(process) = slot.as_mut() else { bail!("{} is not running", self.name()) };
+        match timeout(most, process.wait()).await {
+            Ok(ended) => {
+                let ended = ended?;
+                *slot = None;
+                Ok(ended)
+            }
+            Err(_) => Err(self.explain(anyhow!("it did not end by itself within {most:?}"))),
+        }
+    }
+
     /// Kills it (SIGKILL) and waits until it is gone. Nothing happens to a node that is not running.
     ///
     /// # Errors
