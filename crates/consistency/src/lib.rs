@@ -10,7 +10,7 @@
 //!
 //! - No request is served at a weaker level than it asked for: [`plan`] says how, or says no.
 //! - A strict read sees every log write acknowledged before it arrived: it takes part only in a round
-//!   that starts after its arrival ([`Rounds`]).
+//!   that starts after its arrival ([`Rounds`]), or is answered by a lease that holds after it ([`LeaseRule`]).
 //! - INV-4: a replica takes for known only what a leader closed for it ([`ClosedTimes`]).
 //! - A session never goes back in the one total order of log entries ([`Token::stood`]).
 //! - INV-8 (each id takes effect once): an id is forgotten only when every later copy of it will be
@@ -20,6 +20,7 @@
 
 mod closed;
 mod ids;
+mod lease;
 mod level;
 mod past;
 mod rounds;
@@ -28,6 +29,7 @@ mod token;
 
 pub use closed::{Closed, ClosedTimes, LogPlace, closed_up_to, may_close, staleness};
 pub use ids::{Origin, OriginStatus, check_id_age, local_id_may_be_dropped, log_id_may_be_dropped};
+pub use lease::{ClockLook, Grant, LeaseRule, lease_usable, silence_after_start};
 pub use level::{KeyspaceLevels, Operation, Plan, Route, SERVED, plan};
 pub use past::{Demand, demand};
 pub use rounds::{Completed, ROUNDS_IN_FLIGHT_MAX, RoundId, Rounds};
