@@ -16,10 +16,12 @@ use openraft::errors::{
     ClientWriteError, Fatal, ForwardReason, ForwardToLeader, LinearizableReadError, RaftError,
 };
 use openraft::impls::ProgressResponder;
-use openraft::{Instant, Raft, ReadPolicy, ServerState};
+use openraft::raft::VoteResponse;
+use openraft::{Instant, LinearizerOption, Raft, ReadPolicy, ServerState};
 use tokio::sync::watch;
 use tokio::time::Instant as TokioInstant;
 
+use crate::acks::Acks;
 use crate::committer::Committer;
 use crate::log::RangeLog;
 use crate::machine::{ClosedUsed, Progress, StateMachine};
@@ -44,6 +46,9 @@ pub struct GroupContext {
     pub settings: Settings,
     /// What its snapshots share.
     pub snapshots: Snapshots,
+    /// Set while the node must keep silent after its start, because leases may rest on what it promised
+    /// before: until then its replicas that have ever voted neither vote, nor campaign, nor take over.
+    pub silent_until: Option<TokioInstant>,
 }
 
 /// A range as all its founding replicas begin it: each writes the same rows, so that none has to
@@ -199,6 +204,9 @@ pub struct Group {
     settings: Settings,
     pub(crate) snapshots: Snapshots,
     pub(crate) receiver: Receiver,
+    /// Until then it keeps silent: see [`GroupContext::silent_until`].
+    silent_until: Option<TokioInstant>,
+    acks: Acks,
     /// The leadership last seen here, and since when.
     leads_since: Arc<Mutex<Option<(LeaderToken, TokioInstant)>>>,
 }
@@ -234,7 +242,8 @@ impl Group {
         replica: ReplicaId,
     ) -> Result<Self, OpenError> {
         let fail = |source| OpenError { range, replica, source };
-        let GroupContext { engine, committer, transport, settings, snapshots } = context;
+        let GroupContext { engine, committer, transport, settings, snapshots, silent_until } =
+            context;
         let place = Place {
             engine: Arc::clone(engine),
             committer: committer.clone(),
@@ -256,14 +265,20 @@ impl Group {
             StateMachine::open(place.clone(), log.clone(), Arc::clone(&closed_used))
                 .map_err(fail)?;
         log.check_complete(progress.borrow().index).map_err(fail)?;
+        let acks = Acks::default();
         let network = Network {
             transport: Arc::clone(transport),
             range,
             from: replica,
             settings: *settings,
             place: place.clone(),
+            acks: acks.clone(),
         };
-        let raft = Raft::new(replica, settings.raft_config(), network, log.clone(), machine)
+        // A replica that never voted never promised anybody anything: a new range is led at once.
+        let has_voted = log.has_voted().map_err(fail)?;
+        let silent_until = silent_until.filter(|until| has_voted && TokioInstant::now() < *until);
+        let config = settings.raft_config(silent_until.is_none());
+        let raft = Raft::new(replica, config, network, log.clone(), machine)
             .await
             .map_err(|error| fail(io::Error::other(error)))?;
         Ok(Self {
@@ -277,6 +292,8 @@ impl Group {
             settings: *settings,
             snapshots: snapshots.clone(),
             receiver: Receiver::new(place),
+            silent_until,
+            acks,
             leads_since: Arc::default(),
         })
     }
@@ -384,6 +401,13 @@ impl Group {
         self.log.bytes()
     }
 
+    /// The voters of the effective configuration: two sets while they change.
+    fn configs(&self) -> Vec<BTreeSet<ReplicaId>> {
+        let metrics = self.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        metrics.membership_config.membership().get_joint_config().clone()
+    }
+
     /// The voters of the effective configuration.
     pub fn voters(&self) -> BTreeSet<ReplicaId> {
         self.raft.voter_ids().collect()
@@ -446,8 +470,11 @@ impl Group {
     /// Confirms with a quorum that this replica leads, and resolves with the index that a linearizable read
     /// which began before this call must see applied. Waits no longer than `wait`.
     pub async fn read_index(&self, wait: Duration) -> Result<u64, ReadError> {
-        let option =
-            openraft::LinearizerOption::from(ReadPolicy::ReadIndex).with_wait_timeout(wait);
+        let option = LinearizerOption::from(ReadPolicy::ReadIndex).with_wait_timeout(wait);
+        self.linearizer_index(option).await
+    }
+
+    async fn linearizer_index(&self, option: LinearizerOption) -> Result<u64, ReadError> {
         match self.raft.get_read_linearizer(option).await {
             Ok(linearizer) => Ok(linearizer.read_log_id().index()),
             Err(RaftError::APIError(LinearizableReadError::ForwardToLeader(forward))) => {
@@ -460,6 +487,29 @@ impl Group {
             }
             Err(RaftError::Fatal(_)) => Err(ReadError::Stopped),
         }
+    }
+
+    /// The index that a linearizable read which began before this call must see applied, if a quorum has
+    /// acknowledged a message that this leader sent less than `age_max` ago; `None` otherwise. Waits for no
+    /// message.
+    ///
+    /// It is for the caller to know that `age_max` is less than what the voters keep (see the rule of leases
+    /// in `latitude-consistency`).
+    pub async fn lease_index(&self, age_max: Duration) -> Result<Option<u64>, ReadError> {
+        let leadership = self.leadership();
+        let token = leadership.token.ok_or(ReadError::NotLeader(leadership.leader))?;
+        let option = LinearizerOption::new(Some(age_max), false).with_wait_timeout(Duration::ZERO);
+        // That it leads, is not handing over, and up to where it must have applied is openraft's to say.
+        let index = match self.linearizer_index(option).await {
+            Ok(index) => index,
+            Err(ReadError::NoQuorum { .. }) => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        // Asked after: what is fresh now was fresh then.
+        let configs = self.configs();
+        let held =
+            self.acks.are_fresh(token, &configs, age_max) && self.leadership().token == Some(token);
+        Ok(held.then_some(index))
     }
 
     /// Resolves once entry `index` is applied here.
@@ -532,6 +582,29 @@ impl Group {
         self.raft.trigger().transfer_leader(*target).await.map_err(|_| TransferError::Stopped)
     }
 
+    /// Whether the replica keeps silent: see [`GroupContext::silent_until`].
+    pub fn is_silent(&self) -> bool {
+        self.silent_until.is_some_and(|until| TokioInstant::now() < until)
+    }
+
+    /// Lets the replica campaign once its silence is over. Somebody must run this for a replica that was
+    /// opened in a silence.
+    pub async fn end_silence(&self) {
+        if let Some(until) = self.silent_until {
+            tokio::time::sleep_until(until).await;
+            self.raft.runtime_config().elect(true);
+        }
+    }
+
+    /// The answer of a silent replica to whoever asks for its vote: no, and what it knows, so that the asker
+    /// learns of a higher term or a longer log.
+    async fn refuse_vote(&self) -> io::Result<Response> {
+        let refused = self.raft.with_raft_state(|state| {
+            VoteResponse::new(state.vote_ref(), state.log_ids.last().cloned(), false)
+        });
+        Ok(Response::from(&refused.await.map_err(io::Error::other)?))
+    }
+
     /// Answers another replica's message.
     ///
     /// The message takes its place in Raft's queue when the future is first polled, so the order of first
@@ -541,9 +614,18 @@ impl Group {
         body: &[u8],
     ) -> Result<impl Future<Output = io::Result<Vec<u8>>> + Send + use<>, io::Error> {
         let request = wire::decode::<Request>(body)?;
-        let (raft, receiver) = (self.raft.clone(), self.receiver.clone());
+        let (group, receiver) = (self.clone(), self.receiver.clone());
         let answer = async move {
+            let raft = &group.raft;
             let response = match request {
+                // A transfer's vote as well: it makes voters break their promise to the leader that began
+                // it, and that may have been another life of that leader (pitfall 9).
+                Request::Vote(_) | Request::PreVote(_) if group.is_silent() => {
+                    group.refuse_vote().await?
+                }
+                Request::TransferLeader { .. } if group.is_silent() => {
+                    return Err(io::Error::other("the node has just started and keeps silent"));
+                }
                 Request::Append { vote, prev, entries, leader_commit } => {
                     let request = wire::append_request(vote, prev, entries, leader_commit);
                     raft.append_entries(request).await.map_err(stopped)?.into()
@@ -559,7 +641,7 @@ impl Group {
                         raft.handle_transfer_leader(wire::transfer_request(from, to, last)).await;
                     Response::TransferLeader(result.map_err(io::Error::other)?.map_err(Into::into))
                 }
-                Request::Snapshot(part) => Response::Snapshot(receiver.take(&raft, part).await?),
+                Request::Snapshot(part) => Response::Snapshot(receiver.take(raft, part).await?),
             };
             Ok(wire::encode(&response))
         };

@@ -26,6 +26,7 @@
 //!
 //! Not known here: gRPC, what an operation does, who clients are.
 
+mod acks;
 mod committer;
 #[cfg(test)]
 mod conformance;

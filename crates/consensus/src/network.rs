@@ -22,7 +22,9 @@ use openraft::raft::{
     TransferLeaderRequest, TransferLeaderResponse, VoteRequest, VoteResponse,
 };
 use openraft::{EmptyNode, OptionalSend, RPCTypes, RaftNetworkFactory, RaftNetworkV2};
+use tokio::time::Instant;
 
+use crate::acks::Acks;
 use crate::settings::Settings;
 use crate::snapshot::install::Place;
 use crate::snapshot::{SnapshotData, send};
@@ -73,6 +75,8 @@ pub(crate) struct Network {
     pub(crate) settings: Settings,
     /// What snapshots are made of.
     pub(crate) place: Place,
+    /// Takes down who has acknowledged what this replica sent as a leader.
+    pub(crate) acks: Acks,
 }
 
 impl RaftNetworkFactory<TypeConfig> for Network {
@@ -107,13 +111,22 @@ impl Peer {
         request: &Request,
         timeout: Duration,
     ) -> impl Future<Output = Result<Response, RPCError<TypeConfig>>> + Send + use<> {
-        let Network { transport, range, from, .. } = &self.network;
+        let Network { transport, range, from, acks, .. } = &self.network;
+        // Before it is sent: the promise that an answer makes begins later.
+        let sent = Instant::now();
+        let leads = request.leadership().map(|leadership| (acks.clone(), leadership));
         let answer = transport.call(self.target, *range, class, wire::encode(request).into());
         let (from, target) = (*from, self.target);
         async move {
             match tokio::time::timeout(timeout, answer).await {
                 Ok(Ok(body)) => {
-                    wire::decode::<Response>(&body).map_err(|error| unreachable(&error))
+                    let response = wire::decode::<Response>(&body);
+                    if let (Some((acks, leadership)), Ok(true)) =
+                        (leads, response.as_ref().map(Response::acknowledges))
+                    {
+                        acks.note(leadership, target, sent);
+                    }
+                    response.map_err(|error| unreachable(&error))
                 }
                 Ok(Err(error)) => Err(unreachable(&error)),
                 Err(_) => {
@@ -379,7 +392,8 @@ mod tests {
             generation: Generation(1),
             snapshots: snapshots.expect("the disk is new"),
         };
-        let network = Network { transport, range: RangeId(7), from: replica(1), settings, place };
+        let (range, from) = (RangeId(7), replica(1));
+        let network = Network { transport, range, from, settings, place, acks: Acks::default() };
         Peer { network, target: replica(2), class: Class::Raft }
     }
 

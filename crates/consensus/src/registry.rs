@@ -133,7 +133,8 @@ mod tests {
             Snapshots::open(&*engine, SnapshotSettings::default(), Arc::new(NoFailpoints));
         let snapshots = snapshots.expect("the disk is new");
         let transport = Arc::new(Down);
-        let context = GroupContext { engine, committer, transport, settings, snapshots };
+        let context =
+            GroupContext { engine, committer, transport, settings, snapshots, silent_until: None };
         Group::open(&context, RANGE, replica(1)).await.expect("it was just born")
     }
 

@@ -82,7 +82,8 @@ impl Settings {
         self.election_timeout_min
     }
 
-    pub(crate) fn raft_config(&self) -> Arc<Config> {
+    /// What openraft is told; `may_campaign`: from the start, not only once it is allowed to.
+    pub(crate) fn raft_config(&self, may_campaign: bool) -> Arc<Config> {
         let ms = |duration: Duration| duration.as_millis() as u64;
         Arc::new(Config {
             cluster_name: "latitude".to_string(),
@@ -92,7 +93,9 @@ impl Settings {
             election_timeout_min: ms(self.election_timeout_min),
             election_timeout_max: ms(self.election_timeout_max),
             enable_pre_vote: Some(true),
-            // A leader that restarted would forget a transfer it had begun, and lead on.
+            enable_elect: may_campaign,
+            // A leader that restarted would forget a transfer it had begun, and lead on: the marked votes of
+            // that transfer pass by all leases (pitfall 9, execution 3).
             enable_leader_restore: Some(false),
             // Without it two halves of a partial partition can wait for each other for ever
             // (openraft issue 2080).
@@ -119,7 +122,7 @@ mod tests {
             let round_trip = Duration::from_millis(ms);
             let settings = Settings::for_round_trip(round_trip);
             assert_eq!(settings.validated(round_trip), Ok(settings), "{ms} ms");
-            settings.raft_config().as_ref().clone().validate().expect("openraft accepts them");
+            settings.raft_config(true).as_ref().clone().validate().expect("openraft accepts them");
         }
     }
 

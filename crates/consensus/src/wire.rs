@@ -100,6 +100,18 @@ pub(crate) struct VoteBody {
     leadership_transfer: bool,
 }
 
+impl Request {
+    /// The leadership under which it was sent, if it is a leader's to its followers.
+    pub(crate) fn leadership(&self) -> Option<types::LeaderToken> {
+        match self {
+            Self::Append { vote, .. } => {
+                Some(types::LeaderToken { term: vote.term, replica: vote.replica })
+            }
+            Self::Vote(_) | Self::PreVote(_) | Self::TransferLeader { .. } => None,
+        }
+    }
+}
+
 /// What it answers.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub(crate) enum Response {
@@ -119,6 +131,19 @@ pub(crate) enum SnapshotAnswer {
     HigherVote(Vote),
     /// The transfer is over; another may work.
     Refused(String),
+}
+
+impl Response {
+    /// Whether it answers a leader's message and knows of no higher vote: whoever gives it has taken the
+    /// leader for its own, even if it could not take the entries.
+    pub(crate) fn acknowledges(&self) -> bool {
+        matches!(
+            self,
+            Self::Append(
+                AppendAnswer::Success | AppendAnswer::PartialSuccess(_) | AppendAnswer::Conflict
+            )
+        )
+    }
 }
 
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]

@@ -244,7 +244,10 @@ mod tests {
         assert_eq!(granted(&mut rule, at(7_000)), None);
         rule.promised(VOTER, 3, LEASE, at(7_000));
         assert_eq!(granted(&mut rule, at(7_500)), Some(500));
-        assert!(rule.grant([VOTER, NodeId(3)], None, at(7_500)).is_none(), "every other voter must");
+        assert!(
+            rule.grant([VOTER, NodeId(3)], None, at(7_500)).is_none(),
+            "every other voter must"
+        );
     }
 
     #[test]

@@ -16,7 +16,7 @@ use latitude_directory::{
 use latitude_range::{Reader, ScanRequest};
 use latitude_rpc::pb::peer as pb;
 use latitude_storage::Engine;
-use latitude_types::{Error, Key, KeySpan, KeyspaceId, Level, RangeId, Reason};
+use latitude_types::{Error, Key, KeySpan, KeyspaceId, Level, RangeId, Reason, Stamp};
 use serde::{Deserialize, Serialize};
 use tokio::sync::{Notify, watch};
 use tokio::time::timeout;
@@ -174,7 +174,7 @@ pub(crate) fn answer(
 pub(crate) async fn refresh(shared: &Shared) {
     let newest = async {
         let (own, leader) = match shared.range(RangeId::META) {
-            Some(meta) if meta.strict_read_barrier(false).await.is_ok() => {
+            Some(meta) if meta.strict_read_barrier(Stamp::ZERO).await.is_ok() => {
                 return Some(meta.group.applied_position().0.index);
             }
             Some(meta) => (shared.node().ok()?, meta.group.leadership().leader?.node),

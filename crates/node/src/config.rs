@@ -23,12 +23,36 @@ pub struct NodeConfig {
     pub join: Vec<String>,
     /// Raft's timing: the same on every node.
     pub settings: Settings,
+    /// How strict reads are proved.
+    pub read_mode: ReadMode,
     /// ε: how far clocks may differ.
     pub max_clock_offset: Duration,
     /// What it takes.
     pub limits: Limits,
     /// When logs are shortened, and how fast snapshots are sent.
     pub snapshots: SnapshotSettings,
+}
+
+/// How a leader proves a strict read.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum ReadMode {
+    /// By a round of messages to a quorum, for all reads that wait.
+    #[default]
+    ReadIndex,
+    /// By its lease, once every voter of the range has this mode too; until then by read index. A node in
+    /// this mode is silent for about one lease after its start: it neither votes, nor campaigns, nor takes
+    /// over.
+    Lease,
+}
+
+impl ReadMode {
+    /// Its name, in configuration and status.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::ReadIndex => "read-index",
+            Self::Lease => "lease",
+        }
+    }
 }
 
 /// What a node takes before it refuses.

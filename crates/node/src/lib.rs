@@ -25,6 +25,7 @@ mod closing;
 mod config;
 mod disk_watch;
 mod identity;
+mod leases;
 mod liveness;
 mod metrics;
 mod node;
@@ -40,6 +41,6 @@ mod serve;
 mod service;
 mod shared;
 
-pub use config::{Limits, NodeConfig};
+pub use config::{Limits, NodeConfig, ReadMode};
 pub use node::{Node, StartError};
 pub use ports::Ports;

@@ -24,6 +24,7 @@ use crate::catalog::{self, Catalog};
 use crate::clock_keeper::{self, Clock};
 use crate::config::NodeConfig;
 use crate::identity::{Identity, IdentityError, Membership};
+use crate::leases::{Leases, Promise};
 use crate::metrics::Metrics;
 use crate::peers::{Peers, PeersConfig};
 use crate::ports::Ports;
@@ -78,6 +79,8 @@ impl Node {
     pub async fn start(config: NodeConfig, ports: Ports) -> Result<Self, StartError> {
         let Ports { clock: physical, net, engine, flush, failpoints, seed } = ports;
         let mut identity = Identity::load(&*engine, config.store)?;
+        let promise = Promise::of_start(&*engine, &config)?;
+        let silent_until = promise.silent_until();
         // Decided before anything is synced: a sync may hide what was found.
         if let Some(damage) = engine.damage() {
             let reason =
@@ -91,7 +94,7 @@ impl Node {
         let (committer, run_committer) = Committer::new(FlushBox(flush));
         tokio::spawn(run_committer);
         let hybrid = HybridClock::start(
-            physical,
+            Arc::clone(&physical),
             clock_keeper::durable_bound(&*engine)?,
             config.max_clock_offset,
         );
@@ -104,8 +107,9 @@ impl Node {
             );
         }
         sleep(settles).await;
-        first_batch(&*engine, &committer, &identity, &hybrid).await?;
+        first_batch(&*engine, &committer, &identity, &promise, &hybrid).await?;
         let clock = Clock::new(hybrid, Arc::clone(&engine), committer.clone());
+        let leases = Leases::new(promise, silent_until, physical, clock.clone());
         let (listens_on, incoming) = net
             .listen(&config.listen)
             .await
@@ -122,6 +126,7 @@ impl Node {
             committer,
             snapshots,
             clock,
+            leases,
             registry: Registry::default(),
             catalog: Catalog::new(),
             net,
@@ -144,6 +149,7 @@ impl Node {
         tokio::spawn(shared.clock.clone().keep(shared.stop.clone()));
         tokio::spawn(watch_committer(Arc::clone(&shared)));
         tokio::spawn(disk_watch::keep(Arc::clone(&shared)));
+        tokio::spawn(forget_former_promise(Arc::clone(&shared)));
         let server = serve(&shared, incoming)?;
         let (membership, founding) = {
             let identity = shared.identity.lock().expect(NO_PANIC);
@@ -208,15 +214,17 @@ impl Node {
 }
 
 /// What a start writes first, synced: the start is counted, what was found is noted, and the clock has a
-/// bound to run up to.
+/// bound to run up to; and what this life promises to leaders, or a former one did, is kept.
 async fn first_batch(
     engine: &dyn latitude_storage::Engine,
     committer: &Committer,
     identity: &Identity,
+    promise: &Promise,
     hybrid: &HybridClock,
 ) -> Result<(), StartError> {
     let mut batch = Batch::new();
     identity.stage(&mut batch);
+    promise.stage(&mut batch);
     let bound = hybrid.bound_to_persist();
     if let Some(bound) = bound {
         batch.put(Column::Node, key::node::clock_bound(), bound.0.to_be_bytes().to_vec());
@@ -259,6 +267,23 @@ async fn watch_committer(shared: Arc<Shared>) {
     }
 }
 
+/// Once the node has been silent for it, nobody counts on what a former life promised.
+async fn forget_former_promise(shared: Arc<Shared>) {
+    let Some(until) = shared.leases.silent_until() else { return };
+    tokio::select! {
+        biased;
+        () = shared.stop.cancelled() => {}
+        () = tokio::time::sleep_until(until) => {
+            if let Some(batch) = shared.leases.after_silence()
+                && let Err(error) = shared.engine.write(batch)
+            {
+                // It stays in the store, and the next start is silent for it once more.
+                tracing::warn!(%error, "a former promise could not be forgotten");
+            }
+        }
+    }
+}
+
 /// Begins a node's life in a cluster: from here on it says and hears things.
 pub(crate) fn join_cluster(shared: &Arc<Shared>, membership: Membership) {
     let greeting = Greeting {
@@ -268,12 +293,14 @@ pub(crate) fn join_cluster(shared: &Arc<Shared>, membership: Membership) {
         store_id: Bytes::copy_from_slice(&shared.config.store.0),
         feature_level: FEATURE_LEVEL,
         store_starts: shared.identity.lock().expect(NO_PANIC).starts,
+        lease_us: shared.leases.promised_us(),
         ..Greeting::default()
     };
     let peers = Peers::new(PeersConfig {
         net: Arc::clone(&shared.net),
         clock: shared.clock.clone(),
         catalog: shared.catalog.clone(),
+        leases: shared.leases.clone(),
         greeting,
         region: shared.config.region.clone(),
         silence_max: shared.config.settings.election_timeout_max.max(Duration::from_secs(1)),

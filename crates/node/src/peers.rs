@@ -30,6 +30,7 @@ use tonic::transport::Channel;
 
 use crate::catalog::Catalog;
 use crate::clock_keeper::Clock;
+use crate::leases::Leases;
 
 /// A frame is closed at this size; a single larger message makes a frame of its own.
 const FRAME_BYTES_MAX: usize = 1 << 20;
@@ -65,6 +66,7 @@ struct Inner {
     net: Arc<dyn Net>,
     clock: Clock,
     catalog: Catalog,
+    leases: Leases,
     greeting: Greeting,
     region: String,
     connect_timeout: Duration,
@@ -80,6 +82,7 @@ pub(crate) struct PeersConfig {
     pub(crate) net: Arc<dyn Net>,
     pub(crate) clock: Clock,
     pub(crate) catalog: Catalog,
+    pub(crate) leases: Leases,
     /// What this node says of itself first; class and receiver are filled in.
     pub(crate) greeting: Greeting,
     /// This node's region: decides by which of a peer's addresses it is reached.
@@ -91,11 +94,13 @@ pub(crate) struct PeersConfig {
 
 impl Peers {
     pub(crate) fn new(config: PeersConfig) -> Self {
-        let PeersConfig { net, clock, catalog, greeting, region, silence_max, stop } = config;
+        let PeersConfig { net, clock, catalog, leases, greeting, region, silence_max, stop } =
+            config;
         let inner = Inner {
             net,
             clock,
             catalog,
+            leases,
             greeting,
             region,
             connect_timeout: silence_max,
@@ -285,14 +290,7 @@ impl Peers {
                 Err(error) => return broken("bad address", &error),
             };
         let (frames, outgoing) = mpsc::channel::<Frame>(8);
-        let greeting = Greeting {
-            to_node: node.0,
-            class: class_to_wire(class),
-            ..self.inner.greeting.clone()
-        };
-        let mut hello = self.frame(Vec::new());
-        hello.greeting = Some(greeting);
-        if frames.send(hello).await.is_err() {
+        if frames.send(self.hello(node, class_to_wire(class))).await.is_err() {
             return TransportError(format!("{node}: closed before it was opened"));
         }
         let mut client = client(channel);
@@ -379,12 +377,22 @@ impl Peers {
             return Err(TransportError(format!("{node}: {refusal}")));
         }
         self.heard(node);
+        // The first frame of a connection: before any answer of the life that speaks here counts.
+        if let Some(greeting) = frame.greeting.filter(|greeting| greeting.node == node.0) {
+            self.inner.leases.heard(node, greeting.store_starts, greeting.lease_us);
+        }
         for message in frame.messages {
             let refused_for_clock = message.failure.starts_with(CLOCK_REFUSED);
             self.observe_refusal(node, Judge::Peer, refused_for_clock);
             calls.answer(message);
         }
         Ok(())
+    }
+
+    /// The first frame to a node on a connection of a class.
+    pub(crate) fn hello(&self, to: NodeId, class: i32) -> Frame {
+        let greeting = Greeting { to_node: to.0, class, ..self.inner.greeting.clone() };
+        Frame { greeting: Some(greeting), ..self.frame(Vec::new()) }
     }
 
     /// A frame with this node's clocks, read when it is made.

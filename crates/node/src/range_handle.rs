@@ -3,13 +3,17 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::FutureExt;
+use futures::future::BoxFuture;
 use latitude_consensus::{Group, LogPosition, ReadError};
 use latitude_consistency::may_close;
 use latitude_directory::RangeRecord;
-use latitude_types::{Error, MissingQuorum, NodeId, RangeId, Reason, Timestamp};
+use latitude_rpc::pb::v1::Proof;
+use latitude_types::{Error, MissingQuorum, NodeId, RangeId, Reason, Stamp, Timestamp};
 use tokio::task::AbortHandle;
 
 use crate::closing::Closing;
+use crate::leases::Leases;
 use crate::proposer::{Proposer, not_leader};
 use crate::reader::ReadQueue;
 
@@ -19,7 +23,11 @@ pub(crate) struct RangeHandle {
     pub(crate) record: Arc<RangeRecord>,
     pub(crate) group: Group,
     pub(crate) proposer: Proposer,
-    pub(crate) reads: ReadQueue,
+    /// Questions to a quorum.
+    pub(crate) reads: ReadQueue<u64>,
+    /// The question whether the lease holds; `None`: it does not.
+    pub(crate) leased_reads: ReadQueue<Option<u64>>,
+    pub(crate) leases: Leases,
     pub(crate) closing: Closing,
     /// Its loops.
     pub(crate) tasks: Arc<[AbortHandle]>,
@@ -32,14 +40,52 @@ impl RangeHandle {
 
     /// Waits until a strict read that began before this call can be answered from the base here.
     ///
-    /// `after_session`: the read is of a session that stands at some time, which this node's clock has
-    /// merged. Then every entry stamped up to that time must be applied, also one that is under way and that
-    /// no read index covers: the session would stand above it without having seen it (pitfall B6).
-    pub(crate) async fn strict_read_barrier(&self, after_session: bool) -> Result<(), Error> {
-        if after_session {
-            return self.close().await.map(drop);
+    /// `stands`: where the read's session stands, which this node's clock has merged. Then every entry stamped
+    /// up to there must be applied, also one that is under way and that no read index covers: the session would
+    /// stand above it without having seen it (pitfall B6).
+    pub(crate) fn strict_read_barrier(&self, stands: Stamp) -> BoxFuture<'_, Result<Proof, Error>> {
+        async move {
+            // Stamps rise in a log: what is to come is above what is applied.
+            let (_, applied) = self.group.applied_position();
+            let leased = if !self.leases.are_in_use() {
+                None
+            } else if stands > applied {
+                self.settled_under_lease(stands).await?
+            } else {
+                let index = self.leased_reads.read_index().await;
+                index.map_err(|error| self.read_error(error))?
+            };
+            if let Some(index) = leased {
+                self.applied(index).await?;
+                return Ok(Proof::Lease);
+            }
+            if stands > applied {
+                self.close().await?;
+            } else {
+                let index = self.reads.read_index().await;
+                self.applied(index.map_err(|error| self.read_error(error))?).await?;
+            }
+            Ok(Proof::ReadIndex)
         }
-        let index = self.reads.read_index().await.map_err(|error| self.read_error(error))?;
+        .boxed()
+    }
+
+    /// The index that a read of a session which stands above what is applied must see applied, if the lease
+    /// holds and nothing stamped up to there can come any more: neither from this leader, which has settled all
+    /// it had stamped, nor from a later one, for a quorum has heard from this one's clock when it was there.
+    /// `None`: a time must be closed.
+    async fn settled_under_lease(&self, stands: Stamp) -> Result<Option<u64>, Error> {
+        let token = self.group.leadership().token;
+        let section = self.proposer.section().await?;
+        let index = self.leases.read_index(&self.group, Some(stands.time)).await;
+        let Some(index) = index.map_err(|error| self.read_error(error))? else { return Ok(None) };
+        self.proposer.settled(section).await;
+        // Of a leadership that is over, what was settled may still be committed by another.
+        let leads = token.is_some() && self.group.leadership().token == token;
+        Ok(leads.then_some(index))
+    }
+
+    async fn applied(&self, index: u64) -> Result<(), Error> {
         self.group.applied(index).await.map_err(|error| self.read_error(error))
     }
 
@@ -54,7 +100,7 @@ impl RangeHandle {
         let section = self.proposer.section().await?;
         let (index, ()) = futures::join!(self.reads.read_index(), self.proposer.settled(section));
         let index = index.map_err(|error| self.read_error(error))?;
-        self.group.applied(index).await.map_err(|error| self.read_error(error))?;
+        self.applied(index).await?;
         // Committed, so it is in the log of every later leader; and at or above all that was to be closed.
         let (at, _) = self.group.applied_position();
         if may_close(section.time, self.group.freeze()) {

@@ -12,6 +12,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use futures::FutureExt;
 use latitude_consensus::{Birth, Group};
 use latitude_directory::RangeRecord;
 use latitude_range::RangeMeta;
@@ -115,7 +116,20 @@ async fn open(
         replica.node,
         Arc::clone(&shared.metrics),
     );
-    let (reads, read) = ReadQueue::new(group.clone(), shared.config.settings.election_timeout_max);
+    let (reads, read) = {
+        let (group, wait) = (group.clone(), shared.config.settings.election_timeout_max);
+        ReadQueue::new(move || {
+            let group = group.clone();
+            async move { group.read_index(wait).await }.boxed()
+        })
+    };
+    let (leased_reads, read_by_lease) = {
+        let (group, leases) = (group.clone(), shared.leases.clone());
+        ReadQueue::new(move || {
+            let (group, leases) = (group.clone(), leases.clone());
+            async move { leases.read_index(&group, None).await }.boxed()
+        })
+    };
     let (closing, close) = Closing::new(Arc::clone(shared), record.id);
     let watch = {
         let (shared, group) = (Arc::clone(shared), group.clone());
@@ -129,11 +143,17 @@ async fn open(
             ));
         }
     };
+    let end_silence = {
+        let group = group.clone();
+        async move { group.end_silence().await }
+    };
     let tasks = [
         tokio::spawn(propose),
         tokio::spawn(read),
+        tokio::spawn(read_by_lease),
         tokio::spawn(close),
         tokio::spawn(watch),
+        tokio::spawn(end_silence),
         tokio::spawn(group.keep_log_short()),
     ];
     let tasks = tasks.iter().map(tokio::task::JoinHandle::abort_handle).collect();
@@ -142,6 +162,8 @@ async fn open(
         group: group.clone(),
         proposer,
         reads,
+        leased_reads,
+        leases: shared.leases.clone(),
         closing,
         tasks,
     };

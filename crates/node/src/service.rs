@@ -393,6 +393,8 @@ impl Peer for Doors {
         let greeting = hello.greeting.ok_or_else(|| Status::invalid_argument("no greeting"))?;
         let from = check_greeting(&self.shared, &membership, &greeting)?;
         let (frames, answers) = mpsc::channel(16);
+        let hello = self.shared.peers().hello(from, greeting.class);
+        frames.send(Ok(hello)).await.map_err(|_| Status::internal("the connection is gone"))?;
         tokio::spawn(serve_peer(Arc::clone(&self.shared), from, incoming, frames));
         Ok(Response::new(Box::pin(ReceiverStream::new(answers))))
     }

@@ -19,6 +19,7 @@ use crate::catalog::Catalog;
 use crate::clock_keeper::Clock;
 use crate::config::NodeConfig;
 use crate::identity::{Identity, Membership};
+use crate::leases::Leases;
 use crate::metrics::Metrics;
 use crate::peers::Peers;
 use crate::range_handle::RangeHandle;
@@ -35,6 +36,7 @@ pub(crate) struct Shared {
     /// What the snapshots of all ranges share.
     pub(crate) snapshots: Snapshots,
     pub(crate) clock: Clock,
+    pub(crate) leases: Leases,
     pub(crate) registry: Registry,
     pub(crate) catalog: Catalog,
     pub(crate) metrics: Arc<Metrics>,
@@ -158,6 +160,7 @@ impl Shared {
             transport: Arc::new(self.peers().clone()),
             settings: self.config.settings,
             snapshots: self.snapshots.clone(),
+            silent_until: self.leases.silent_until(),
         }
     }
 

@@ -23,6 +23,7 @@
 //!          [3], range u64                                             a replica that lives here
 //!          [4], origin u32                                            how much of an origin it called visible
 //!          [5], range u64                                             the snapshot being installed
+//!          [6]                                                        how long its promises to leaders last
 //! ```
 //!
 //! Data names no range, so a split or merge moves no row. The rows of a range itself lie in keyspace 0

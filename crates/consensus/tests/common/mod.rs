@@ -220,6 +220,8 @@ pub(crate) struct Cluster {
     pub(crate) settings: Settings,
     pub(crate) snapshots: SnapshotSettings,
     plan: Arc<Mutex<Plan>>,
+    /// How long a node keeps silent after its start, if it does.
+    pub(crate) silence: Option<Duration>,
     disks: BTreeMap<u32, MemoryDisk>,
     up: BTreeMap<u32, Up>,
     clock: Mutex<u64>,
@@ -248,6 +250,7 @@ impl Cluster {
             settings,
             snapshots,
             plan: Arc::default(),
+            silence: None,
             disks,
             up: BTreeMap::new(),
             clock: Mutex::new(1_000),
@@ -308,6 +311,7 @@ impl Cluster {
             committer: committer.clone(),
             transport: Arc::new(End { net: self.net.clone(), from: NodeId(node) }),
             settings: self.settings,
+            silent_until: self.silence.map(|silence| Instant::now() + silence),
         };
         let group = match Group::open(&context, RANGE, replica(node)).await {
             Ok(group) => group,
@@ -316,7 +320,12 @@ impl Cluster {
                 return Err(error);
             }
         };
-        let run = [run, tokio::spawn(group.keep_log_short())];
+        let silent = group.clone();
+        let run = [
+            run,
+            tokio::spawn(group.keep_log_short()),
+            tokio::spawn(async move { silent.end_silence().await }),
+        ];
         let registry = Registry::default();
         registry.insert(group.clone());
         self.net.lock().registries.insert(NodeId(node), registry.clone());

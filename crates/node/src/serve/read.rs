@@ -2,7 +2,7 @@
 //! strict reads.
 
 use bytes::Bytes;
-use latitude_consistency::answers_strict_reads;
+use latitude_consistency::{Token, answers_strict_reads};
 use latitude_range::{ApplyError, Reader, ScanRequest, ValueRow};
 use latitude_rpc::ToWire;
 use latitude_rpc::pb::v1;
@@ -19,19 +19,20 @@ pub(super) struct Proven {
 }
 
 impl Serving<'_> {
-    /// A linearizable read: a quorum confirms, after the read arrived, that this replica leads.
+    /// A linearizable read: after it arrived a quorum confirms, or the lease shows, that nobody else leads.
     pub(super) async fn strict_read(&self) -> Result<Answer, Error> {
-        let stands = self.request.session.as_ref().is_some_and(|s| s.stood() > Stamp::ZERO);
-        match timeout_at(self.give_up_at(), self.handle.strict_read_barrier(stands)).await {
-            Ok(ready) => ready?,
+        let stands = self.request.session.as_ref().map_or(Stamp::ZERO, Token::stood);
+        let barrier = self.handle.strict_read_barrier(stands);
+        let proof = match timeout_at(self.give_up_at(), barrier).await {
+            Ok(proof) => proof?,
             Err(_) => return Err(self.late()),
-        }
+        };
         let snapshot = self.shared.engine.snapshot();
         let reader = Reader::new(self.handle.id(), &*snapshot).map_err(internal)?;
         if !answers_strict_reads(reader.meta().freeze) {
             return Err(self.handle.frozen());
         }
-        self.read_from(&reader, Proven { proof: v1::Proof::ReadIndex, staleness_ms: Some(0) })
+        self.read_from(&reader, Proven { proof, staleness_ms: Some(0) })
     }
 
     /// The answer of a snapshot. The session then stands where the snapshot does, if it did not stand above.
@@ -108,7 +109,7 @@ impl Met {
         self.past.join(past);
     }
 
-    fn tell(mut self, session: &mut latitude_consistency::Token) {
+    fn tell(mut self, session: &mut Token) {
         self.past.add_log(self.range, self.epoch, self.stamps);
         session.meet_past(&self.past);
     }

@@ -9,6 +9,7 @@ const CLOCK_BOUND: u8 = 2;
 const REPLICA: u8 = 3;
 const VISIBLE: u8 = 4;
 const INSTALLING: u8 = 5;
+const LEASE: u8 = 6;
 
 /// Who the node is: its id, cluster, store.
 pub fn ident() -> Vec<u8> {
@@ -18,6 +19,11 @@ pub fn ident() -> Vec<u8> {
 /// What the node's clock must never exceed without first moving this.
 pub fn clock_bound() -> Vec<u8> {
     vec![CLOCK_BOUND]
+}
+
+/// How long the node's promises to leaders last, over its next restart as well.
+pub fn lease() -> Vec<u8> {
+    vec![LEASE]
 }
 
 /// The replica of that range that lives here.
@@ -87,7 +93,7 @@ mod tests {
         assert!(replicas().contains(&replica) && visibles().contains(&visible));
         let installing = installing(RangeId(u64::MAX));
         assert!(installings().contains(&installing) && !installings().contains(&visible));
-        for row in [ident(), clock_bound(), visible, installing] {
+        for row in [ident(), clock_bound(), visible, installing, lease()] {
             assert!(!replicas().contains(&row));
         }
     }
