@@ -30,6 +30,7 @@ use serde::{Deserialize, Serialize};
 use toml::Spanned;
 
 use crate::address::{Address, PlaceName};
+use crate::start::ReadMode;
 use crate::telemetry::{LogFilter, LogFormat};
 use crate::units::{ByteCount, Millis};
 
@@ -87,6 +88,7 @@ pub struct Raft {
     pub heartbeat_interval: Entry<Millis>,
     pub election_timeout_min: Entry<Millis>,
     pub election_timeout_max: Entry<Millis>,
+    pub read_mode: Entry<ReadMode>,
 }
 
 /// What the node says of itself.
@@ -211,6 +213,7 @@ mod tests {
             heartbeat_interval = "400ms"
             election_timeout_min = "2s"
             election_timeout_max = "3s"
+            read_mode = "lease"
             [log]
             format = "json"
             level = "debug"
@@ -221,6 +224,7 @@ mod tests {
         assert_eq!(*sections.limits.cache_size.unwrap().get_ref(), ByteCount::mib(1024));
         assert_eq!(*sections.limits.max_clock_offset.unwrap().get_ref(), Millis::new(250));
         assert_eq!(*sections.raft.election_timeout_max.unwrap().get_ref(), Millis::new(3000));
+        assert_eq!(*sections.raft.read_mode.unwrap().get_ref(), ReadMode::Lease);
         assert_eq!(*sections.log.format.unwrap().get_ref(), LogFormat::Json);
     }
 
@@ -264,6 +268,7 @@ mod tests {
             ("[raft]\nheartbeat_interval = \"fast\"\n", 2, "write a number with ms, s, m or h"),
             ("[log]\nlevel = \"loud\"\n", 2, "use off, error, warn"),
             ("[log]\nformat = \"xml\"\n", 2, "expected `text` or `json`"),
+            ("[raft]\nread_mode = \"quorum\"\n", 2, "expected `read-index` or `lease`"),
         ] {
             let error = error(text);
             assert!(error.starts_with(&format!("node.toml, line {line}: ")), "{error}");

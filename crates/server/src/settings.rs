@@ -24,7 +24,7 @@ use toml::Spanned;
 
 use crate::address::{Address, PlaceName, by_region};
 use crate::config::{ConfigError, ConfigFile, Entry, Limits, Log, Node, Raft, Sections};
-use crate::start::StartOptions;
+use crate::start::{ReadMode, StartOptions};
 use crate::telemetry::{LogFilter, LogFormat};
 use crate::units::{ByteCount, Millis};
 
@@ -117,6 +117,15 @@ pub struct StartFlags {
     #[arg(long, value_name = "MS", help_heading = "Raft")]
     pub election_timeout_max: Option<Millis>,
 
+    /// How a leader proves that a strict read is up to date [default: read-index]
+    ///
+    /// read-index asks a quorum. lease needs no message, and believes the nodes' clocks to run at the same
+    /// speed to within a tenth: leave it where machines are paused or moved while they run. Leases begin once
+    /// every node has been started with them. Such a node is silent for about --election-timeout-max after
+    /// its start: it neither votes nor takes over, and a cluster that starts as a whole serves nothing for as long.
+    #[arg(long, value_name = "MODE", help_heading = "Raft")]
+    pub read_mode: Option<ReadMode>,
+
     /// How log lines look [default: text]
     #[arg(long, value_name = "FORMAT", help_heading = "Log")]
     pub log_format: Option<LogFormat>,
@@ -193,7 +202,7 @@ pub fn settle(
     flags: StartFlags,
     mut file: Option<ConfigFile>,
 ) -> Result<StartOptions, ConfigError> {
-    let Sections { node, limits, raft, log } =
+    let Sections { node, limits, mut raft, log } =
         file.as_mut().map(|file| std::mem::take(&mut file.sections)).unwrap_or_default();
     let file = file.as_ref();
 
@@ -270,6 +279,7 @@ pub fn settle(
             .or(Millis::new(500));
     within(&max_clock_offset, file, Millis::new(1), Millis::new(60_000))?;
 
+    let read_mode = Setting::new("read_mode", flags.read_mode, raft.read_mode.take());
     let times = settle_times(
         [
             flags.round_trip_max,
@@ -300,6 +310,7 @@ pub fn settle(
         heartbeat_interval: times.heartbeat_interval,
         election_timeout_min: times.election_timeout_min,
         election_timeout_max: times.election_timeout_max,
+        read_mode: read_mode.or(ReadMode::ReadIndex).value,
         log_format: Setting::new("format", flags.log_format, log.format).or(LogFormat::Text).value,
         log_level: Setting::new("level", flags.log_level, log.level).or(LogFilter::default()).value,
         clock_skew_ms: flags.clock_skew_ms.unwrap_or(0),
@@ -413,6 +424,7 @@ pub fn to_toml(options: &StartOptions) -> String {
             heartbeat_interval: entry(options.heartbeat_interval),
             election_timeout_min: entry(options.election_timeout_min),
             election_timeout_max: entry(options.election_timeout_max),
+            read_mode: entry(options.read_mode),
         },
         log: Log { format: entry(options.log_format), level: entry(options.log_level.clone()) },
     };

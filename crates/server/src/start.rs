@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use clap::ValueEnum;
 use latitude_clock::SkewedClock;
 use latitude_consensus::{Failpoints, NoFailpoints, Settings, SnapshotSettings, Step};
 use latitude_directory as directory;
@@ -17,6 +18,7 @@ use latitude_storage_rocksdb::RocksEngine;
 use latitude_types::{RangeId, StoreId};
 use rand::RngExt;
 use rand::rngs::StdRng;
+use serde::{Deserialize, Serialize};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::address::{Address, PlaceName};
@@ -65,12 +67,33 @@ pub struct StartOptions {
     pub election_timeout_min: Millis,
     /// The same, at most: each wait is drawn between the two.
     pub election_timeout_max: Millis,
+    /// How strict reads are proved.
+    pub read_mode: ReadMode,
     /// How log lines look.
     pub log_format: LogFormat,
     /// Which log lines are written.
     pub log_level: LogFilter,
     /// For tests: added to the physical clock, in milliseconds.
     pub clock_skew_ms: i64,
+}
+
+/// How a leader proves a strict read.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum, Deserialize, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ReadMode {
+    /// By asking a quorum
+    ReadIndex,
+    /// By its lease
+    Lease,
+}
+
+impl From<ReadMode> for latitude_node::ReadMode {
+    fn from(mode: ReadMode) -> Self {
+        match mode {
+            ReadMode::ReadIndex => Self::ReadIndex,
+            ReadMode::Lease => Self::Lease,
+        }
+    }
 }
 
 /// Runs the node until it is told to stop, by SIGTERM, by SIGINT, or by a fault it cannot go on with.
@@ -149,6 +172,7 @@ fn open(options: &StartOptions) -> anyhow::Result<(NodeConfig, Ports)> {
         advertise: advertised,
         join: options.join.iter().map(ToString::to_string).collect(),
         settings: settings.validated(options.round_trip_max.0)?,
+        read_mode: options.read_mode.into(),
         max_clock_offset: options.max_clock_offset.0,
         limits: Limits {
             requests_in_flight_max: options.max_requests_in_flight as usize,
