@@ -596,15 +596,6 @@ impl Group {
         }
     }
 
-    /// The answer of a silent replica to whoever asks for its vote: no, and what it knows, so that the asker
-    /// learns of a higher term or a longer log.
-    async fn refuse_vote(&self) -> io::Result<Response> {
-        let refused = self.raft.with_raft_state(|state| {
-            VoteResponse::new(state.vote_ref(), state.log_ids.last().cloned(), false)
-        });
-        Ok(Response::from(&refused.await.map_err(io::Error::other)?))
-    }
-
     /// Answers another replica's message.
     ///
     /// The message takes its place in Raft's queue when the future is first polled, so the order of first
@@ -614,16 +605,14 @@ impl Group {
         body: &[u8],
     ) -> Result<impl Future<Output = io::Result<Vec<u8>>> + Send + use<>, io::Error> {
         let request = wire::decode::<Request>(body)?;
-        let (group, receiver) = (self.clone(), self.receiver.clone());
+        let (raft, receiver) = (self.raft.clone(), self.receiver.clone());
+        let silent = self.is_silent();
         let answer = async move {
-            let raft = &group.raft;
             let response = match request {
                 // A transfer's vote as well: it makes voters break their promise to the leader that began
                 // it, and that may have been another life of that leader (pitfall 9).
-                Request::Vote(_) | Request::PreVote(_) if group.is_silent() => {
-                    group.refuse_vote().await?
-                }
-                Request::TransferLeader { .. } if group.is_silent() => {
+                Request::Vote(_) | Request::PreVote(_) if silent => refuse_vote(&raft).await?,
+                Request::TransferLeader { .. } if silent => {
                     return Err(io::Error::other("the node has just started and keeps silent"));
                 }
                 Request::Append { vote, prev, entries, leader_commit } => {
@@ -641,7 +630,7 @@ impl Group {
                         raft.handle_transfer_leader(wire::transfer_request(from, to, last)).await;
                     Response::TransferLeader(result.map_err(io::Error::other)?.map_err(Into::into))
                 }
-                Request::Snapshot(part) => Response::Snapshot(receiver.take(raft, part).await?),
+                Request::Snapshot(part) => Response::Snapshot(receiver.take(&raft, part).await?),
             };
             Ok(wire::encode(&response))
         };
@@ -678,6 +667,15 @@ impl Group {
         // A failure is the committer's to tell: the node stops.
         let _ = self.log.durable().await;
     }
+}
+
+/// The answer of a silent replica to whoever asks for its vote: no, and what it knows, so that the asker
+/// learns of a higher term or a longer log.
+async fn refuse_vote(raft: &Raft<TypeConfig, StateMachine>) -> io::Result<Response> {
+    let refused = raft.with_raft_state(|state| {
+        VoteResponse::new(state.vote_ref(), state.log_ids.last().cloned(), false)
+    });
+    Ok(Response::from(&refused.await.map_err(io::Error::other)?))
 }
 
 fn stopped(error: RaftError<TypeConfig>) -> io::Error {

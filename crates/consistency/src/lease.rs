@@ -137,6 +137,15 @@ impl LeaseRule {
         }
     }
 
+    /// Whether a node may be in the silence of its start, and would refuse a transfer: it was first heard of in
+    /// this life less than a silence ago.
+    pub fn may_be_silent(&self, node: NodeId, now: ClockLook) -> bool {
+        self.promises.get(&node).is_some_and(|promise| {
+            let since = now.monotonic_us.saturating_sub(promise.told_us);
+            !promise.lease.is_zero() && since < micros(silence_after_start(promise.lease))
+        })
+    }
+
     /// Looks at the clocks: if they have parted, nothing acknowledged so far counts any more.
     pub fn observe(&mut self, now: ClockLook) {
         let limit = micros(tolerance(self.lease));
@@ -262,6 +271,18 @@ mod tests {
         assert_eq!(granted(&mut rule, at(3_200)), Some(200), "another connection of the same life");
         rule.promised(VOTER, 1, Duration::ZERO, at(3_300));
         assert_eq!(granted(&mut rule, at(3_300)), Some(300), "an earlier life is over");
+    }
+
+    #[test]
+    fn a_node_may_be_silent_for_as_long_as_a_silence_after_it_was_first_heard_of() {
+        let mut rule = rule();
+        assert!(rule.may_be_silent(VOTER, at(1_099)));
+        assert!(!rule.may_be_silent(VOTER, at(1_100)));
+        rule.promised(VOTER, 2, LEASE, at(5_000));
+        assert!(rule.may_be_silent(VOTER, at(6_000)));
+        rule.promised(VOTER, 3, Duration::ZERO, at(7_000));
+        assert!(!rule.may_be_silent(VOTER, at(7_000)), "it keeps none");
+        assert!(!rule.may_be_silent(NodeId(9), at(7_000)), "nobody has heard of it");
     }
 
     #[test]

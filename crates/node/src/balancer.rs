@@ -78,7 +78,7 @@ async fn balance(shared: &Shared, resting: &mut BTreeMap<RangeId, Instant>) {
         .nodes()
         .map(|record| {
             let mut info = node_info(record);
-            info.live = is_live(shared, record.id);
+            info.live = can_take_over(shared, record.id);
             info.leaders = led.get(&record.id).copied().unwrap_or(0);
             info
         })
@@ -92,6 +92,11 @@ async fn balance(shared: &Shared, resting: &mut BTreeMap<RangeId, Instant>) {
             Err(error) => tracing::debug!(range = %transfer.range, %error, "leader not moved"),
         }
     }
+}
+
+/// Whether a node answers, and would not refuse a transfer because it has just started.
+fn can_take_over(shared: &Shared, node: NodeId) -> bool {
+    is_live(shared, node) && !shared.leases.may_be_silent(node)
 }
 
 /// Hands every leadership to another node, as far as one can take it, before this one stops.
@@ -108,7 +113,7 @@ pub(crate) async fn hand_over(shared: &Shared, patience: Duration) {
             let status = handle.group.status();
             let others = status.voters.iter().filter(|replica| **replica != handle.group.replica());
             let Some(to) = others.map(|replica| replica.node).find(|node| {
-                is_live(shared, *node)
+                can_take_over(shared, *node)
                     && status.caught_up.iter().any(|replica| replica.node == *node)
             }) else {
                 // Alone, or nobody has caught up yet; the latter may change.

@@ -136,6 +136,12 @@ impl Leases {
         }
     }
 
+    /// Whether a node may have started so lately that it would refuse to take over.
+    pub(crate) fn may_be_silent(&self, node: NodeId) -> bool {
+        let rule = self.inner.rule.as_ref();
+        rule.is_some_and(|rule| rule.lock().expect(NO_PANIC).may_be_silent(node, self.look()))
+    }
+
     /// The index that a strict read which began before this call must see applied, if this replica's lease
     /// holds; `None`: ask a quorum. `stands`: the time of a session that no stamp applied here covers.
     pub(crate) async fn read_index(

@@ -10,7 +10,7 @@ use anyhow::{Result, anyhow, bail};
 use latitude_client::Client;
 use latitude_clock::{MAX_CLOCK_OFFSET_DEFAULT, PhysicalClock, SkewedClock};
 use latitude_consensus::{Failpoints, Settings, SnapshotSettings, Step, seed_thread_rng};
-use latitude_node::{Limits, Node, NodeConfig, Ports};
+use latitude_node::{Limits, Node, NodeConfig, Ports, ReadMode};
 use latitude_storage::memory::{MemoryDisk, MemoryEngine};
 use latitude_storage::{Column, Engine, View, key};
 use latitude_types::{Generation, RangeId, StoreId};
@@ -47,6 +47,8 @@ pub struct Layout {
     pub far: Duration,
     /// When logs are shortened, and how fast snapshots are sent.
     pub snapshots: SnapshotSettings,
+    /// How strict reads are proved.
+    pub read_mode: ReadMode,
 }
 
 impl Layout {
@@ -59,12 +61,18 @@ impl Layout {
             near: (Duration::from_millis(1), Duration::from_millis(5)),
             far: Duration::from_millis(40),
             snapshots: SnapshotSettings::default(),
+            read_mode: ReadMode::ReadIndex,
         }
     }
 
     /// Three nodes, each in a region of its own.
     pub fn three_regions(seed: u64) -> Self {
         Self { regions: vec!["ap".into(), "eu".into(), "us".into()], ..Self::small(seed) }
+    }
+
+    /// The same nodes, reading by leases.
+    pub fn with_leases(self) -> Self {
+        Self { read_mode: ReadMode::Lease, ..self }
     }
 
     fn region_of(&self, at: u32) -> String {
@@ -114,6 +122,7 @@ struct Site {
     failure: Failure,
     engine: OpenEngine,
     crash_point: Arc<CrashPoint>,
+    read_mode: NextReadMode,
 }
 
 /// Where a node loses its power on the way of a snapshot.
@@ -138,6 +147,8 @@ impl Failpoints for CrashPoint {
     }
 }
 
+/// How a node reads from its next start on.
+type NextReadMode = Arc<Mutex<ReadMode>>;
 /// Why a node stopped by itself, if it did.
 type Failure = Arc<Mutex<Option<String>>>;
 /// The engine of a running node.
@@ -223,6 +234,7 @@ impl Cluster {
             armed: Arc::clone(&self.armed),
             reached: AtomicBool::new(false),
         });
+        let read_mode = Arc::new(Mutex::new(self.layout.read_mode));
         let program = Program {
             config: NodeConfig {
                 store: StoreId([node as u8; 16]),
@@ -232,6 +244,7 @@ impl Cluster {
                 advertise: None,
                 join: self.seeds(),
                 settings: Settings::for_round_trip(self.layout.round_trip_max()),
+                read_mode: self.layout.read_mode,
                 max_clock_offset: MAX_CLOCK_OFFSET_DEFAULT,
                 limits: Limits::default(),
                 snapshots: self.layout.snapshots,
@@ -247,6 +260,7 @@ impl Cluster {
             failure: Arc::clone(&failure),
             engine: Arc::clone(&engine),
             crash_point: Arc::clone(&crash_point),
+            read_mode: Arc::clone(&read_mode),
         };
         let program = Arc::new(program);
         self.sim.host(&*host, move || {
@@ -258,7 +272,7 @@ impl Cluster {
         });
         let region = self.layout.region_of(node - 1);
         self.place(&host, region);
-        let site = Site { host, disk, clock, up: true, failure, engine, crash_point };
+        let site = Site { host, disk, clock, up: true, failure, engine, crash_point, read_mode };
         self.nodes.insert(node, site);
     }
 
@@ -474,6 +488,11 @@ impl Cluster {
         self.nodes.get_mut(&node).expect("the node exists").up = true;
     }
 
+    /// From its next start on a node reads like this.
+    pub fn set_read_mode(&mut self, node: u32, read_mode: ReadMode) {
+        *self.site(node).read_mode.lock().expect(NO_PANIC) = read_mode;
+    }
+
     /// Cuts the way from one node to another; the way back stays.
     pub fn cut(&mut self, from: u32, to: u32) {
         let (from, to) = (self.host(from), self.host(to));
@@ -599,6 +618,7 @@ struct Program {
     failure: Failure,
     engine: OpenEngine,
     crash_point: Arc<CrashPoint>,
+    read_mode: NextReadMode,
 }
 
 impl Program {
@@ -627,6 +647,7 @@ impl Program {
             failpoints: Arc::clone(&self.crash_point) as Arc<dyn Failpoints>,
             seed,
         };
-        Ok(Node::start(self.config.clone(), ports).await?)
+        let read_mode = *self.read_mode.lock().expect(NO_PANIC);
+        Ok(Node::start(NodeConfig { read_mode, ..self.config.clone() }, ports).await?)
     }
 }

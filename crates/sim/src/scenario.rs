@@ -94,6 +94,10 @@ pub fn run(seed: u64) -> Result<Outcome> {
         if random.random() { Layout::small(seed) } else { Layout::three_regions(seed) };
     // So short that a node which was down for a while needs snapshots.
     layout.snapshots.log_bytes_max = 4 << 10;
+    // Leases are opt-in: a third of the seeds reads by them.
+    if derive(seed, "read mode").is_multiple_of(3) {
+        layout = layout.with_leases();
+    }
     let mut cluster = Cluster::new(layout);
     cluster.init()?;
     let workload = Workload::default();
@@ -102,6 +106,9 @@ pub fn run(seed: u64) -> Result<Outcome> {
     let faults = make_faults(&mut cluster, &mut random)?;
     let summary = recover(&mut cluster, running)
         .with_context(|| format!("after the faults {}", faults.join(", ")))?;
+    if (summary.by_lease > 0) != leases {
+        bail!("{} reads were answered by a lease, and leases are on: {leases}", summary.by_lease);
+    }
     Ok(Outcome {
         summary,
         faults,

@@ -9,7 +9,7 @@
 
 use std::collections::BTreeMap;
 use std::io::Sink;
-use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -17,7 +17,8 @@ use anyhow::{Context, Result, anyhow, bail};
 use latitude_checker::history::{Extras, MicroOp, Operation, Outcome, Value as Seen, Version};
 use latitude_checker::{History, Recorder, linearizable, sequential};
 use latitude_client::{
-    CasOutcome, Error, Expected, Keyspace, Level, Reason, Session, WriteTime, wire,
+    CasOutcome, Error, Expected, Keyspace, Level, Proof, Reason, ReceiptDetail, Session, WriteTime,
+    wire,
 };
 use latitude_types::Writer;
 use rand::RngExt;
@@ -59,6 +60,7 @@ struct Shared {
     recorder: Recorder<Sink>,
     next_value: AtomicI64,
     stop: AtomicBool,
+    by_lease: AtomicUsize,
     /// Sessions that their clients have left: process and token. Whoever takes one over goes on with it.
     left: Mutex<Vec<(u64, Session)>>,
 }
@@ -125,6 +127,7 @@ impl Workload {
             recorder: Recorder::new(std::io::sink()),
             next_value: AtomicI64::new(1),
             stop: AtomicBool::new(false),
+            by_lease: AtomicUsize::new(0),
             left: Mutex::default(),
         });
         let clients = (0..self.clients)
@@ -158,7 +161,7 @@ impl Running {
             last.read_all(host).await
         })??;
         let history = shared.recorder.history();
-        judge(&history)
+        judge(&history, shared.by_lease.load(Ordering::Relaxed))
     }
 }
 
@@ -167,9 +170,11 @@ impl Running {
 pub struct Summary {
     /// Operations by outcome: ok, certainly without effect, unknown.
     pub outcomes: [usize; 3],
+    /// Reads that were answered by a lease.
+    pub by_lease: usize,
 }
 
-fn judge(history: &History) -> Result<Summary> {
+fn judge(history: &History, by_lease: usize) -> Result<Summary> {
     let operations = history.operations();
     let whole = sequential::check(history);
     if whole.verdict != sequential::Verdict::Sequential {
@@ -185,7 +190,7 @@ fn judge(history: &History) -> Result<Summary> {
         bail!("{}", report.verdict);
     }
     let count = |outcome| operations.iter().filter(|op| op.outcome == outcome).count();
-    Ok(Summary { outcomes: [Outcome::Ok, Outcome::Fail, Outcome::Info].map(count) })
+    Ok(Summary { outcomes: [Outcome::Ok, Outcome::Fail, Outcome::Info].map(count), by_lease })
 }
 
 /// A version as histories have it: comparable over all keys.
@@ -200,7 +205,8 @@ fn version(version: &WriteTime) -> Option<Version> {
 
 impl Shared {
     async fn run(&self, mut host: ClientHost) -> Result<()> {
-        let keyspace = host.client.keyspace(KEYSPACE).with_timeout(TIMEOUT);
+        let keyspace =
+            host.client.keyspace(KEYSPACE).with_timeout(TIMEOUT).with_receipt(ReceiptDetail::Full);
         let mut client = self.new_client();
         let mut seen: BTreeMap<u32, Option<i64>> = BTreeMap::new();
         while !self.stop.load(Ordering::Relaxed) {
@@ -293,6 +299,9 @@ impl Shared {
         self.recorder.invoke(client.process, nanos(host), read(Seen::Absent), extras)?;
         match keyspace.get(&key).await {
             Ok(answer) => {
+                if answer.receipt.and_then(|receipt| receipt.proof) == Some(Proof::Lease) {
+                    self.by_lease.fetch_add(1, Ordering::Relaxed);
+                }
                 let version = answer.value.as_ref().and_then(|value| version(&value.version));
                 let value = answer.value.map(|value| decode(&value.bytes)).transpose()?;
                 let seen = value.map_or(Seen::Absent, Seen::Integer);
