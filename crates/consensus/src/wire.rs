@@ -107,7 +107,10 @@ impl Request {
             Self::Append { vote, .. } => {
                 Some(types::LeaderToken { term: vote.term, replica: vote.replica })
             }
-            Self::Vote(_) | Self::PreVote(_) | Self::TransferLeader { .. } => None,
+            // Parts of a snapshot do not reach Raft, so whoever takes them promises nothing by it.
+            Self::Vote(_) | Self::PreVote(_) | Self::TransferLeader { .. } | Self::Snapshot(_) => {
+                None
+            }
         }
     }
 }

@@ -73,6 +73,12 @@ impl Token {
         &self.own
     }
 
+    /// Every node whose local writes the token names.
+    pub fn nodes(&self) -> impl Iterator<Item = NodeId> {
+        let named = self.past.seen.by_node.iter().chain(&self.own.by_node);
+        named.map(|(node, _)| *node)
+    }
+
     /// The session has met the clock of a node.
     pub fn meet_clock(&mut self, clock: Timestamp) {
         self.clock = self.clock.max(clock);

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use latitude_consistency::Token;
 use latitude_directory::{Directory, KeyspaceRecord, RangeRecord};
 use latitude_rpc::pb::{peer, v1};
 use latitude_rpc::{FromWire, error_to_pb};
@@ -69,6 +70,7 @@ async fn admitted(
     let keyspace = find_keyspace(shared, name, known).await?;
     let request = parse(shared, command.clone(), &keyspace, started)?;
     if let Some(session) = &request.session {
+        check_nodes(shared, session)?;
         // Before the request has any effect (INV-2): what it leads to is above all the session has seen.
         shared.clock.admit_session(session.clock()).await?;
     }
@@ -91,6 +93,22 @@ fn parse(
 ) -> Result<Request, Error> {
     let cluster = shared.membership().ok_or_else(not_initialized)?.cluster;
     Request::parse(command, keyspace, cluster, now, shared.config.limits.default_timeout)
+}
+
+/// A token names only nodes that there are, or were: their numbers bound its size. One that is made up would
+/// otherwise grow every session that meets what was written with it.
+fn check_nodes(shared: &Shared, session: &Token) -> Result<(), Error> {
+    let directory = shared.catalog.current();
+    let highest = directory.nodes().map(|node| node.id).max();
+    match session.nodes().find(|node| Some(*node) > highest || node.0 == 0) {
+        None => Ok(()),
+        Some(node) => Err(Error::new(
+            Reason::TokenInvalid,
+            format!(
+                "the session token names {node}, which is no node of this cluster: begin a new session"
+            ),
+        )),
+    }
 }
 
 /// Serves a request at its level or, if that cannot be had and its client said so, at a weaker one.

@@ -95,7 +95,8 @@ pub fn run(seed: u64) -> Result<Outcome> {
     // So short that a node which was down for a while needs snapshots.
     layout.snapshots.log_bytes_max = 4 << 10;
     // Leases are opt-in: a third of the seeds reads by them.
-    if derive(seed, "read mode").is_multiple_of(3) {
+    let leases = derive(seed, "read mode").is_multiple_of(3);
+    if leases {
         layout = layout.with_leases();
     }
     let mut cluster = Cluster::new(layout);

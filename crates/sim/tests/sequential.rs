@@ -3,6 +3,8 @@
 
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
+use std::cell::Cell;
+use std::rc::Rc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -305,13 +307,22 @@ fn b6_a_strict_read_waits_for_what_was_stamped_below_its_session() {
         let Some((elsewhere, _)) = led.into_iter().find(|(_, other)| *other != leader) else {
             continue;
         };
+        let knows_the_way = Rc::new(Cell::new(false));
+        let known = Rc::clone(&knows_the_way);
+        let writer = cluster.start_client(WITHIN, move |host| async move {
+            let keyspace = host.client.keyspace(KEYSPACE);
+            keyspace.get(key).await?;
+            known.set(true);
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            keyspace.put(key, "e").await
+        });
+        while !knows_the_way.get() {
+            cluster.step().unwrap();
+        }
         // e is stamped and reaches nobody for a while.
         let others: Vec<u32> = (1..=3).filter(|node| *node != leader).collect();
         others.iter().for_each(|other| cluster.hold(leader, *other));
-        let writer = cluster.start_client(WITHIN, move |host| async move {
-            host.client.keyspace(KEYSPACE).put(key, "e").await
-        });
-        cluster.run_for(Duration::from_millis(120)).unwrap();
+        cluster.run_for(Duration::from_millis(150)).unwrap();
         let reader = cluster.start_client(WITHIN, move |host| async move {
             let session = Session::new();
             let keyspace = host.client.keyspace(KEYSPACE).with_session(session.clone());

@@ -9,7 +9,7 @@ use latitude_client::{Level, Reason, Session, Timestamp, wire as v1};
 use latitude_consistency::{TOKEN_LEN_MAX, Token};
 use latitude_tests::raw::{self, Raw};
 use latitude_tests::{Bed, eventually};
-use latitude_types::{ClusterId, ClusterIdentity};
+use latitude_types::{ClusterId, ClusterIdentity, NodeId, Past};
 use rand::rngs::SmallRng;
 use rand::{Rng, RngExt, SeedableRng};
 use xxhash_rust::xxh3::xxh3_128;
@@ -135,7 +135,14 @@ pub(super) async fn made_up_tokens_do_no_harm(node: &Raw) -> Result<()> {
     }
     // One that fits together is taken.
     ensure!(taken > 0, "no noise was a token");
-    Ok(())
+    // But not one that names nodes by the thousand: every session that met its writes would grow by them.
+    let mut crowded = genuine.clone();
+    let mut past = Past::default();
+    (1..=8_000).for_each(|node| past.seen.raise(NodeId(node), genuine.clock()));
+    crowded.meet_past(&past);
+    let command = v1::Command { token: crowded.encode().into(), ..sequential(get("kept")) };
+    let error = node.execute(command).await.err().context("a crowd of nodes was taken")?;
+    ensure_refused("a crowd of nodes", &error, &[Reason::TokenInvalid])
 }
 
 /// A follower that cannot prove that its answer is fresh does not give one, and says so; the request moves on

@@ -66,6 +66,7 @@ async fn follower() -> (Group, Arc<dyn Engine>) {
         transport: Arc::new(Down),
         settings: Settings::for_round_trip(Duration::from_millis(10)),
         snapshots: snapshots.expect("the disk is new"),
+        silent_until: None,
     };
     (Group::open(&context, RANGE, replica(1)).await.expect("it was just born"), engine)
 }

@@ -211,7 +211,7 @@ pub(crate) struct Up {
     pub(crate) context: GroupContext,
     pub(crate) registry: Registry,
     pub(crate) group: Group,
-    run: [tokio::task::JoinHandle<()>; 2],
+    run: [tokio::task::JoinHandle<()>; 3],
 }
 
 /// Three nodes with a replica each.
