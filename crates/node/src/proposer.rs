@@ -60,6 +60,17 @@ pub(crate) struct Section {
     pub(crate) time: Timestamp,
     /// How many entries had been stamped.
     given: u64,
+    /// Under which leadership it was taken.
+    token: LeaderToken,
+}
+
+/// What became of the entries so far.
+#[derive(Clone, Copy, Default, Debug)]
+struct Settled {
+    /// The first so many have been answered, or have failed.
+    count: u64,
+    /// The latest leadership under which one was lost: appended, and then nobody knows.
+    lost_under: Option<LeaderToken>,
 }
 
 type Asking = oneshot::Sender<Result<Section, Error>>;
@@ -69,8 +80,7 @@ type Asking = oneshot::Sender<Result<Section, Error>>;
 pub(crate) struct Proposer {
     queue: mpsc::UnboundedSender<Proposal>,
     sections: mpsc::UnboundedSender<Asking>,
-    /// The first so many entries have been answered, or have failed.
-    settled: watch::Receiver<u64>,
+    settled: watch::Receiver<Settled>,
 }
 
 impl Proposer {
@@ -84,7 +94,7 @@ impl Proposer {
     ) -> (Self, impl Future<Output = ()> + Send + 'static) {
         let (queue, waiting) = mpsc::unbounded_channel();
         let (sections, asking) = mpsc::unbounded_channel();
-        let (settle, settled) = watch::channel(0);
+        let (settle, settled) = watch::channel(Settled::default());
         let stamper = Stamper { group, keyspace, clock, node, stamped_under: None, given: 0 };
         let run = run(stamper, metrics, waiting, asking, settle);
         (Self { queue, sections, settled }, run)
@@ -99,12 +109,24 @@ impl Proposer {
         received.await.unwrap_or_else(|_| Err(gone()))
     }
 
-    /// Resolves once every entry stamped before the section is applied here, or never will be under this
-    /// leadership.
-    pub(crate) async fn settled(&self, section: Section) {
+    /// Resolves once every entry that was stamped before the section, under its leadership, is applied here,
+    /// or certainly was not appended.
+    ///
+    /// # Errors
+    /// One was lost with the leadership: another leader may yet commit it, stamped below the section.
+    pub(crate) async fn settled(&self, section: Section) -> Result<(), Error> {
         let mut settled = self.settled.clone();
-        // A proposer that is gone settles nothing any more, and proposes nothing either.
-        let _ = settled.wait_for(|settled| *settled >= section.given).await;
+        let now = settled.wait_for(|settled| settled.count >= section.given).await;
+        // What was lost under an earlier leadership is in the log by now, below the first entry of this one,
+        // or will never be.
+        match now.map(|settled| settled.lost_under) {
+            Ok(lost) if lost < Some(section.token) => Ok(()),
+            Ok(_) => Err(Error::new(
+                Reason::LeaderChanged,
+                "another leader took over while entries of this one were under way",
+            )),
+            Err(_) => Err(Error::new(Reason::RangeNotHere, "the replica has just left this node")),
+        }
     }
 
     /// Proposes an operation and waits for its answer.
@@ -136,7 +158,7 @@ async fn run(
     metrics: Arc<Metrics>,
     mut waiting: mpsc::UnboundedReceiver<Proposal>,
     mut asking: mpsc::UnboundedReceiver<Asking>,
-    settle: watch::Sender<u64>,
+    settle: watch::Sender<Settled>,
 ) {
     let range = stamper.group.range();
     let mut unsettled = BTreeSet::new();
@@ -147,9 +169,12 @@ async fn run(
         let limit = if commit_takes < FAST_COMMIT { IN_FLIGHT.0 } else { IN_FLIGHT.1 };
         let first = tokio::select! {
             biased;
-            Some((entry, took)) = under_way.next(), if !under_way.is_empty() => {
+            Some((entry, took, lost)) = under_way.next(), if !under_way.is_empty() => {
                 unsettled.remove(&entry);
-                settle.send_replace(unsettled.first().copied().unwrap_or(stamper.given));
+                settle.send_modify(|settled| {
+                    settled.count = unsettled.first().copied().unwrap_or(stamper.given);
+                    settled.lost_under = settled.lost_under.max(lost);
+                });
                 if let Some(took) = took {
                     // Follows a change within a few commits and forgets a hiccup as fast.
                     commit_takes = (commit_takes * 3 + took) / 4;
@@ -172,12 +197,12 @@ async fn run(
         match stamper.append(operations).await {
             Ok((stamp, done)) => {
                 let started = Instant::now();
-                let entry = stamper.given;
+                let (entry, token) = (stamper.given, stamper.stamped_under);
                 stamper.given += 1;
                 unsettled.insert(entry);
                 under_way.push(
                     async move {
-                        let took = match done.await {
+                        let (took, lost) = match done.await {
                             Ok(appended) => {
                                 for (answer, reply) in
                                     answers.into_iter().zip(appended.applied.replies)
@@ -188,17 +213,17 @@ async fn run(
                                         stamp,
                                     })));
                                 }
-                                Some(started.elapsed())
+                                (Some(started.elapsed()), None)
                             }
                             Err(error) => {
                                 let error = into_error(range, error);
                                 answers
                                     .into_iter()
                                     .for_each(|answer| drop(answer.send(Err(error.clone()))));
-                                None
+                                (None, token.filter(|_| error.may_have_applied()))
                             }
                         };
-                        (entry, took)
+                        (entry, took, lost)
                     }
                     .boxed(),
                 );
@@ -258,10 +283,9 @@ impl Stamper {
     /// A time between what it has stamped and what it will stamp.
     async fn section(&self) -> Result<Section, Error> {
         let leadership = self.group.leadership();
-        if leadership.token.is_none() {
-            return Err(not_leader(self.group.range(), leadership.leader));
-        }
-        Ok(Section { time: self.clock.now().await?, given: self.given })
+        let token =
+            leadership.token.ok_or_else(|| not_leader(self.group.range(), leadership.leader))?;
+        Ok(Section { time: self.clock.now().await?, given: self.given, token })
     }
 
     /// Stamps an entry and hands it to Raft.

@@ -79,7 +79,7 @@ impl RangeHandle {
         let section = self.proposer.section().await?;
         let index = self.leases.read_index(&self.group, Some(stands.time)).await;
         let Some(index) = index.map_err(|error| self.read_error(error))? else { return Ok(None) };
-        self.proposer.settled(section).await;
+        self.proposer.settled(section).await?;
         // Of a leadership that is over, what was settled may still be committed by another.
         let leads = token.is_some() && self.group.leadership().token == token;
         Ok(leads.then_some(index))
@@ -98,8 +98,8 @@ impl RangeHandle {
     /// does not lead, or is not known to.
     pub(crate) async fn close(&self) -> Result<(LogPosition, Timestamp), Error> {
         let section = self.proposer.section().await?;
-        let (index, ()) = futures::join!(self.reads.read_index(), self.proposer.settled(section));
-        let index = index.map_err(|error| self.read_error(error))?;
+        let round = async { self.reads.read_index().await.map_err(|error| self.read_error(error)) };
+        let (index, ()) = futures::try_join!(round, self.proposer.settled(section))?;
         self.applied(index).await?;
         // Committed, so it is in the log of every later leader; and at or above all that was to be closed.
         let (at, _) = self.group.applied_position();

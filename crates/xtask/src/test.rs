@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 
-use crate::cargo::{cargo, root, run};
+use crate::cargo::{cargo, run};
 use crate::{graph, setup};
 
 type Step = (&'static str, fn() -> Result<()>);
@@ -17,7 +17,7 @@ const STEPS: &[Step] = &[
         let clippy = ["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"];
         run(&mut cargo(&clippy))
     }),
-    ("programs", programs),
+    // Builds everything before it runs anything, the programs that tests start as processes among it.
     ("tests", || run(&mut cargo(&["test", "--workspace"]))),
 ];
 
@@ -33,15 +33,6 @@ pub(crate) fn fix() -> Result<()> {
     let clippy = ["clippy", "--fix", "--allow-dirty", "--allow-staged"];
     run(cargo(&clippy).args(["--workspace", "--all-targets"]))?;
     run(&mut cargo(&["fmt", "--all"]))
-}
-
-/// Builds the programs that tests start as processes: cargo builds those of a test's own package
-/// only.
-fn programs() -> Result<()> {
-    if root().join("crates/server/Cargo.toml").exists() {
-        run(&mut cargo(&["build", "-p", "latitude-server", "--bin", "latitude"]))?;
-    }
-    Ok(())
 }
 
 fn in_turn(steps: &[Step]) -> Result<()> {
