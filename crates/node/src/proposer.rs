@@ -354,3 +354,52 @@ fn into_error(range: RangeId, error: ProposeError) -> Error {
         ),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use futures::FutureExt;
+    use latitude_types::Generation;
+
+    use super::*;
+
+    fn leadership(term: u64) -> LeaderToken {
+        let replica = ReplicaId { node: NodeId(1), generation: Generation(1) };
+        LeaderToken { term, replica }
+    }
+
+    fn proposer() -> (Proposer, watch::Sender<Settled>) {
+        let (settle, settled) = watch::channel(Settled::default());
+        let (queue, sections) = (mpsc::unbounded_channel().0, mpsc::unbounded_channel().0);
+        (Proposer { queue, sections, settled }, settle)
+    }
+
+    /// Entries 0 and 1 were stamped before it, under the leadership of term 3.
+    fn section() -> Section {
+        Section { time: Timestamp::from_ms(9), given: 2, token: leadership(3) }
+    }
+
+    #[tokio::test]
+    async fn a_section_is_settled_once_every_earlier_entry_is() {
+        let (proposer, settle) = proposer();
+        let mut settled = Box::pin(proposer.settled(section()));
+        settle.send_replace(Settled { count: 1, lost_under: None });
+        assert!((&mut settled).now_or_never().is_none(), "entry 1 is under way");
+        settle.send_replace(Settled { count: 2, lost_under: Some(leadership(2)) });
+        assert_eq!(
+            settled.await,
+            Ok(()),
+            "what an earlier leadership lost is no business of this one"
+        );
+    }
+
+    /// The next leader may commit it, stamped below the section: a time closed then would lie (INV-4).
+    #[tokio::test]
+    async fn a_section_whose_leadership_has_lost_an_entry_is_never_settled() {
+        let (proposer, settle) = proposer();
+        settle.send_replace(Settled { count: 2, lost_under: Some(leadership(3)) });
+        let error = proposer.settled(section()).await.unwrap_err();
+        assert_eq!(error.reason, Reason::LeaderChanged);
+        settle.send_replace(Settled { count: 5, lost_under: Some(leadership(4)) });
+        assert!(proposer.settled(section()).await.is_err());
+    }
+}
