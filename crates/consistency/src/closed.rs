@@ -42,6 +42,14 @@ pub struct Closed {
     pub asked: Duration,
 }
 
+impl Closed {
+    /// How long ago this replica asked: what it has applied is no staler than that, whatever the clocks of
+    /// others say.
+    pub fn age(&self, now: Duration) -> Duration {
+        now.saturating_sub(self.asked)
+    }
+}
+
 /// What one replica knows of closed times.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct ClosedTimes {
@@ -108,15 +116,13 @@ pub fn staleness(
     physical_us: u64,
     max_offset: Option<Duration>,
 ) -> Option<Duration> {
-    let asked = closed.map(|closed| now.saturating_sub(closed.asked));
+    let asked = closed.map(|closed| closed.age(now));
     let by_clocks = max_offset.filter(|_| last_stamp > Stamp::ZERO).map(|max_offset| {
         let stamped = Duration::from_millis(last_stamp.time.unix_ms());
         (Duration::from_micros(physical_us) + max_offset).saturating_sub(stamped)
     });
-    match (asked, by_clocks) {
-        (Some(asked), Some(by_clocks)) => Some(asked.min(by_clocks)),
-        (one, other) => one.or(other),
-    }
+    // Never the smaller of the two: a clock that is slow, and not yet known to be, would make it nothing.
+    asked.or(by_clocks)
 }
 
 #[cfg(test)]
@@ -221,5 +227,10 @@ mod tests {
         let ms = Duration::from_millis;
         let asked = Some(closed(1, 5, 40));
         assert_eq!(staleness(asked, ms(100), Stamp::ZERO, 0, None), Some(ms(60)));
+        // A clock that is 10 s slow takes the last stamp for one of the future, which is not stale at all.
+        let last = Timestamp::from_unix_ms(Timestamp::EPOCH_UNIX_MS + 20_000);
+        let last = Stamp { time: last, node: NodeId(1) };
+        let slow_us = (Timestamp::EPOCH_UNIX_MS + 10_000) * 1_000;
+        assert_eq!(staleness(asked, ms(100), last, slow_us, Some(ms(500))), Some(ms(60)));
     }
 }

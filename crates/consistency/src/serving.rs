@@ -25,7 +25,7 @@ pub struct Known {
     pub last_stamp: Stamp,
     /// The closed time that what was applied *before* the snapshot was taken had reached.
     pub closed: Option<Closed>,
-    /// How stale the snapshot may be, as far as that can be proved.
+    /// How stale the snapshot may be, as far as that is proved without trust in clocks ([`Closed::age`]).
     pub staleness: Option<Duration>,
 }
 

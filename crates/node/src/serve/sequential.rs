@@ -93,16 +93,14 @@ impl Serving<'_> {
         let last_stamp = reader.meta().last_stamp;
         let clock = self.shared.clock.hybrid();
         let in_step = !self.shared.peers().is_unsynced();
-        let staleness = staleness(
-            closed,
-            self.shared.started.elapsed(),
-            last_stamp,
-            clock.physical_us(),
-            in_step.then(|| clock.max_offset()),
-        );
+        let now = self.shared.started.elapsed();
+        // What keeps a bound is the question alone. Where there was none, clocks may tell the receipt more.
+        let age = closed.map(|closed| closed.age(now));
+        let max_offset = in_step.then(|| clock.max_offset());
+        let staleness = staleness(closed, now, last_stamp, clock.physical_us(), max_offset);
         let stood = self.request.session.as_ref().map_or(Stamp::ZERO, Token::stood);
         let most = self.request.staleness_max;
-        match (Known { last_stamp, closed, staleness }.sequential_read(stood, most)) {
+        match (Known { last_stamp, closed, staleness: age }.sequential_read(stood, most)) {
             SequentialRead::Answer { .. } => {}
             SequentialRead::Behind { up_to } => {
                 let message = format!(
@@ -111,7 +109,7 @@ impl Serving<'_> {
                 return Ok(Err(Lack { reason: Reason::ReplicaBehind, message }));
             }
             SequentialRead::Stale => {
-                let provable = staleness.map_or("nothing".into(), |bound| format!("{bound:?}"));
+                let provable = age.map_or("nothing".into(), |bound| format!("{bound:?}"));
                 let message = format!(
                     "the answer must be no staler than {:?}, and {provable} can be proved",
                     most.unwrap_or_default()
