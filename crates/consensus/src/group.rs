@@ -59,6 +59,8 @@ pub struct Birth {
     pub meta: RangeMeta,
     /// Its voters.
     pub voters: Vec<ReplicaId>,
+    /// Its replicas without a vote.
+    pub learners: Vec<ReplicaId>,
 }
 
 /// The part a replica plays in its group.
@@ -102,9 +104,16 @@ pub struct GroupStatus {
     pub log_bytes: u64,
     /// On the leader: the replicas whose log is known to equal the leader's.
     pub caught_up: BTreeSet<ReplicaId>,
-    /// On the leader: the nodes of voters not heard from for more than two heartbeats, or not since it was
-    /// seen here to lead, if that is as long ago.
-    pub silent: Vec<NodeId>,
+    /// On the leader: the other replicas, learners among them, not heard from for more than two heartbeats,
+    /// or not since it was seen here to lead, if that is as long ago.
+    pub silent: BTreeSet<ReplicaId>,
+}
+
+impl GroupStatus {
+    /// On the leader: the nodes of voters that are silent.
+    pub fn silent_voters(&self) -> Vec<NodeId> {
+        self.voters.intersection(&self.silent).map(|replica| replica.node).collect()
+    }
 }
 
 /// A place in a range's log.
@@ -213,7 +222,7 @@ pub struct Group {
 
 impl Birth {
     /// Puts the first rows of a replica into a batch: the metadata, and the log's entry 0, which names
-    /// the voters.
+    /// the voters and the learners.
     pub fn stage(&self, replica: ReplicaId, engine: &dyn Engine, batch: &mut Batch) {
         let mut staged = Staged::new(engine);
         Range::create(&self.meta, &mut staged);
@@ -221,7 +230,7 @@ impl Birth {
         let nobody = LeaderId { term: 0, node_id: ReplicaId::default() };
         let membership = Membership::new_with_defaults(
             vec![self.voters.iter().copied().collect()],
-            self.voters.iter().copied(),
+            self.voters.iter().chain(&self.learners).copied(),
         );
         let entry = Entry::new_membership(LogId { leader_id: nobody, index: 0 }, membership);
         RangeLog::stage_birth(self.meta.id, replica.generation, &entry, batch);
@@ -376,11 +385,11 @@ impl Group {
         let patience = 2 * self.settings.heartbeat_interval;
         // Who has not answered this leader yet is silent only once it has had the time to.
         let leads_long = self.leads_since().is_some_and(|(_, since)| since.elapsed() > patience);
-        let mut silent = Vec::new();
+        let mut silent = BTreeSet::new();
         for (replica, acked) in metrics.heartbeat.iter().flatten() {
             let heard = acked.as_ref().map_or(!leads_long, |at| at.elapsed() <= patience);
-            if *replica != self.replica && voters.contains(replica) && !heard {
-                silent.push(replica.node);
+            if *replica != self.replica && !heard {
+                silent.insert(*replica);
             }
         }
         GroupStatus {
@@ -576,7 +585,7 @@ impl Group {
         if *target == self.replica {
             return Ok(());
         }
-        if !status.caught_up.contains(target) || status.silent.contains(&to) {
+        if !status.caught_up.contains(target) || status.silent.contains(target) {
             return Err(TransferError::Behind(to));
         }
         self.raft.trigger().transfer_leader(*target).await.map_err(|_| TransferError::Stopped)

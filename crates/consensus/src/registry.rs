@@ -122,7 +122,7 @@ mod tests {
         let engine: Arc<dyn Engine> =
             Arc::new(MemoryEngine::open(&MemoryDisk::new()).expect("nobody has it open"));
         let meta = RangeMeta::new(RANGE, KeyspaceId::DEFAULT, KeySpan::all(), 1 << 20, true);
-        let birth = Birth { meta, voters: (1..=3).map(replica).collect() };
+        let birth = Birth { meta, voters: (1..=3).map(replica).collect(), learners: vec![] };
         let mut batch = Batch::new();
         birth.stage(replica(1), &*engine, &mut batch);
         engine.write(batch).expect("the disk has space");

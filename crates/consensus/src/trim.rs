@@ -13,7 +13,6 @@
 
 use std::time::Duration;
 
-use latitude_types::{NodeId, ReplicaId};
 use openraft::async_runtime::WatchReceiver;
 
 use crate::group::Group;
@@ -81,7 +80,7 @@ impl Group {
             let metrics = self.raft.metrics();
             let metrics = metrics.borrow_watched();
             for (replica, matched) in metrics.replication.iter().flatten() {
-                if answers(*replica, self.replica(), &status.silent) {
+                if *replica != self.replica() && !status.silent.contains(replica) {
                     upto = upto.min(matched.as_ref().map_or(0, |id| id.index));
                 }
             }
@@ -89,8 +88,4 @@ impl Group {
         let cut = self.log.purgeable(upto, settings.log_bytes_kept())?;
         (cut >= self.log.first_index()).then_some(cut)
     }
-}
-
-fn answers(replica: ReplicaId, own: ReplicaId, silent: &[NodeId]) -> bool {
-    replica != own && !silent.contains(&replica.node)
 }

@@ -214,10 +214,11 @@ mod tests {
             epoch: Epoch(1),
             keyspace: KeyspaceId(keyspace),
             span: KeySpan::new(start, end).unwrap(),
-            replicas: nodes
+            voters: nodes
                 .iter()
                 .map(|node| ReplicaId { node: NodeId(*node), generation: Generation(1) })
                 .collect(),
+            learners: vec![],
             value_len_max: 1 << 20,
             log_only: false,
         }
@@ -230,6 +231,7 @@ mod tests {
             state,
             ranges: ranges.iter().map(|id| RangeId(*id)).collect(),
             place: vec![],
+            learners: vec![],
             default_level: Level::Strict,
             log_only: false,
             value_len_max: 1 << 20,

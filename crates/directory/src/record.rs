@@ -4,7 +4,7 @@ use latitude_types::{Epoch, KeySpan, KeyspaceId, Level, NodeId, RangeId, Replica
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 
 /// The keys of the meta range.
 pub mod key {
@@ -105,8 +105,10 @@ pub struct KeyspaceRecord {
     pub state: KeyspaceState,
     /// The ranges it began with; later ones come from these.
     pub ranges: Vec<RangeId>,
-    /// How many replicas a range has in each region; empty: three, spread.
+    /// How many voters a range has in each region; empty: three, spread.
     pub place: Vec<RegionReplicas>,
+    /// How many learners a range has in each region.
+    pub learners: Vec<RegionReplicas>,
     /// The level of requests that name none.
     pub default_level: Level,
     /// Whether local writes are ruled out for ever.
@@ -145,7 +147,9 @@ pub struct RangeRecord {
     /// Its keys.
     pub span: KeySpan,
     /// Its voters; the first is the preferred leader.
-    pub replicas: Vec<ReplicaId>,
+    pub voters: Vec<ReplicaId>,
+    /// Replicas that follow without a vote.
+    pub learners: Vec<ReplicaId>,
     /// The longest value, in bytes.
     pub value_len_max: u32,
     /// Whether local writes are ruled out for ever.
@@ -153,9 +157,14 @@ pub struct RangeRecord {
 }
 
 impl RangeRecord {
+    /// Every replica: the preferred leader first, the voters, then the learners.
+    pub fn replicas(&self) -> impl Iterator<Item = ReplicaId> {
+        self.voters.iter().chain(&self.learners).copied()
+    }
+
     /// The replica a node has of it.
     pub fn replica_on(&self, node: NodeId) -> Option<ReplicaId> {
-        self.replicas.iter().find(|replica| replica.node == node).copied()
+        self.replicas().find(|replica| replica.node == node)
     }
 }
 

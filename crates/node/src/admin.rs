@@ -11,7 +11,7 @@ use latitude_directory::{
     Counter, KeyspaceRecord, KeyspaceState, NodeRecord, RangeRecord, RegionReplicas,
     key as directory_key,
 };
-use latitude_placement::{NodeInfo, Policy, place, split_points};
+use latitude_placement::{NodeInfo, PerRegion, Policy, place, split_points};
 use latitude_rpc::pb::v1;
 use latitude_rpc::{FromWire, ToWire};
 use latitude_types::{
@@ -104,17 +104,18 @@ pub(crate) async fn create_keyspace(
     let points = split_at(&request)?;
     let policy = match request.place.as_slice() {
         [] => Policy::Spread,
-        place => Policy::PerRegion(place.iter().map(|p| (p.region.clone(), p.replicas)).collect()),
+        place => Policy::PerRegion(per_region(place)?),
     };
+    let learners = per_region(&request.learners)?;
     // The freshest directory there is: another node may have just created one of the same name.
     if shared.catalog.current().keyspace(&request.name, None).is_ok() {
         return Err(exists(&request.name));
     }
-    let placed = place(&nodes_with_load(shared), &policy, points.len() + 1)?;
+    let placed = place(&nodes_with_load(shared), &policy, &learners, points.len() + 1)?;
     let keyspace = KeyspaceId(allocate(shared, Counter::Keyspace, 1, deadline).await? as u32);
     let first = allocate(shared, Counter::Range, placed.len() as u64, deadline).await?;
     let mut ranges = Vec::with_capacity(placed.len());
-    for (index, nodes) in placed.into_iter().enumerate() {
+    for (index, replicas) in placed.into_iter().enumerate() {
         let start = index.checked_sub(1).map_or(&[][..], |before| &points[before]);
         let span = KeySpan::new(start, points.get(index).map(Vec::as_slice));
         ranges.push(RangeRecord {
@@ -122,10 +123,8 @@ pub(crate) async fn create_keyspace(
             epoch: Epoch(1),
             keyspace,
             span: span.ok_or_else(|| invalid("the split points do not ascend".into()))?,
-            replicas: nodes
-                .into_iter()
-                .map(|node| ReplicaId { node, generation: Generation(1) })
-                .collect(),
+            voters: first_generation(replicas.voters),
+            learners: first_generation(replicas.learners),
             value_len_max,
             log_only: request.log_only,
         });
@@ -140,11 +139,8 @@ pub(crate) async fn create_keyspace(
         name: request.name.clone(),
         state: KeyspaceState::Active,
         ranges: ranges.iter().map(|range| range.id).collect(),
-        place: request
-            .place
-            .into_iter()
-            .map(|p| RegionReplicas { region: p.region, replicas: p.replicas })
-            .collect(),
+        place: request.place.into_iter().map(from_wire).collect(),
+        learners: request.learners.into_iter().map(from_wire).collect(),
         default_level,
         log_only: request.log_only,
         value_len_max,
@@ -152,6 +148,24 @@ pub(crate) async fn create_keyspace(
     publish(shared, &record, deadline).await?;
     wait_until_served(shared, &record.name, deadline).await?;
     Ok(v1::CreateKeyspaceReply { keyspace: Some(keyspace_status(&record)) })
+}
+
+/// The first replicas of a range, on these nodes.
+pub(crate) fn first_generation(nodes: Vec<NodeId>) -> Vec<ReplicaId> {
+    nodes.into_iter().map(|node| ReplicaId { node, generation: Generation(1) }).collect()
+}
+
+fn per_region(regions: &[v1::RegionReplicas]) -> Result<PerRegion, Error> {
+    PerRegion::new(regions.iter().map(|p| (p.region.clone(), p.replicas)).collect())
+        .map_err(|error| Error::new(Reason::ArgumentInvalid, error.to_string()))
+}
+
+fn from_wire(regions: v1::RegionReplicas) -> RegionReplicas {
+    RegionReplicas { region: regions.region, replicas: regions.replicas }
+}
+
+fn to_wire(regions: &RegionReplicas) -> v1::RegionReplicas {
+    v1::RegionReplicas { region: regions.region.clone(), replicas: regions.replicas }
 }
 
 fn check_name(name: &str) -> Result<(), Error> {
@@ -332,11 +346,8 @@ fn keyspace_status(record: &KeyspaceRecord) -> v1::KeyspaceStatus {
         name: record.name.clone(),
         r#type: v1::ValueType::Register as i32,
         ranges: record.ranges.len() as u32,
-        place: record
-            .place
-            .iter()
-            .map(|p| v1::RegionReplicas { region: p.region.clone(), replicas: p.replicas })
-            .collect(),
+        place: record.place.iter().map(to_wire).collect(),
+        learners: record.learners.iter().map(to_wire).collect(),
         log_only: record.log_only,
         default_level: record.default_level.to_wire(),
         value_len_max: record.value_len_max,
@@ -349,10 +360,10 @@ fn nodes_with_load(shared: &Shared) -> Vec<NodeInfo> {
     let mut replicas: BTreeMap<NodeId, usize> = BTreeMap::new();
     let mut leaders: BTreeMap<NodeId, usize> = BTreeMap::new();
     for range in directory.ranges() {
-        for replica in &range.replicas {
+        for replica in range.replicas() {
             *replicas.entry(replica.node).or_default() += 1;
         }
-        if let Some(preferred) = range.replicas.first() {
+        if let Some(preferred) = range.voters.first() {
             *leaders.entry(preferred.node).or_default() += 1;
         }
     }
@@ -452,11 +463,11 @@ pub(crate) fn list_ranges(
             start: Bytes::copy_from_slice(range.span.start()),
             end: range.span.end().map(Bytes::copy_from_slice),
             replicas: range
-                .replicas
-                .iter()
+                .replicas()
                 .map(|replica| v1::ReplicaStatus {
                     node: replica.node.0,
                     generation: replica.generation.0,
+                    learner: range.learners.contains(&replica),
                 })
                 .collect(),
             leader: leadership.leader.map_or(0, |leader| leader.node.0),
@@ -485,7 +496,7 @@ pub(crate) async fn locate(
             epoch: range.epoch.0,
             start: Bytes::copy_from_slice(range.span.start()),
             end: range.span.end().map(Bytes::copy_from_slice),
-            nodes: range.replicas.iter().map(|replica| replica.node.0).collect(),
+            nodes: range.replicas().map(|replica| replica.node.0).collect(),
             leader: leader.map_or(0, |leader| leader.node.0),
         }
     });
@@ -536,9 +547,8 @@ pub(crate) async fn transfer_leader(
             Ok(v1::TransferLeaderReply {})
         }
         (_, leader) => {
-            let target = leader
-                .map(|leader| leader.node)
-                .or_else(|| record.replicas.first().map(|r| r.node));
+            let target =
+                leader.map(|leader| leader.node).or_else(|| record.voters.first().map(|r| r.node));
             let target = target.filter(|target| *target != own && !passed_on);
             let target = target.ok_or_else(|| crate::proposer::not_leader(range, leader))?;
             let address = shared.peers().address_of(target).unwrap_or_default();

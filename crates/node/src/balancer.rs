@@ -61,10 +61,10 @@ async fn balance(shared: &Shared, resting: &mut BTreeMap<RangeId, Instant>) {
         if leader != Some(own) {
             continue;
         }
-        let replicas = handle.record.replicas.iter().map(|replica| ReplicaInfo {
+        let replicas = handle.record.replicas().map(|replica| ReplicaInfo {
             node: replica.node,
-            is_voter: status.voters.contains(replica),
-            is_caught_up: *replica == handle.group.replica() || status.caught_up.contains(replica),
+            is_voter: status.voters.contains(&replica),
+            is_caught_up: replica == handle.group.replica() || status.caught_up.contains(&replica),
         });
         ranges.push(RangeInfo {
             id: handle.id(),

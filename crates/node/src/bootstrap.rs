@@ -17,11 +17,12 @@ use latitude_directory::{
     Address, Counter, Directory, KeyspaceRecord, KeyspaceState, NodeRecord, RangeRecord,
     key as directory_key,
 };
+use latitude_placement::{PerRegion, Policy, place};
 use latitude_rpc::pb::{peer as pb, v1};
 use latitude_storage::Batch;
 use latitude_types::{
-    ClusterId, ClusterIdentity, Epoch, Error, Generation, KeySpan, KeyspaceId, Level, NodeId,
-    RangeId, Reason, ReplicaId, StoreId,
+    ClusterId, ClusterIdentity, Epoch, Error, KeySpan, KeyspaceId, Level, NodeId, RangeId, Reason,
+    StoreId,
 };
 use rand::Rng;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
@@ -185,10 +186,7 @@ async fn draw_up(shared: &Arc<Shared>, deadline: Instant) -> Result<DrawnUp, Err
         .map(|((_, who), id)| record_of(NodeId(id), who))
         .collect::<Result<Vec<_>, _>>()?;
     let nodes: Vec<_> = founders.iter().map(admin::node_info).collect();
-    let replicas = latitude_placement::founders(&nodes)
-        .into_iter()
-        .map(|node| ReplicaId { node, generation: Generation(1) })
-        .collect();
+    let voters = admin::first_generation(latitude_placement::founders(&nodes));
     let mut id = [0; 16];
     shared.random.lock().expect(NO_PANIC).fill_bytes(&mut id);
     Ok(DrawnUp::Here(Plan {
@@ -199,7 +197,8 @@ async fn draw_up(shared: &Arc<Shared>, deadline: Instant) -> Result<DrawnUp, Err
             epoch: Epoch(1),
             keyspace: KeyspaceId::META,
             span: KeySpan::all(),
-            replicas,
+            voters,
+            learners: Vec::new(),
             value_len_max: 8 << 20,
             log_only: true,
         },
@@ -344,18 +343,15 @@ async fn furnish(shared: &Arc<Shared>, plan: &Plan, deadline: Instant) -> Result
         .await?;
     }
     let nodes: Vec<_> = plan.founders.iter().map(admin::node_info).collect();
-    let placed = latitude_placement::place(&nodes, &latitude_placement::Policy::default(), 1)
-        .map_err(|error| Error::new(Reason::PlacementUnsatisfiable, error.to_string()))?;
+    let mut placed = place(&nodes, &Policy::default(), &PerRegion::default(), 1)?;
+    let replicas = placed.remove(0);
     let range = RangeRecord {
         id: RangeId(RangeId::META.0 + 1),
         epoch: Epoch(1),
         keyspace: KeyspaceId::DEFAULT,
         span: KeySpan::all(),
-        replicas: placed
-            .into_iter()
-            .flatten()
-            .map(|node| ReplicaId { node, generation: Generation(1) })
-            .collect(),
+        voters: admin::first_generation(replicas.voters),
+        learners: admin::first_generation(replicas.learners),
         value_len_max: VALUE_LEN_MAX,
         log_only: false,
     };
@@ -366,6 +362,7 @@ async fn furnish(shared: &Arc<Shared>, plan: &Plan, deadline: Instant) -> Result
         state: KeyspaceState::Active,
         ranges: vec![range.id],
         place: Vec::new(),
+        learners: Vec::new(),
         default_level: Level::Strict,
         log_only: false,
         value_len_max: VALUE_LEN_MAX,

@@ -54,6 +54,7 @@ pub(crate) fn meta_keyspace() -> Arc<KeyspaceRecord> {
         state: KeyspaceState::Active,
         ranges: vec![RangeId::META],
         place: Vec::new(),
+        learners: Vec::new(),
         default_level: Level::Strict,
         log_only: true,
         value_len_max: 8 << 20,
@@ -178,7 +179,7 @@ pub(crate) async fn refresh(shared: &Shared) {
                 return Some(meta.group.applied_position().0.index);
             }
             Some(meta) => (shared.node().ok()?, meta.group.leadership().leader?.node),
-            None => (shared.node().ok()?, shared.membership()?.meta.replicas.first()?.node),
+            None => (shared.node().ok()?, shared.membership()?.meta.voters.first()?.node),
         };
         if leader == own {
             return None;
@@ -289,7 +290,8 @@ mod tests {
             epoch: Epoch(1),
             keyspace: KeyspaceId::META,
             span: KeySpan::all(),
-            replicas: Vec::new(),
+            voters: Vec::new(),
+            learners: Vec::new(),
             value_len_max: 8 << 20,
             log_only: true,
         };

@@ -5,7 +5,7 @@ use latitude_storage::{Batch, Column, Engine, key};
 use latitude_types::{ClusterIdentity, Generation, NodeId, RangeId, ReplicaId, StoreId};
 use serde::{Deserialize, Serialize};
 
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 
 /// What the store says of its node.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]

@@ -85,7 +85,8 @@ async fn be_born(shared: &Shared, replica: ReplicaId, record: &RangeRecord) -> R
         record.value_len_max,
         record.log_only,
     );
-    let birth = Birth { meta, voters: record.replicas.clone() };
+    let (voters, learners) = (record.voters.clone(), record.learners.clone());
+    let birth = Birth { meta, voters, learners };
     let mut batch = Batch::new();
     birth.stage(replica, &*shared.engine, &mut batch);
     identity::stage_replica(record.id, replica.generation, &mut batch);
@@ -169,7 +170,7 @@ async fn open(
     };
     shared.ranges.write().expect(NO_PANIC).insert(record.id, handle);
     shared.registry.insert(group.clone());
-    if record.replicas.first() == Some(&replica) {
+    if record.voters.first() == Some(&replica) {
         group.campaign_at_birth().await;
     }
     tracing::debug!(range = %record.id, %replica, "replica opened");

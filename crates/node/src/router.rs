@@ -283,7 +283,7 @@ fn find_range(
 
 /// The error of a request for a range that has no replica here: its preferred leader knows best.
 fn elsewhere(record: &RangeRecord) -> Error {
-    let error = not_leader(record.id, record.replicas.first().copied());
+    let error = not_leader(record.id, record.voters.first().copied());
     Error { reason: Reason::RangeNotHere, ..error }
 }
 
@@ -291,7 +291,7 @@ fn elsewhere(record: &RangeRecord) -> Error {
 fn other_replica(shared: &Shared, record: &RangeRecord, turn: u32) -> Option<NodeId> {
     let own = shared.node().ok()?;
     let others: Vec<_> =
-        record.replicas.iter().map(|replica| replica.node).filter(|node| *node != own).collect();
+        record.replicas().map(|replica| replica.node).filter(|node| *node != own).collect();
     others.get(turn as usize % others.len().max(1)).copied()
 }
 

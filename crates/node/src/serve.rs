@@ -114,10 +114,11 @@ impl Serving<'_> {
         let handle = self.handle;
         let status = handle.group.status();
         let needed = status.voters.len() / 2 + 1;
+        let silent = status.silent_voters();
         let error = if status.leadership.token.is_none() {
             not_leader(handle.id(), status.leadership.leader)
-        } else if status.voters.len() - status.silent.len() < needed {
-            handle.no_quorum(status.silent)
+        } else if status.voters.len() - silent.len() < needed {
+            handle.no_quorum(silent)
         } else {
             let message = "the deadline passed before the range had answered";
             Error::new(Reason::DeadlineExceeded, message)

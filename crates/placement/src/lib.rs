@@ -11,7 +11,8 @@
 //! gives the same proposal, ties go to the smaller node id. Nothing here knows how a proposal is
 //! carried out, and none assumes that an earlier one was.
 //!
-//! - The nodes of a replica set are distinct, live and meet the policy, or there is no set at all.
+//! - The nodes of a replica set, learners among them, are distinct, live and meet the policy, or there is no
+//!   set at all.
 //! - Leaders are spread: no node is given two more than another that could have had one of them.
 //! - A leader is moved only to a live voter that has every entry, never within a joint configuration,
 //!   because a failed transfer costs a time without a leader.
@@ -22,8 +23,8 @@ mod policy;
 mod split;
 
 pub use leaders::{RangeInfo, ReplicaInfo, Transfer, rebalance_leaders};
-pub use place::{founders, place};
-pub use policy::{ParsePolicyError, Policy, REPLICAS_DEFAULT, Unsatisfiable};
+pub use place::{ReplicaSet, founders, place};
+pub use policy::{ParsePolicyError, PerRegion, Policy, REPLICAS_DEFAULT, Unsatisfiable};
 pub use split::{SPLIT_RANGES_MAX, split_points};
 
 use latitude_types::NodeId;

@@ -4,13 +4,23 @@ use std::collections::{BTreeMap, VecDeque};
 
 use latitude_types::NodeId;
 
-use crate::{NodeInfo, Policy, REPLICAS_DEFAULT, Unsatisfiable};
+use crate::{NodeInfo, PerRegion, Policy, REPLICAS_DEFAULT, Unsatisfiable};
 
-/// Replica sets for `ranges` new ranges, the preferred leader of each first, the others by id.
+/// The nodes of one range.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ReplicaSet {
+    /// Those that vote: the preferred leader first, the others by id.
+    pub voters: Vec<NodeId>,
+    /// Those that follow without a vote, by id.
+    pub learners: Vec<NodeId>,
+}
+
+/// Replica sets for `ranges` new ranges.
 ///
 /// Replicas are spread over regions, then over zones, then go to the nodes with the fewest. Preferred
-/// leaders are then spread over the nodes that hold the replicas, as evenly as their sets allow, also
-/// over regions where nodes are equal. What the nodes held before counts.
+/// leaders are then spread over the nodes that hold the voters, as evenly as their sets allow, also
+/// over regions where nodes are equal. What the nodes held before counts. Learners go to nodes of their
+/// regions that hold no voter of the same range.
 ///
 /// # Errors
 ///
@@ -18,22 +28,21 @@ use crate::{NodeInfo, Policy, REPLICAS_DEFAULT, Unsatisfiable};
 pub fn place(
     nodes: &[NodeInfo],
     policy: &Policy,
+    learners: &PerRegion,
     ranges: usize,
-) -> Result<Vec<Vec<NodeId>>, Unsatisfiable> {
+) -> Result<Vec<ReplicaSet>, Unsatisfiable> {
     let mut load = Load::new(nodes);
-    let sets: Vec<Vec<NodeId>> =
-        (0..ranges).map(|_| load.replica_set(nodes, policy)).collect::<Result<_, _>>()?;
-    let leaders = load.preferred_leaders(&sets);
-    Ok(sets
-        .into_iter()
-        .zip(leaders)
-        .map(|(set, leader)| {
-            let mut others: Vec<_> = set.into_iter().filter(|node| *node != leader).collect();
-            others.sort_unstable();
-            others.insert(0, leader);
-            others
-        })
-        .collect())
+    let voters: Vec<Vec<NodeId>> =
+        (0..ranges).map(|_| load.voters(nodes, policy)).collect::<Result<_, _>>()?;
+    let leaders = load.preferred_leaders(&voters);
+    let sets = voters.into_iter().zip(leaders).map(|(set, leader)| {
+        let learners = load.learners(nodes, learners, &set)?;
+        let mut voters: Vec<_> = set.into_iter().filter(|node| *node != leader).collect();
+        voters.sort_unstable();
+        voters.insert(0, leader);
+        Ok(ReplicaSet { voters, learners })
+    });
+    sets.collect()
 }
 
 /// The nodes that hold the meta range, by id: all live ones up to three, else three or five, spread over
@@ -75,33 +84,62 @@ impl<'a> Load<'a> {
         Self { nodes: live.map(|node| (node.id, load(node))).collect() }
     }
 
-    /// The replicas of one more range, counted as placed.
-    fn replica_set(
+    /// The voters of one more range, counted as placed.
+    fn voters(
         &mut self,
         nodes: &[NodeInfo],
         policy: &Policy,
     ) -> Result<Vec<NodeId>, Unsatisfiable> {
-        let mut set = Vec::new();
-        match policy {
+        let set = match policy {
             Policy::Spread => {
                 let count = if nodes.len() < REPLICAS_DEFAULT { 1 } else { REPLICAS_DEFAULT };
-                set = self.spread(nodes.iter(), count);
+                let set = self.spread(nodes.iter(), count);
                 enough(set.len(), count, "in the cluster", nodes.iter())?;
+                set
             }
-            Policy::PerRegion(regions) => {
-                for (region, count) in regions {
-                    let there = || nodes.iter().filter(|node| node.region == *region);
-                    let chosen = self.spread(there(), *count as usize);
-                    let place = format!("in region {region}");
-                    enough(chosen.len(), *count as usize, &place, there())?;
-                    set.extend(chosen);
-                }
-            }
-        }
-        for node in &set {
-            self.nodes.get_mut(node).expect("only live nodes are chosen").replicas += 1;
+            Policy::PerRegion(regions) => self.in_regions(nodes, regions, &[])?,
+        };
+        self.count(&set);
+        Ok(set)
+    }
+
+    /// The learners of a range that has these voters, counted as placed.
+    fn learners(
+        &mut self,
+        nodes: &[NodeInfo],
+        regions: &PerRegion,
+        voters: &[NodeId],
+    ) -> Result<Vec<NodeId>, Unsatisfiable> {
+        let mut set = self.in_regions(nodes, regions, voters)?;
+        set.sort_unstable();
+        self.count(&set);
+        Ok(set)
+    }
+
+    /// So many nodes of each region, none of them `taken`.
+    fn in_regions(
+        &self,
+        nodes: &[NodeInfo],
+        regions: &PerRegion,
+        taken: &[NodeId],
+    ) -> Result<Vec<NodeId>, Unsatisfiable> {
+        let mut set = Vec::new();
+        for (region, count) in regions.iter() {
+            let there =
+                || nodes.iter().filter(|node| node.region == region && !taken.contains(&node.id));
+            let chosen = self.spread(there(), count as usize);
+            let besides = if taken.is_empty() { "" } else { " besides the voters" };
+            let place = format!("in region {region}{besides}");
+            enough(chosen.len(), count as usize, &place, there())?;
+            set.extend(chosen);
         }
         Ok(set)
+    }
+
+    fn count(&mut self, set: &[NodeId]) {
+        for node in set {
+            self.nodes.get_mut(node).expect("only live nodes are chosen").replicas += 1;
+        }
     }
 
     /// Up to `count` live nodes out of `from`: each time one from the region with the fewest so far,
@@ -243,9 +281,27 @@ mod tests {
         prop_oneof![
             Just(Policy::Spread),
             regions.prop_map(|regions| {
-                Policy::PerRegion(regions.into_iter().map(|(r, n)| (format!("r{r}"), n)).collect())
+                Policy::PerRegion(per_region(regions.into_iter().collect()))
             }),
         ]
+    }
+
+    fn per_region(regions: Vec<(usize, u32)>) -> PerRegion {
+        PerRegion::new(regions.into_iter().map(|(r, n)| (format!("r{r}"), n)).collect()).unwrap()
+    }
+
+    fn learners() -> impl Strategy<Value = PerRegion> {
+        let regions = prop::collection::btree_map(0usize..4, 1u32..3, 0..3);
+        regions.prop_map(|regions| per_region(regions.into_iter().collect()))
+    }
+
+    fn voters(
+        nodes: &[NodeInfo],
+        policy: &Policy,
+        ranges: usize,
+    ) -> Result<Vec<Vec<NodeId>>, Unsatisfiable> {
+        let sets = place(nodes, policy, &PerRegion::default(), ranges)?;
+        Ok(sets.into_iter().map(|set| set.voters).collect())
     }
 
     fn leaders(sets: &[Vec<NodeId>], of: NodeId) -> usize {
@@ -262,9 +318,9 @@ mod tests {
             let spread = if nodes.len() < 3 { 1 } else { 3 };
             let possible = match &policy {
                 Policy::Spread => live_count >= spread,
-                Policy::PerRegion(regions) => regions.iter().all(|(r, n)| live(r) >= *n as usize),
+                Policy::PerRegion(regions) => regions.iter().all(|(r, n)| live(r) >= n as usize),
             };
-            let placed = place(&nodes, &policy, ranges);
+            let placed = voters(&nodes, &policy, ranges);
             prop_assert_eq!(placed.is_ok(), possible);
             let Ok(sets) = placed else { return Ok(()) };
             prop_assert_eq!(sets.len(), ranges);
@@ -280,13 +336,33 @@ mod tests {
                         prop_assert_eq!(regions.len(), all.len().min(spread), "as many regions as can be");
                     }
                     Policy::PerRegion(wanted) => {
-                        prop_assert_eq!(regions.len(), wanted.len());
-                        for (region, count) in wanted {
-                            let there = found.iter().filter(|n| n.region == *region).count();
-                            prop_assert_eq!(there, *count as usize);
+                        prop_assert_eq!(regions.len(), wanted.iter().count());
+                        for (region, count) in wanted.iter() {
+                            let there = found.iter().filter(|n| n.region == region).count();
+                            prop_assert_eq!(there, count as usize);
                         }
                     }
                 }
+            }
+        }
+
+        /// Learners change nothing for the voters, and are live nodes of their regions beside them.
+        #[test]
+        fn learners_are_where_they_are_wanted_and_never_on_a_voter(
+            nodes in nodes(), policy in policies(), learners in learners(), ranges in 1usize..10
+        ) {
+            let Ok(sets) = place(&nodes, &policy, &learners, ranges) else { return Ok(()) };
+            prop_assert_eq!(sets.len(), ranges);
+            for set in &sets {
+                let distinct: BTreeSet<_> = set.voters.iter().chain(&set.learners).collect();
+                prop_assert_eq!(distinct.len(), set.voters.len() + set.learners.len());
+                for (region, count) in learners.iter() {
+                    let there = nodes.iter().filter(|n| n.live && n.region == region);
+                    let there = there.filter(|n| set.learners.contains(&n.id)).count();
+                    prop_assert_eq!(there, count as usize);
+                }
+                let wanted: u32 = learners.iter().map(|(_, count)| count).sum();
+                prop_assert_eq!(set.learners.len(), wanted as usize);
             }
         }
 
@@ -297,7 +373,7 @@ mod tests {
             let nodes: Vec<_> = (0..regions * per_region)
                 .map(|i| node(i as u32 + 1, i % regions, 0))
                 .collect();
-            let sets = place(&nodes, &Policy::Spread, ranges).unwrap();
+            let sets = voters(&nodes, &Policy::Spread, ranges).unwrap();
             let counts: Vec<_> = nodes.iter().map(|node| leaders(&sets, node.id)).collect();
             let (least, most) = (counts.iter().min().unwrap(), counts.iter().max().unwrap());
             prop_assert!(most - least <= 1, "{counts:?}");
@@ -308,7 +384,7 @@ mod tests {
         fn no_leader_is_on_a_node_with_two_more_than_another_of_its_set(
             nodes in nodes(), policy in policies(), ranges in 1usize..30
         ) {
-            let Ok(sets) = place(&nodes, &policy, ranges) else { return Ok(()) };
+            let Ok(sets) = voters(&nodes, &policy, ranges) else { return Ok(()) };
             let total = |id: NodeId| {
                 nodes.iter().find(|n| n.id == id).unwrap().leaders + leaders(&sets, id)
             };
@@ -321,10 +397,11 @@ mod tests {
 
         #[test]
         fn the_order_of_the_nodes_does_not_matter(
-            nodes in nodes(), policy in policies(), ranges in 1usize..10
+            nodes in nodes(), policy in policies(), learners in learners(), ranges in 1usize..10
         ) {
             let reversed: Vec<_> = nodes.iter().rev().cloned().collect();
-            prop_assert_eq!(place(&nodes, &policy, ranges), place(&reversed, &policy, ranges));
+            let placed = place(&nodes, &policy, &learners, ranges);
+            prop_assert_eq!(placed, place(&reversed, &policy, &learners, ranges));
             prop_assert_eq!(founders(&nodes), founders(&reversed));
         }
 

@@ -8,26 +8,56 @@ use latitude_types::{Error, Reason};
 /// Replicas of a range unless the policy says otherwise.
 pub const REPLICAS_DEFAULT: usize = 3;
 
-/// Where the replicas of a keyspace's ranges must be.
+/// So many replicas of each range in each region; written `eu=1,us=1,ap=1`. No region twice, no count zero.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct PerRegion(Vec<(String, u32)>);
+
+impl PerRegion {
+    /// In the order in which they are given.
+    ///
+    /// # Errors
+    /// A region named twice, or with no replica.
+    pub fn new(regions: Vec<(String, u32)>) -> Result<Self, Unsatisfiable> {
+        for (at, (region, count)) in regions.iter().enumerate() {
+            if *count == 0 {
+                return Err(Unsatisfiable { message: format!("region {region} is to hold none") });
+            }
+            if regions[..at].iter().any(|(earlier, _)| earlier == region) {
+                return Err(Unsatisfiable { message: format!("region {region} is named twice") });
+            }
+        }
+        Ok(Self(regions))
+    }
+
+    /// Each region with its count.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, u32)> {
+        self.0.iter().map(|(region, count)| (region.as_str(), *count))
+    }
+}
+
+impl fmt::Display for PerRegion {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let regions: Vec<_> = self.iter().map(|(region, n)| format!("{region}={n}")).collect();
+        f.write_str(&regions.join(","))
+    }
+}
+
+/// Where the voters of a keyspace's ranges must be.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub enum Policy {
     /// [`REPLICAS_DEFAULT`] replicas, spread over regions, then over zones. One in a cluster of fewer
     /// nodes; never two, which would need both to be up.
     #[default]
     Spread,
-    /// So many replicas in each region; written `eu=1,us=1,ap=1`. No region twice, no count zero.
-    PerRegion(Vec<(String, u32)>),
+    /// So many in each region.
+    PerRegion(PerRegion),
 }
 
 impl fmt::Display for Policy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Spread => f.write_str("spread"),
-            Self::PerRegion(regions) => {
-                let regions: Vec<_> =
-                    regions.iter().map(|(region, count)| format!("{region}={count}")).collect();
-                f.write_str(&regions.join(","))
-            }
+            Self::PerRegion(regions) => regions.fmt(f),
         }
     }
 }
@@ -44,11 +74,19 @@ impl FromStr for Policy {
     type Err = ParsePolicyError;
 
     fn from_str(s: &str) -> Result<Self, ParsePolicyError> {
-        if s == "spread" {
-            return Ok(Self::Spread);
+        match s {
+            "spread" => Ok(Self::Spread),
+            _ => Ok(Self::PerRegion(s.parse()?)),
         }
+    }
+}
+
+impl FromStr for PerRegion {
+    type Err = ParsePolicyError;
+
+    fn from_str(s: &str) -> Result<Self, ParsePolicyError> {
         let wrong = |problem: String| ParsePolicyError { policy: s.to_string(), problem };
-        let mut regions: Vec<(String, u32)> = Vec::new();
+        let mut regions = Vec::new();
         for part in s.split(',') {
             let (region, count) = part
                 .split_once('=')
@@ -56,15 +94,10 @@ impl FromStr for Policy {
                 .ok_or_else(|| wrong(format!("{part:?} is not region=replicas")))?;
             let count = count
                 .parse()
-                .ok()
-                .filter(|count| *count > 0)
-                .ok_or_else(|| wrong(format!("{count:?} is not a number of replicas")))?;
-            if regions.iter().any(|(earlier, _)| earlier == region) {
-                return Err(wrong(format!("region {region} is named twice")));
-            }
+                .map_err(|_| wrong(format!("{count:?} is not a number of replicas")))?;
             regions.push((region.to_string(), count));
         }
-        Ok(Self::PerRegion(regions))
+        Self::new(regions).map_err(|error| wrong(error.message))
     }
 }
 
@@ -100,7 +133,7 @@ mod tests {
             ("eu", "\"eu\" is not region=replicas"),
             ("=1", "\"=1\" is not region=replicas"),
             ("eu=1,", "\"\" is not region=replicas"),
-            ("eu=0", "\"0\" is not a number of replicas"),
+            ("eu=0", "region eu is to hold none"),
             ("eu=-1", "\"-1\" is not a number of replicas"),
             ("eu=1,us=1,eu=2", "region eu is named twice"),
         ] {

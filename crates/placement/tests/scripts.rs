@@ -8,7 +8,8 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 use latitude_placement::{
-    NodeInfo, Policy, RangeInfo, ReplicaInfo, founders, place, rebalance_leaders, split_points,
+    NodeInfo, PerRegion, Policy, RangeInfo, ReplicaInfo, founders, place, rebalance_leaders,
+    split_points,
 };
 use latitude_types::{NodeId, RangeId};
 
@@ -35,6 +36,8 @@ enum Command {
         ranges: usize,
         #[arg(key)]
         policy: Option<Policy>,
+        #[arg(key)]
+        learners: Option<PerRegion>,
     },
     /// Cuts a new keyspace.
     Split { ranges: usize },
@@ -108,11 +111,17 @@ impl goldenscript::Runner for Runner {
             }
             Command::Down { ids } => self.set_live(ids, false)?,
             Command::Up { ids } => self.set_live(ids, true)?,
-            Command::Place { ranges, policy } => {
-                match place(&self.nodes(), &policy.clone().unwrap_or_default(), *ranges) {
+            Command::Place { ranges, policy, learners } => {
+                let policy = policy.clone().unwrap_or_default();
+                let learners = learners.clone().unwrap_or_default();
+                match place(&self.nodes(), &policy, &learners, *ranges) {
                     Ok(sets) => {
                         for set in sets {
-                            writeln!(out, "{set:?}")?;
+                            write!(out, "{:?}", set.voters)?;
+                            if !set.learners.is_empty() {
+                                write!(out, " learners {:?}", set.learners)?;
+                            }
+                            writeln!(out)?;
                         }
                     }
                     Err(error) => writeln!(out, "{error}")?,
@@ -194,6 +203,7 @@ scripts! {
     a_node_takes_part_in_few_transfers = "leaders/budget";
     orphaned_leaders_are_spread = "leaders/fair_share";
     leaders_go_to_the_preferred_node = "leaders/preferred";
+    learners_stand_beside_the_voters = "place/learners";
     replicas_per_region = "place/per_region";
     replicas_are_spread = "place/spread";
     a_keyspace_is_cut_evenly = "split/even";

@@ -51,7 +51,7 @@ fn vote() -> Vote {
 async fn follower() -> (Group, Arc<dyn Engine>) {
     let engine: Arc<dyn Engine> =
         Arc::new(MemoryEngine::open(&MemoryDisk::new()).expect("nobody has it open"));
-    let birth = Birth { meta: meta(), voters: (1..=3).map(replica).collect() };
+    let birth = Birth { meta: meta(), voters: (1..=3).map(replica).collect(), learners: vec![] };
     let mut batch = Batch::new();
     birth.stage(replica(1), &*engine, &mut batch);
     batch.put(Column::Base, value_key("old"), "old");

@@ -256,7 +256,7 @@ impl Cluster {
             clock: Mutex::new(1_000),
         };
         let meta = RangeMeta::new(RANGE, KeyspaceId::DEFAULT, KeySpan::all(), 1 << 20, true);
-        let birth = Birth { meta, voters: (1..=3).map(replica).collect() };
+        let birth = Birth { meta, voters: (1..=3).map(replica).collect(), learners: vec![] };
         for node in 1..=3 {
             let engine = MemoryEngine::open(cluster.disk(node)).expect("nobody has it open");
             let mut batch = Batch::new();

@@ -127,5 +127,5 @@ fn with_silent(handle: &RangeHandle, error: Error) -> Error {
     if error.reason != Reason::NoQuorum {
         return error;
     }
-    Error { outcome: error.outcome, ..handle.no_quorum(handle.group.status().silent) }
+    Error { outcome: error.outcome, ..handle.no_quorum(handle.group.status().silent_voters()) }
 }

@@ -111,6 +111,9 @@ pub struct CreateKeyspaceArgs {
     /// Replicas by region, the preferred leader's first [default: three, spread over regions, then zones]
     #[arg(long, value_name = "REGION=N", value_delimiter = ',', value_parser = by_region::<u32>)]
     pub place: Vec<PlaceArg>,
+    /// Replicas without a vote, by region, beside those above: they serve reads near by, and no write waits for them
+    #[arg(long, value_name = "REGION=N", value_delimiter = ',', value_parser = by_region::<u32>)]
+    pub learners: Vec<PlaceArg>,
     /// Every write goes through the log, so that none passes under the condition of a `cas`
     #[arg(long)]
     pub log_only: bool,

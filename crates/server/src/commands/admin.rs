@@ -110,6 +110,7 @@ fn create_request(args: CreateKeyspaceArgs) -> Result<CreateKeyspaceRequest, Fai
         ranges: args.ranges.unwrap_or(0),
         split_at: args.split_at.into_iter().map(Bytes::from).collect(),
         place: args.place.into_iter().map(place).collect(),
+        learners: args.learners.into_iter().map(place).collect(),
         log_only: args.log_only,
         default_level: args.default_level.map_or(0, |level| level.to_wire()),
         value_len_max,

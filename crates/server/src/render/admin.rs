@@ -170,7 +170,8 @@ pub fn ranges(ranges: &[RangeStatus]) -> String {
 
 fn replica(replica: &latitude_client::wire::ReplicaStatus) -> String {
     let (node, generation) = (NodeId(replica.node), Generation(replica.generation));
-    ReplicaId { node, generation }.to_string()
+    let learner = if replica.learner { " (learner)" } else { "" };
+    format!("{}{learner}", ReplicaId { node, generation })
 }
 
 fn leader(range: &RangeStatus) -> Option<NodeId> {
@@ -179,7 +180,13 @@ fn leader(range: &RangeStatus) -> Option<NodeId> {
 
 /// A range as JSON. Its bounds are bytes of any value, so beside the text there is always base64.
 pub fn range_json(range: &RangeStatus) -> Json {
-    let replica = |replica: &latitude_client::wire::ReplicaStatus| json!({ "node": replica.node, "generation": replica.generation });
+    let replica = |replica: &latitude_client::wire::ReplicaStatus| {
+        json!({
+            "node": replica.node,
+            "generation": replica.generation,
+            "learner": replica.learner,
+        })
+    };
     json!({
         "range": range.range_id,
         "epoch": range.epoch,
@@ -197,22 +204,39 @@ pub fn range_json(range: &RangeStatus) -> Json {
 
 /// Keyspaces as a table.
 pub fn keyspaces(keyspaces: &[KeyspaceStatus]) -> String {
-    let header = ["KEYSPACE", "ID", "TYPE", "RANGES", "PLACE", "LOG ONLY", "LEVEL", "VALUE LIMIT"];
+    let header = [
+        "KEYSPACE",
+        "ID",
+        "TYPE",
+        "RANGES",
+        "PLACE",
+        "LEARNERS",
+        "LOG ONLY",
+        "LEVEL",
+        "VALUE LIMIT",
+    ];
     let row = |keyspace: &KeyspaceStatus| {
-        let region = |place: &RegionReplicas| format!("{}={}", place.region, place.replicas);
-        let place: Vec<String> = keyspace.place.iter().map(region).collect();
         [
             keyspace.name.clone(),
             KeyspaceId(keyspace.keyspace_id).to_string(),
             value_type(keyspace).to_string(),
             keyspace.ranges.to_string(),
-            if place.is_empty() { "-".to_string() } else { place.join(",") },
+            regions(&keyspace.place),
+            regions(&keyspace.learners),
             yes(keyspace.log_only),
             level(keyspace).map_or("-", Level::name).to_string(),
             ByteCount(keyspace.value_len_max.into()).to_string(),
         ]
     };
     table(header, keyspaces.iter().map(row))
+}
+
+fn regions(regions: &[RegionReplicas]) -> String {
+    let region = |place: &RegionReplicas| format!("{}={}", place.region, place.replicas);
+    match regions {
+        [] => "-".to_string(),
+        _ => regions.iter().map(region).collect::<Vec<_>>().join(","),
+    }
 }
 
 /// A keyspace as JSON.
@@ -225,6 +249,7 @@ pub fn keyspace_json(keyspace: &KeyspaceStatus) -> Json {
         "type": value_type(keyspace),
         "ranges": keyspace.ranges,
         "place": keyspace.place.iter().map(region).collect::<Vec<_>>(),
+        "learners": keyspace.learners.iter().map(region).collect::<Vec<_>>(),
         "log_only": keyspace.log_only,
         "default_level": level(keyspace).map(Level::name),
         "value_len_max": keyspace.value_len_max,
@@ -284,7 +309,8 @@ n2    10.0.0.2:7400  us      a     yes   81.2 ms     -3 ms"
 
     #[test]
     fn a_range_shows_its_bounds_replicas_and_leader() {
-        let replica = |node, generation| ReplicaStatus { node, generation };
+        let replica =
+            |node, generation| ReplicaStatus { node, generation, learner: generation == 3 };
         let range = RangeStatus {
             range_id: 7,
             epoch: 2,
@@ -299,8 +325,8 @@ n2    10.0.0.2:7400  us      a     yes   81.2 ms     -3 ms"
         assert_eq!(
             ranges(std::slice::from_ref(&range)),
             "\
-RANGE  KEYSPACE  START  END    REPLICAS   LEADER  TERM  APPLIED
-r7e2   users     -      m\\xff  n1g1 n2g3  ?       4     99"
+RANGE  KEYSPACE  START  END    REPLICAS             LEADER  TERM  APPLIED
+r7e2   users     -      m\\xff  n1g1 n2g3 (learner)  ?       4     99"
         );
         let json = range_json(&range);
         assert_eq!((&json["leader"], &json["end_base64"]), (&Json::Null, &json!("bf8=")));
@@ -317,6 +343,7 @@ r7e2   users     -      m\\xff  n1g1 n2g3  ?       4     99"
                 RegionReplicas { region: "eu".to_string(), replicas: 2 },
                 RegionReplicas { region: "us".to_string(), replicas: 1 },
             ],
+            learners: vec![RegionReplicas { region: "ap".to_string(), replicas: 1 }],
             log_only: true,
             default_level: latitude_client::wire::Level::Strict as i32,
             value_len_max: 1 << 20,
@@ -324,8 +351,8 @@ r7e2   users     -      m\\xff  n1g1 n2g3  ?       4     99"
         assert_eq!(
             keyspaces(std::slice::from_ref(&keyspace)),
             "\
-KEYSPACE  ID   TYPE      RANGES  PLACE      LOG ONLY  LEVEL   VALUE LIMIT
-users     k16  register  4       eu=2,us=1  yes       strict  1MiB"
+KEYSPACE  ID   TYPE      RANGES  PLACE      LEARNERS  LOG ONLY  LEVEL   VALUE LIMIT
+users     k16  register  4       eu=2,us=1  ap=1      yes       strict  1MiB"
         );
         assert_eq!(keyspace_json(&keyspace)["default_level"], "strict");
     }
