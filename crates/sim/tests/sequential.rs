@@ -3,22 +3,25 @@
 
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
+mod common;
+
 use std::cell::Cell;
 use std::rc::Rc;
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, ensure};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use latitude_checker::sequential::{Verdict, litmus};
 use latitude_client::{ClusterIdentity, Level, NodeId, Proof, ReceiptDetail, Role, Session};
 use latitude_consistency::Token;
 use latitude_sim::workload::{KEYSPACE, Workload};
-use latitude_sim::{ClientHost, Cluster, Layout};
+use latitude_sim::{Cluster, Layout};
 use latitude_types::{Stamp, Timestamp};
 use rand::RngExt;
 
-const WITHIN: Duration = Duration::from_secs(60);
+use common::{WITHIN, run_near};
+
 /// One way between two regions of the layout.
 const ONE_WAY: Duration = Duration::from_millis(40);
 
@@ -28,31 +31,6 @@ fn cluster(seed: u64) -> Cluster {
     cluster.init().unwrap();
     Workload::default().prepare(&mut cluster).unwrap();
     cluster
-}
-
-/// Runs a program in the region of a node.
-fn run_near<T: 'static, F: Future<Output = Result<T>> + 'static>(
-    cluster: &mut Cluster,
-    node: u32,
-    program: impl Fn(ClientHost) -> F,
-) -> T {
-    let region = cluster.layout().regions[node as usize - 1].clone();
-    for _ in 0..cluster.layout().regions.len() {
-        let here = region.clone();
-        let ran = cluster.run_client(WITHIN, |host| {
-            let program = (host.region == here).then(|| program(host));
-            async move {
-                match program {
-                    Some(program) => Some(program.await),
-                    None => None,
-                }
-            }
-        });
-        if let Some(result) = ran.unwrap() {
-            return result.unwrap();
-        }
-    }
-    unreachable!("clients are placed in every region in turn")
 }
 
 /// Keys of different ranges, and who leads them; leaders have come to rest where they are preferred.
