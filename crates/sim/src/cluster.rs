@@ -23,8 +23,9 @@ use crate::clock::SimClock;
 use crate::disk::{SimEngine, SlowFlush};
 use crate::invariants::{self, Invariants};
 use crate::net::{Cuts, SimNet};
-use crate::seeds::derive;
+use crate::seeds::{align_task_ids, derive};
 use crate::trace::{Kind, Trace};
+use crate::violation::Violation;
 
 /// One step of simulated time.
 const TICK: Duration = Duration::from_millis(1);
@@ -177,10 +178,17 @@ pub struct ClientHost {
     pub random: SmallRng,
     /// Where it is.
     pub region: String,
+    host: Arc<str>,
     clock: SimClock,
+    trace: Trace,
 }
 
 impl ClientHost {
+    /// Says in the trace what the client does, or was told.
+    pub fn say(&self, what: &str) {
+        self.trace.say(Kind::Client, &self.host, &"cluster".into(), what);
+    }
+
     /// Time since the simulation began.
     pub fn now(&self) -> Duration {
         Duration::from_micros(self.clock.elapsed_us())
@@ -194,6 +202,7 @@ impl Cluster {
     pub fn new(layout: Layout) -> Self {
         // Everything that openraft draws on this thread, on all nodes, in the order of their steps.
         seed_thread_rng(derive(layout.seed, "openraft"));
+        align_task_ids();
         let sim = turmoil::Builder::new()
             .rng_seed(derive(layout.seed, "turmoil"))
             .tick_duration(TICK)
@@ -343,9 +352,14 @@ impl Cluster {
             .random_seed(seed)
             .build();
         let random = SmallRng::seed_from_u64(derive(seed, "program"));
-        let here = region.clone();
-        let program =
-            program(ClientHost { client, random, region: here, clock: self.clock.clone() });
+        let program = program(ClientHost {
+            client,
+            random,
+            region: region.clone(),
+            host: Arc::clone(&host),
+            clock: self.clock.clone(),
+            trace: self.trace.clone(),
+        });
         let result = Arc::new(Mutex::new(None));
         let slot = Arc::clone(&result);
         self.sim.client(&*host, async move {
@@ -400,10 +414,10 @@ impl Cluster {
                 self.crash(node, Crash::PowerLost);
             }
         }
-        if let Some(violation) = self.invariants.violation() {
-            bail!("after {:?}: {violation}", self.now());
+        match self.invariants.violation() {
+            Some(found) => Err(anyhow!(found).context(format!("after {:?}", self.now()))),
+            None => Ok(()),
         }
-        Ok(())
     }
 
     /// Lets this much time pass.
@@ -574,7 +588,7 @@ impl Cluster {
     }
 
     /// A row in which replicas of one range differ, if any does. They do while one has applied less.
-    pub fn replicas_differ(&self) -> Option<String> {
+    pub fn replicas_differ(&self) -> Option<Violation> {
         let engines: Vec<_> = self
             .nodes
             .values()
@@ -592,7 +606,7 @@ impl Cluster {
 
     fn fault(&self, what: &str, about: serde_json::Value) {
         tracing::info!(at = ?self.now(), what, %about, "fault");
-        self.trace.note(Kind::Fault, &what.into(), &"cluster".into(), about.to_string().as_bytes());
+        self.trace.say(Kind::Fault, &what.into(), &"cluster".into(), &about.to_string());
     }
 
     fn site(&self, node: u32) -> &Site {

@@ -23,6 +23,7 @@ use latitude_storage::{Batch, Column, View, Write, key};
 pub(crate) use replicas::difference;
 
 use crate::clock::SimClock;
+use crate::violation::Violation;
 
 /// The invariants of one cluster. Clones are the same.
 #[derive(Clone)]
@@ -35,11 +36,20 @@ pub(crate) struct Invariants {
 struct Inner {
     bounds: bound::Bounds,
     applied: replicas::Applied,
-    violations: Vec<String>,
+    violations: Vec<Violation>,
     /// How many batches with applied entries were looked at.
     looked_at: u64,
     /// How often a snapshot was installed.
     replacements: u64,
+}
+
+impl Inner {
+    fn note(&mut self, host: &str, found: Vec<Violation>) {
+        let found = found.into_iter();
+        self.violations.extend(
+            found.map(|Violation { check, message }| check.found(format!("{host}: {message}"))),
+        );
+    }
 }
 
 impl Invariants {
@@ -68,7 +78,7 @@ impl Invariants {
             found.extend(fenced::violation(&self.clock, &after));
             found.extend(inner.applied.violation(host, row, &after));
         }
-        inner.violations.extend(found.into_iter().map(|what| format!("{host}: {what}")));
+        inner.note(host, found);
     }
 
     /// A host has replaced rows by those of a snapshot: it must now hold what it would by applying.
@@ -84,7 +94,7 @@ impl Invariants {
             found.extend(inner.bounds.violation(host, &meta));
             found.extend(inner.applied.violation(host, &row, &meta));
         }
-        inner.violations.extend(found.into_iter().map(|what| format!("{host}: {what}")));
+        inner.note(host, found);
     }
 
     /// A host has synced.
@@ -93,7 +103,7 @@ impl Invariants {
     }
 
     /// What was violated first, if anything was.
-    pub(crate) fn violation(&self) -> Option<String> {
+    pub(crate) fn violation(&self) -> Option<Violation> {
         self.lock().violations.first().cloned()
     }
 

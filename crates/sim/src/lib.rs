@@ -28,7 +28,9 @@ mod net;
 pub mod scenario;
 mod seeds;
 mod trace;
+mod violation;
 pub mod workload;
 
 pub use cluster::{ClientHost, Cluster, Layout};
 pub use trace::Trace;
+pub use violation::{Check, Violation};

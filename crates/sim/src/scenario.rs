@@ -8,7 +8,7 @@
 
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, bail};
 use latitude_client::{NodeId, RangeId};
 use latitude_consensus::Step;
 use rand::rngs::SmallRng;
@@ -18,6 +18,7 @@ use rand::{RngExt, SeedableRng};
 use crate::cluster::{Cluster, Crash, Layout};
 use crate::seeds::derive;
 use crate::trace::Trace;
+use crate::violation::{Check, Violation, catch};
 use crate::workload::{KEYSPACE, Running, Summary, Workload};
 
 /// How long the phase of faults lasts, at least.
@@ -84,11 +85,31 @@ pub struct Outcome {
     pub snapshots_installed: u64,
 }
 
+/// A run, right or wrong.
+#[derive(Debug)]
+pub struct Ran {
+    /// What it was, or what it found wrong first.
+    pub result: Result<Outcome, Violation>,
+    /// What happened until then. `None`: it did not even begin.
+    pub trace: Option<Trace>,
+}
+
 /// Runs the scenario of a seed.
 ///
 /// # Errors
-/// What the run found wrong.
-pub fn run(seed: u64) -> Result<Outcome> {
+/// What the run found wrong first.
+pub fn run(seed: u64) -> Result<Outcome, Violation> {
+    run_traced(seed).result
+}
+
+/// Runs the scenario of a seed, and keeps what happened also when something was wrong.
+pub fn run_traced(seed: u64) -> Ran {
+    let mut trace = None;
+    let result = catch(|| play(seed, &mut trace).map_err(|error| Violation::of(&error)));
+    Ran { result, trace }
+}
+
+fn play(seed: u64, trace: &mut Option<Trace>) -> anyhow::Result<Outcome> {
     let mut random = SmallRng::seed_from_u64(derive(seed, "scenario"));
     let mut layout =
         if random.random() { Layout::small(seed) } else { Layout::three_regions(seed) };
@@ -100,6 +121,7 @@ pub fn run(seed: u64) -> Result<Outcome> {
         layout = layout.with_leases();
     }
     let mut cluster = Cluster::new(layout);
+    *trace = Some(cluster.trace().clone());
     cluster.init()?;
     let workload = Workload::default();
     workload.prepare(&mut cluster)?;
@@ -108,7 +130,10 @@ pub fn run(seed: u64) -> Result<Outcome> {
     let summary = recover(&mut cluster, running)
         .with_context(|| format!("after the faults {}", faults.join(", ")))?;
     if (summary.by_lease > 0) != leases {
-        bail!("{} reads were answered by a lease, and leases are on: {leases}", summary.by_lease);
+        bail!(Check::Proofs.found(format!(
+            "{} reads were answered by a lease, and leases are on: {leases}",
+            summary.by_lease
+        )));
     }
     Ok(Outcome {
         summary,
@@ -120,7 +145,7 @@ pub fn run(seed: u64) -> Result<Outcome> {
     })
 }
 
-fn make_faults(cluster: &mut Cluster, random: &mut SmallRng) -> Result<Vec<String>> {
+fn make_faults(cluster: &mut Cluster, random: &mut SmallRng) -> anyhow::Result<Vec<String>> {
     let until = cluster.now() + FAULTS_FOR;
     let mut faults = Vec::new();
     while cluster.now() < until {
@@ -134,7 +159,12 @@ fn make_faults(cluster: &mut Cluster, random: &mut SmallRng) -> Result<Vec<Strin
 }
 
 /// Makes a fault, and heals it after it has lasted.
-fn make(cluster: &mut Cluster, random: &mut SmallRng, fault: Fault, lasts: Duration) -> Result<()> {
+fn make(
+    cluster: &mut Cluster,
+    random: &mut SmallRng,
+    fault: Fault,
+    lasts: Duration,
+) -> anyhow::Result<()> {
     let mut nodes = cluster.nodes();
     nodes.shuffle(random);
     let (one, other) = (nodes[0], nodes[1]);
@@ -195,16 +225,19 @@ fn make(cluster: &mut Cluster, random: &mut SmallRng, fault: Fault, lasts: Durat
 }
 
 /// Lets time pass; no fault made here is one at which a node may give up.
-fn run_with_failures(cluster: &mut Cluster, time: Duration) -> Result<()> {
+fn run_with_failures(cluster: &mut Cluster, time: Duration) -> anyhow::Result<()> {
     cluster.run_for(time)?;
     match cluster.failures().first() {
-        Some((node, why)) => bail!("node {node} stopped by itself: {why}"),
+        Some((node, why)) => {
+            let check = if why.contains("ALARM") { Check::Alarm } else { Check::Stopped };
+            bail!(check.found(format!("node {node} stopped by itself: {why}")))
+        }
         None => Ok(()),
     }
 }
 
 /// Asks for a random range to be led by a random node. Whether it works is the cluster's affair.
-fn transfer(cluster: &mut Cluster, random: &mut SmallRng) -> Result<()> {
+fn transfer(cluster: &mut Cluster, random: &mut SmallRng) -> anyhow::Result<()> {
     let draw: u32 = random.random();
     let to = NodeId(random.random_range(1..=cluster.layout().nodes));
     cluster.run_client(Duration::from_secs(5), move |host| async move {
@@ -219,7 +252,7 @@ fn transfer(cluster: &mut Cluster, random: &mut SmallRng) -> Result<()> {
 }
 
 /// Ends every fault; then everything must be served, be the same on all replicas, and have been right.
-fn recover(cluster: &mut Cluster, running: Running) -> Result<Summary> {
+fn recover(cluster: &mut Cluster, running: Running) -> anyhow::Result<Summary> {
     cluster.heal();
     for node in cluster.nodes() {
         cluster.skew(node, 0);
@@ -231,7 +264,7 @@ fn recover(cluster: &mut Cluster, running: Running) -> Result<Summary> {
     let deadline = cluster.now() + SAME_WITHIN;
     while let Some(difference) = cluster.replicas_differ() {
         if cluster.now() > deadline {
-            bail!("{difference}");
+            bail!(difference);
         }
         cluster.run_for(Duration::from_millis(100))?;
     }
@@ -240,7 +273,7 @@ fn recover(cluster: &mut Cluster, running: Running) -> Result<Summary> {
 }
 
 /// Every range takes a write, each from a client that knows nothing of the time before.
-fn served(cluster: &mut Cluster) -> Result<()> {
+fn served(cluster: &mut Cluster) -> anyhow::Result<()> {
     let ranges = Workload::default().ranges;
     let deadline = cluster.now() + SERVED_WITHIN;
     cluster
@@ -261,6 +294,7 @@ fn served(cluster: &mut Cluster) -> Result<()> {
         })
         .with_context(|| format!("not everything is served within {SERVED_WITHIN:?}"))?
         .map_err(|(range, error)| {
-            anyhow::anyhow!("part {range} is not served within {SERVED_WITHIN:?}: {error}")
+            let what = format!("part {range} is not served within {SERVED_WITHIN:?}: {error}");
+            Check::Served.found(what).into()
         })
 }

@@ -1,7 +1,7 @@
 //! What happened, as a fingerprint: two runs are the same if theirs are.
 
-use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::{fmt, io};
 
 use xxhash_rust::xxh3::{Xxh3, xxh3_64};
 
@@ -22,6 +22,8 @@ pub(crate) enum Kind {
     Synced,
     /// A fault was made or healed.
     Fault,
+    /// A client did something, or was told something.
+    Client,
 }
 
 #[derive(Clone, PartialEq, Eq)]
@@ -32,6 +34,8 @@ struct Event {
     to: Arc<str>,
     len: usize,
     hash: u64,
+    /// What it was, where a person can read it.
+    text: Option<Arc<str>>,
 }
 
 /// What happened so far. Clones are the same trace.
@@ -53,6 +57,22 @@ impl Trace {
     }
 
     pub(crate) fn note(&self, kind: Kind, from: &Arc<str>, to: &Arc<str>, what: &[u8]) {
+        self.push(kind, from, to, what, None);
+    }
+
+    /// Notes what a person can read.
+    pub(crate) fn say(&self, kind: Kind, from: &Arc<str>, to: &Arc<str>, what: &str) {
+        self.push(kind, from, to, what.as_bytes(), Some(what.into()));
+    }
+
+    fn push(
+        &self,
+        kind: Kind,
+        from: &Arc<str>,
+        to: &Arc<str>,
+        what: &[u8],
+        text: Option<Arc<str>>,
+    ) {
         let (from, to) = (Arc::clone(from), Arc::clone(to));
         let event = Event {
             at_us: self.clock.elapsed_us(),
@@ -61,6 +81,7 @@ impl Trace {
             to,
             len: what.len(),
             hash: xxh3_64(what),
+            text,
         };
         let mut inner = self.lock();
         inner.digest.update(&event.at_us.to_le_bytes());
@@ -86,6 +107,11 @@ impl Trace {
     /// Whether nothing has happened.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+
+    /// Writes all events, one a line, as a person reads them: bytes as their number and hash.
+    pub fn write(&self, mut output: impl io::Write) -> io::Result<()> {
+        self.lock().events.iter().try_for_each(|event| writeln!(output, "{event}"))
     }
 
     /// The first event in which two runs differ, as each has it, after the few before it; `None` if they
@@ -115,8 +141,12 @@ impl Trace {
 
 impl fmt::Display for Event {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { at_us, kind, from, to, len, hash } = self;
-        write!(f, "{at_us:>10} us {kind:?} {from} -> {to}: {len} bytes, {hash:016x}")
+        let Self { at_us, kind, from, to, len, hash, text } = self;
+        write!(f, "{at_us:>10} us {kind:?} {from} -> {to}: ")?;
+        match text {
+            Some(text) => f.write_str(text),
+            None => write!(f, "{len} bytes, {hash:016x}"),
+        }
     }
 }
 
@@ -145,6 +175,16 @@ mod tests {
         assert_ne!(run.hash(), trace(&[("b", "a", b"2"), ("a", "b", b"1")]).hash());
         assert_ne!(run.hash(), trace(&[("a", "b", b"1"), ("b", "a", b"3")]).hash());
         assert_ne!(run.hash(), trace(&[("a", "b", b"1"), ("ba", "", b"2")]).hash());
+    }
+
+    #[test]
+    fn what_can_be_read_is_written_out_and_counts_as_its_bytes_do() {
+        let said = Trace::new(SimClock::default());
+        said.say(Kind::Sent, &"a".into(), &"b".into(), "hello");
+        assert_eq!(said.hash(), trace(&[("a", "b", b"hello")]).hash());
+        let mut text = Vec::new();
+        said.write(&mut text).unwrap();
+        assert_eq!(String::from_utf8_lossy(&text), "         0 us Sent a -> b: hello\n");
     }
 
     #[test]

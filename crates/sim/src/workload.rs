@@ -24,6 +24,7 @@ use latitude_types::Writer;
 use rand::RngExt;
 
 use crate::cluster::{ClientHost, Cluster, Pending};
+use crate::violation::Check;
 
 /// The keyspace of the workload.
 pub const KEYSPACE: &str = "sim";
@@ -149,7 +150,7 @@ impl Running {
         let deadline = cluster.now() + 2 * TIMEOUT;
         while !clients.iter().all(Pending::is_ready) {
             if cluster.now() > deadline {
-                bail!("a client's operation did not end by its deadline");
+                bail!(Check::Deadline.found("a client's operation did not end by its deadline"));
             }
             cluster.step()?;
         }
@@ -178,7 +179,7 @@ fn judge(history: &History, by_lease: usize) -> Result<Summary> {
     let operations = history.operations();
     let whole = sequential::check(history);
     if whole.verdict != sequential::Verdict::Sequential {
-        bail!("{whole}");
+        bail!(Check::Sequential.found(whole.to_string()));
     }
     let is_sequential_read = |op: &Operation| {
         let reads = op.micro_ops.iter().all(|op| matches!(op, MicroOp::Read { .. }));
@@ -187,7 +188,7 @@ fn judge(history: &History, by_lease: usize) -> Result<Summary> {
     let strict: Vec<_> = operations.iter().filter(|op| !is_sequential_read(op)).cloned().collect();
     let report = linearizable::check_operations(&strict, linearizable::Budget::default());
     if report.verdict != linearizable::Verdict::Linearizable {
-        bail!("{}", report.verdict);
+        bail!(Check::Linearizable.found(report.verdict.to_string()));
     }
     let count = |outcome| operations.iter().filter(|op| op.outcome == outcome).count();
     Ok(Summary { outcomes: [Outcome::Ok, Outcome::Fail, Outcome::Info].map(count), by_lease })
@@ -277,7 +278,7 @@ impl Shared {
         for at in 0..self.workload.keys {
             let read = self.read(&host, &keyspace, &mut client, at, Level::Strict, true).await?;
             if read.is_none() {
-                bail!("key {at} could not be read at the end");
+                bail!(Check::Served.found(format!("key {at} could not be read at the end")));
             }
         }
         Ok(())
@@ -296,6 +297,7 @@ impl Shared {
         let key = self.workload.key(at);
         let read = |value| vec![MicroOp::Read { key: key.clone(), value }];
         let extras = Extras { is_final, ..client.extras(level) };
+        host.say(&format!("{} reads {key} {level}", client.process));
         self.recorder.invoke(client.process, nanos(host), read(Seen::Absent), extras)?;
         match keyspace.get(&key).await {
             Ok(answer) => {
@@ -304,12 +306,14 @@ impl Shared {
                 }
                 let version = answer.value.as_ref().and_then(|value| version(&value.version));
                 let value = answer.value.map(|value| decode(&value.bytes)).transpose()?;
+                host.say(&format!("{} has read {key} = {value:?}", client.process));
                 let seen = value.map_or(Seen::Absent, Seen::Integer);
                 let extras = Extras { version, is_final, ..Extras::default() };
                 self.recorder.ok(client.process, nanos(host), read(seen), extras)?;
                 Ok(Some(value))
             }
             Err(error) => {
+                host.say(&format!("{} could not read: {error}", client.process));
                 expected(&error)?;
                 self.recorder.fail(client.process, nanos(host), Extras::default())?;
                 Ok(None)
@@ -329,10 +333,12 @@ impl Shared {
         let value = self.next_value.fetch_add(1, Ordering::Relaxed);
         let write = vec![MicroOp::Write { key: key.clone(), value }];
         let extras = client.extras(level);
+        host.say(&format!("{} writes {key} = {value} {level}", client.process));
         self.recorder.invoke(client.process, nanos(host), write.clone(), extras)?;
         match keyspace.put(&key, value.to_string()).await {
             Ok(answer) => {
                 let extras = Extras { version: version(&answer.value), ..Extras::default() };
+                host.say(&format!("{} has written {key} at {:?}", client.process, extras.version));
                 self.recorder.ok(client.process, nanos(host), write, extras)?;
                 Ok(Went::Ok)
             }
@@ -353,6 +359,7 @@ impl Shared {
         let to = self.next_value.fetch_add(1, Ordering::Relaxed);
         let compare = vec![MicroOp::CompareAndSet { key: key.clone(), from, to }];
         let extras = client.extras(level);
+        host.say(&format!("{} sets {key} from {from:?} to {to} {level}", client.process));
         self.recorder.invoke(client.process, nanos(host), compare.clone(), extras)?;
         let condition =
             from.map_or(Expected::Absent, |from| Expected::Value(from.to_string().into()));
@@ -360,12 +367,14 @@ impl Shared {
         match answer.map(|answer| answer.value) {
             Ok(CasOutcome::Applied { version: written }) => {
                 let extras = Extras { version: version(&written), ..Extras::default() };
+                host.say(&format!("{} has set {key} at {:?}", client.process, extras.version));
                 self.recorder.ok(client.process, nanos(host), compare, extras)?;
                 Ok(Went::Ok)
             }
             Ok(CasOutcome::Mismatch { found }) => {
                 let version = found.as_ref().and_then(version);
                 let extras = Extras { version, ..Extras::default() };
+                host.say(&format!("{} found another value in {key}", client.process));
                 self.recorder.mismatch(client.process, nanos(host), extras)?;
                 Ok(Went::Ok)
             }
@@ -376,6 +385,7 @@ impl Shared {
     /// Notes a failure. After an unknown outcome the client goes on under a new process, with the session as
     /// the last answer left it.
     fn failed(&self, host: &ClientHost, client: &mut Client, error: &Error) -> Result<Went> {
+        host.say(&format!("{} failed: {error}", client.process));
         expected(error)?;
         if error.may_have_applied() {
             let process = self.recorder.info(client.process, nanos(host), Extras::default())?;
@@ -392,7 +402,7 @@ fn expected(error: &Error) -> Result<()> {
     tracing::debug!(%error, "an operation failed");
     match error.reason {
         Reason::Internal | Reason::Malformed | Reason::ArgumentInvalid => {
-            Err(anyhow!("no fault explains this: {error}"))
+            Err(Check::Answers.found(format!("no fault explains this: {error}")).into())
         }
         _ => Ok(()),
     }
@@ -403,6 +413,6 @@ fn nanos(host: &ClientHost) -> u64 {
 }
 
 fn decode(bytes: &[u8]) -> Result<i64> {
-    let text = std::str::from_utf8(bytes).context("a value that nobody wrote")?;
-    text.parse().with_context(|| format!("nobody wrote {text:?}"))
+    let text = String::from_utf8_lossy(bytes);
+    text.parse().map_err(|_| Check::Answers.found(format!("nobody wrote {text:?}")).into())
 }

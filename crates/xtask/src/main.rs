@@ -17,6 +17,7 @@ mod graph;
 mod packages;
 mod run;
 mod setup;
+mod sim;
 mod test;
 
 use std::env;
@@ -46,6 +47,9 @@ cargo xtask <verb>
                 shows its arguments.
   bench [args]  Builds the database in release and runs `latitude bench` with the arguments.
 
+  sim [args]    Simulates clusters from seeds, in the profile of the tests: `sim --seeds 0..200`,
+                `sim --seed 17 --trace`; `sim --help` shows its arguments.
+
   help          This text.
 ";
 
@@ -62,7 +66,7 @@ fn main() -> ExitCode {
 }
 
 fn dispatch(verb: &str, args: Vec<String>) -> Result<()> {
-    let takes_args = matches!(verb, "demo" | "bench");
+    let takes_args = matches!(verb, "demo" | "bench" | "sim");
     ensure!(takes_args || args.is_empty(), "takes no arguments, got `{}`", args.join(" "));
     match verb {
         "setup" => setup::setup(),
@@ -71,6 +75,7 @@ fn dispatch(verb: &str, args: Vec<String>) -> Result<()> {
         "graph" => graph::print(),
         "demo" => run::demo(&args),
         "bench" => run::bench(&args),
+        "sim" => sim::sim(&args),
         "help" | "-h" | "--help" => {
             print!("{HELP}");
             Ok(())

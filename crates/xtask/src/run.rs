@@ -32,7 +32,10 @@ fn build(packages: &[&str]) -> Result<PathBuf> {
 }
 
 /// Replaces this process, so that signals and the exit code are the program's own.
-fn become_program(program: &Path, with: impl FnOnce(&mut Command) -> &mut Command) -> Result<()> {
+pub(crate) fn become_program(
+    program: &Path,
+    with: impl FnOnce(&mut Command) -> &mut Command,
+) -> Result<()> {
     let error = with(&mut Command::new(program)).exec();
     Err(error).with_context(|| format!("cannot start {}", program.display()))
 }

@@ -11,6 +11,8 @@ use latitude_range::RangeMeta;
 use latitude_storage::{Batch, Column, View, Write, key};
 use latitude_types::Timestamp;
 
+use crate::violation::{Check, Violation};
+
 /// The bounds of the hosts' clocks.
 #[derive(Default)]
 pub(crate) struct Bounds(BTreeMap<Arc<str>, Bound>);
@@ -47,11 +49,12 @@ impl Bounds {
         bound.synced = bound.written;
     }
 
-    pub(crate) fn violation(&self, host: &Arc<str>, after: &RangeMeta) -> Option<String> {
+    pub(crate) fn violation(&self, host: &Arc<str>, after: &RangeMeta) -> Option<Violation> {
         let bound = self.0.get(host).copied().unwrap_or_default().synced;
         let stamp = after.last_stamp;
         (stamp.time > bound).then(|| {
-            format!("INV-1: {} applies {stamp}, above the durable bound {bound}", after.id)
+            Check::Bound
+                .found(format!("{} applies {stamp}, above the durable bound {bound}", after.id))
         })
     }
 }
@@ -71,7 +74,7 @@ mod tests {
         batch.put(Column::Node, key::node::clock_bound(), 100u64.to_be_bytes().to_vec());
         let mut bounds = Bounds::default();
         bounds.writes(&host, &batch);
-        assert!(bounds.violation(&host, &meta).unwrap().contains("INV-1"));
+        assert_eq!(bounds.violation(&host, &meta).unwrap().check, Check::Bound);
         bounds.synced(&host);
         assert_eq!(bounds.violation(&host, &meta), None);
     }

@@ -7,17 +7,19 @@ use latitude_clock::{MAX_CLOCK_OFFSET_DEFAULT, PhysicalClock};
 use latitude_range::RangeMeta;
 
 use crate::clock::SimClock;
+use crate::violation::{Check, Violation};
 
 /// A logical clock is taken up to 2ε ahead of the physical one of whoever takes it, and that one is right
 /// within ε in every run.
 const AHEAD_MAX: Duration = MAX_CLOCK_OFFSET_DEFAULT.saturating_mul(3);
 
-pub(crate) fn violation(clock: &SimClock, after: &RangeMeta) -> Option<String> {
+pub(crate) fn violation(clock: &SimClock, after: &RangeMeta) -> Option<Violation> {
     let now_ms = clock.wall_us() / 1000;
     let ahead_ms = after.last_stamp.time.unix_ms().saturating_sub(now_ms);
     (u128::from(ahead_ms) > AHEAD_MAX.as_millis()).then(|| {
         let stamp = after.last_stamp;
-        format!("clocks: {} applies {stamp}, {ahead_ms} ms ahead of true time", after.id)
+        let id = after.id;
+        Check::Clocks.found(format!("{id} applies {stamp}, {ahead_ms} ms ahead of true time"))
     })
 }
 
@@ -38,6 +40,6 @@ mod tests {
         };
         assert_eq!(ahead(0), None);
         assert_eq!(ahead(1_500), None);
-        assert!(ahead(10_000).unwrap().contains("10000 ms ahead"));
+        assert!(ahead(10_000).unwrap().message.contains("10000 ms ahead"));
     }
 }

@@ -11,6 +11,8 @@ use latitude_storage::{Column, View, key};
 use latitude_types::RangeId;
 use xxhash_rust::xxh3::xxh3_64;
 
+use crate::violation::{Check, Violation};
+
 /// What each range was after each entry up to which somebody applied it: by the row that says how far,
 /// who did and the hash of the metadata.
 #[derive(Default)]
@@ -22,15 +24,15 @@ impl Applied {
         host: &Arc<str>,
         row: &[u8],
         after: &RangeMeta,
-    ) -> Option<String> {
+    ) -> Option<Violation> {
         let hash = xxh3_64(&after.encode());
         let (first, expected) =
             self.0.entry((after.id, row.to_vec())).or_insert_with(|| (Arc::clone(host), hash));
         (*expected != hash).then(|| {
-            format!(
-                "INV-9: {} differs from what {first} had after the same entry: {after:?}",
+            Check::Replicas.found(format!(
+                "{} differs from what {first} had after the same entry: {after:?}",
                 after.id
-            )
+            ))
         })
     }
 }
@@ -60,7 +62,7 @@ fn rows(store: &dyn View, meta: &RangeMeta) -> Rows {
 
 /// The first row in which two stores that hold the same range differ, if any does. Stores differ for a
 /// while whenever one has applied less.
-pub(crate) fn difference(stores: &[(Arc<str>, &dyn View)]) -> Option<String> {
+pub(crate) fn difference(stores: &[(Arc<str>, &dyn View)]) -> Option<Violation> {
     let mut first: BTreeMap<RangeId, (Arc<str>, Rows)> = BTreeMap::new();
     for (host, store) in stores {
         for meta in ranges(*store) {
@@ -76,12 +78,12 @@ pub(crate) fn difference(stores: &[(Arc<str>, &dyn View)]) -> Option<String> {
                         format!("{} = {}", row.escape_ascii(), value.escape_ascii())
                     })
                 };
-                return Some(format!(
-                    "INV-9: the replicas of {} differ: {other} has {:?}, {host} has {:?}",
+                return Some(Check::ReplicasEqual.found(format!(
+                    "the replicas of {} differ: {other} has {:?}, {host} has {:?}",
                     meta.id,
                     show(expected),
                     show(&found),
-                ));
+                )));
             }
         }
     }

@@ -2,13 +2,16 @@
 
 use latitude_range::RangeMeta;
 
+use crate::violation::{Check, Violation};
+
 /// What is wrong with a range's next state.
 ///
 /// Entries without a stamp (blank, membership) leave the last stamp as it is, so equal is allowed.
-pub(crate) fn violation(before: Option<&RangeMeta>, after: &RangeMeta) -> Option<String> {
+pub(crate) fn violation(before: Option<&RangeMeta>, after: &RangeMeta) -> Option<Violation> {
     let before = before?.last_stamp;
-    (after.last_stamp < before)
-        .then(|| format!("INV-3: {} applies {} after {before}", after.id, after.last_stamp))
+    (after.last_stamp < before).then(|| {
+        Check::Stamps.found(format!("{} applies {} after {before}", after.id, after.last_stamp))
+    })
 }
 
 #[cfg(test)]
@@ -27,6 +30,6 @@ mod tests {
         assert_eq!(violation(None, &range(5)), None);
         assert_eq!(violation(Some(&range(5)), &range(6)), None);
         assert_eq!(violation(Some(&range(5)), &range(5)), None);
-        assert!(violation(Some(&range(6)), &range(5)).unwrap().contains("INV-3"));
+        assert_eq!(violation(Some(&range(6)), &range(5)).unwrap().check, Check::Stamps);
     }
 }

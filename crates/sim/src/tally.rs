@@ -1,0 +1,172 @@
+//! What a run comes to, and what many do.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::time::Duration;
+
+use latitude_sim::Violation;
+use latitude_sim::scenario::Outcome;
+use serde::{Deserialize, Serialize};
+
+/// What is told of a run.
+#[derive(Serialize, Deserialize, Debug)]
+pub(crate) struct Report {
+    seed: u64,
+    /// What was wrong, if anything was.
+    wrong: Option<Wrong>,
+    /// What it was, if nothing was wrong.
+    run: Option<Run>,
+}
+
+#[derive(Serialize, Deserialize, Debug)]
+struct Wrong {
+    /// The name of the check that found it.
+    check: String,
+    message: String,
+}
+
+#[derive(Serialize, Deserialize, Debug)]
+struct Run {
+    ok: u64,
+    unknown: u64,
+    failed: u64,
+    simulated_ms: u64,
+    faults: Vec<String>,
+    looked_at: u64,
+    snapshots: u64,
+    trace: String,
+}
+
+impl Report {
+    pub(crate) fn new(seed: u64, result: &Result<Outcome, Violation>) -> Self {
+        let wrong = result.as_ref().err().map(|found| Wrong {
+            check: found.check.name().into(),
+            message: found.message.clone(),
+        });
+        let run = result.as_ref().ok().map(|outcome| {
+            let [ok, failed, unknown] = outcome.summary.outcomes.map(|count| count as u64);
+            Run {
+                ok,
+                unknown,
+                failed,
+                simulated_ms: outcome.lasted.as_millis() as u64,
+                faults: outcome.faults.clone(),
+                looked_at: outcome.invariants_looked_at,
+                snapshots: outcome.snapshots_installed,
+                trace: format!("{:016x}", outcome.trace.hash()),
+            }
+        });
+        Self { seed, wrong, run }
+    }
+
+    pub(crate) fn is_right(&self) -> bool {
+        self.wrong.is_none()
+    }
+}
+
+/// The lines of one run.
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let seed = self.seed;
+        if let Some(Run { ok, unknown, failed, simulated_ms, faults, trace, .. }) = &self.run {
+            let (simulated, faults) = (*simulated_ms as f64 / 1e3, faults.join(", "));
+            write!(f, "seed {seed}: right; {ok} ok, {unknown} unknown, {failed} failed; ")?;
+            write!(f, "{simulated:.1} s; {faults}; trace {trace}")?;
+        }
+        if let Some(Wrong { check, message }) = &self.wrong {
+            write!(f, "seed {seed}: WRONG, found by: {check}\n  {message}\n  ")?;
+            write!(f, "replay: cargo xtask sim --seed {seed} --trace")?;
+        }
+        Ok(())
+    }
+}
+
+/// Runs so far.
+#[derive(Default, Debug)]
+pub(crate) struct Tally {
+    right: u64,
+    /// How many were wrong, by the name of the check.
+    wrong: BTreeMap<String, u64>,
+    simulated: Duration,
+    ok: u64,
+    unknown: u64,
+    failed: u64,
+    faults: BTreeMap<String, u64>,
+    looked_at: u64,
+    snapshots: u64,
+}
+
+impl Tally {
+    /// Counts a seed that ran so many times.
+    pub(crate) fn count(&mut self, report: &Report, times: u64) {
+        if let Some(wrong) = &report.wrong {
+            *self.wrong.entry(wrong.check.clone()).or_default() += 1;
+        }
+        let Some(run) = &report.run else { return };
+        self.right += 1;
+        self.simulated += Duration::from_millis(times * run.simulated_ms);
+        self.ok += times * run.ok;
+        self.unknown += times * run.unknown;
+        self.failed += times * run.failed;
+        for fault in &run.faults {
+            *self.faults.entry(fault.clone()).or_default() += times;
+        }
+        self.looked_at += times * run.looked_at;
+        self.snapshots += times * run.snapshots;
+    }
+
+    /// How many seeds were wrong.
+    pub(crate) fn wrong(&self) -> u64 {
+        self.wrong.values().sum()
+    }
+
+    /// All of it, after so much time of this machine.
+    pub(crate) fn summary(&self, took: Duration) -> String {
+        let Self { right, ok, unknown, failed, looked_at, snapshots, .. } = self;
+        let (seeds, wrong, operations) =
+            (right + self.wrong(), self.wrong(), ok + unknown + failed);
+        let simulated = self.simulated.as_secs_f64();
+        let took = took.as_secs_f64().max(1e-9);
+        let counted = |(name, count): (&String, &u64)| format!("{name} {count}");
+        let faults = self.faults.iter().map(counted).collect::<Vec<_>>().join(", ");
+        let mut lines = vec![
+            format!("\n{seeds} seeds, {wrong} wrong, in {took:.0} s"),
+            format!("simulated: {:.2} h, {:.1} s per s", simulated / 3600.0, simulated / took),
+            format!(
+                "operations checked: {operations} ({ok} ok, {unknown} unknown, {failed} failed), \
+                 {:.0} per s",
+                operations as f64 / took
+            ),
+            format!("applied batches looked at: {looked_at}; snapshots installed: {snapshots}"),
+            format!("faults: {faults}"),
+        ];
+        lines.extend(
+            self.wrong.iter().map(|(check, count)| format!("WRONG, found by {check}: {count}")),
+        );
+        lines.join("\n")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use latitude_sim::Check;
+
+    use super::*;
+
+    #[test]
+    fn a_wrong_seed_is_told_with_its_check_and_the_command_that_replays_it() {
+        let report = Report::new(17, &Err(Check::Stamps.found("r4 applies 3 after 5")));
+        let json = serde_json::to_string(&report).unwrap();
+        let report: Report = serde_json::from_str(&json).unwrap();
+        assert!(!report.is_right());
+        let told = report.to_string();
+        assert!(told.contains("found by: INV-3"), "{told}");
+        assert!(told.contains("cargo xtask sim --seed 17 --trace"), "{told}");
+        let mut tally = Tally::default();
+        tally.count(&report, 1);
+        assert_eq!(tally.wrong(), 1);
+        let summary = tally.summary(Duration::from_secs(2));
+        assert!(summary.contains("1 seeds, 1 wrong"), "{summary}");
+        assert!(summary.contains("WRONG, found by INV-3: 1"), "{summary}");
+    }
+}
