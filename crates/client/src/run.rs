@@ -23,6 +23,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use latitude_probe::Mark;
 use latitude_rpc::pb::v1;
 use latitude_rpc::{FromWire, ToWire};
 use latitude_types::{Error, Kind, Level, NodeId, Outcome, Reason, Result};
@@ -253,6 +254,9 @@ impl Run<'_> {
             operation: Some((self.call.operation)(&route)),
         };
         self.attempts += 1;
+        if self.unknown {
+            Mark::RetriedUnknown.hit();
+        }
         let place = Place::Node { node: next.node, route: Arc::clone(&route) };
         let mut reply = match link.send(command, patience, self.deadline).await {
             Ok(reply) => reply,
@@ -448,9 +452,11 @@ impl Run<'_> {
         match known {
             Some(leader) if self.client.distance(leader).doubtful => {
                 // The leader does not answer us, but it may answer the node that names it.
+                Mark::HintToDoubtful.hit();
                 self.next = Some(Next { node, forward: true });
             }
             Some(leader) => {
+                Mark::HintFollowed.hit();
                 let mut routes = lock(&self.client.routes);
                 routes.set_leader(keyspace, route, Some(leader));
                 drop(routes);
@@ -476,6 +482,7 @@ impl Run<'_> {
     /// When every replica was asked in vain, what is known of the range may be out of date.
     fn end_round(&mut self, route: &Route) {
         if self.unasked(route).next().is_none() {
+            Mark::ReplicasAllAsked.hit();
             self.asked.clear();
             let keyspace = self.call.keyspace.name();
             lock(&self.client.routes).forget_range(keyspace, route);

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use hlc_gen::source::ManualClock as Input;
 use hlc_gen::{HlcGenerator, HlcTimestamp};
+use latitude_probe::Mark;
 use latitude_types::Timestamp;
 
 use crate::PhysicalClock;
@@ -211,21 +212,34 @@ impl HybridClock {
     /// ahead.
     pub fn settles_in(&self) -> Duration {
         let mut state = self.lock();
-        ahead(state.clock(), self.read(&mut state)).saturating_sub(self.max_offset / 2)
+        let settles =
+            ahead(state.clock(), self.read(&mut state)).saturating_sub(self.max_offset / 2);
+        if !settles.is_zero() {
+            Mark::ClockSettles.hit();
+        }
+        settles
     }
 
     /// Checks a peer's physical reading.
     pub fn check_peer(&self, physical_us: u64) -> Result<(), Refusal> {
         let limit = self.max_offset / 2;
         let ahead = Duration::from_micros(physical_us.saturating_sub(self.physical_us()));
-        if ahead > limit { Err(Refusal::PhysicalAhead { ahead, limit }) } else { Ok(()) }
+        if ahead <= limit {
+            return Ok(());
+        }
+        Mark::PeerRefused.hit();
+        Err(Refusal::PhysicalAhead { ahead, limit })
     }
 
     /// Checks a peer's hybrid clock.
     pub fn check_hlc(&self, remote: Timestamp) -> Result<(), Refusal> {
         let limit = self.max_offset * 2;
         let ahead = ahead(remote, self.physical_us());
-        if ahead > limit { Err(Refusal::Alarm { ahead, limit }) } else { Ok(()) }
+        if ahead <= limit {
+            return Ok(());
+        }
+        Mark::PeerAlarm.hit();
+        Err(Refusal::Alarm { ahead, limit })
     }
 
     /// Checks a peer's message and merges its clock; to be called before the message has any effect.
@@ -241,8 +255,10 @@ impl HybridClock {
         if ahead <= self.max_offset / 2 {
             Admission::Merge
         } else if ahead <= self.max_offset {
+            Mark::ClientTimeWaitedFor.hit();
             Admission::Wait(ahead - self.max_offset / 2)
         } else {
+            Mark::ClientTimeRefused.hit();
             Admission::Refuse
         }
     }

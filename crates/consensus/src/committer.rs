@@ -20,6 +20,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use futures::future::BoxFuture;
+use latitude_probe::{Mark, Plant};
 use latitude_storage::Engine;
 use openraft::storage::IOFlushed;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -85,10 +86,14 @@ impl Committer {
         let run = async move {
             let mut group = Vec::new();
             while waiting.recv_many(&mut group, usize::MAX).await > 0 {
+                if Plant::AckBeforeSync.is_on() {
+                    group.drain(..).for_each(|waiter: Waiter| waiter.complete(&Ok(())));
+                }
                 let result = flush.flush().await;
                 counts.syncs.fetch_add(1, Ordering::Relaxed);
                 counts.completions.fetch_add(group.len() as u64, Ordering::Relaxed);
                 if let Err(error) = &result {
+                    Mark::SyncFailed.hit();
                     failed.send_replace(Some(error.to_string()));
                 }
                 for waiter in group.drain(..) {

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::FutureExt;
+use latitude_probe::Mark;
 use latitude_range::{Applied, Range, RangeMeta, Staged};
 use latitude_storage::{Batch, Engine};
 use latitude_types::{Epoch, NodeId, RangeId, ReplicaId, Stamp, Timestamp};
@@ -480,7 +481,11 @@ impl Group {
     /// which began before this call must see applied. Waits no longer than `wait`.
     pub async fn read_index(&self, wait: Duration) -> Result<u64, ReadError> {
         let option = LinearizerOption::from(ReadPolicy::ReadIndex).with_wait_timeout(wait);
-        self.linearizer_index(option).await
+        let index = self.linearizer_index(option).await;
+        if matches!(index, Err(ReadError::NoQuorum { .. })) {
+            Mark::RoundWithoutQuorum.hit();
+        }
+        index
     }
 
     async fn linearizer_index(&self, option: LinearizerOption) -> Result<u64, ReadError> {
@@ -511,7 +516,10 @@ impl Group {
         // That it leads, is not handing over, and up to where it must have applied is openraft's to say.
         let index = match self.linearizer_index(option).await {
             Ok(index) => index,
-            Err(ReadError::NoQuorum { .. }) => return Ok(None),
+            Err(ReadError::NoQuorum { .. }) => {
+                Mark::LeaseTooOld.hit();
+                return Ok(None);
+            }
             Err(error) => return Err(error),
         };
         // Asked after: what is fresh now was fresh then.
@@ -586,6 +594,7 @@ impl Group {
             return Ok(());
         }
         if !status.caught_up.contains(target) || status.silent.contains(target) {
+            Mark::TransferRefused.hit();
             return Err(TransferError::Behind(to));
         }
         self.raft.trigger().transfer_leader(*target).await.map_err(|_| TransferError::Stopped)
@@ -601,6 +610,7 @@ impl Group {
     pub async fn end_silence(&self) {
         if let Some(until) = self.silent_until {
             tokio::time::sleep_until(until).await;
+            Mark::SilenceEnded.hit();
             self.raft.runtime_config().elect(true);
         }
     }
@@ -620,7 +630,10 @@ impl Group {
             let response = match request {
                 // A transfer's vote as well: it makes voters break their promise to the leader that began
                 // it, and that may have been another life of that leader (pitfall 9).
-                Request::Vote(_) | Request::PreVote(_) if silent => refuse_vote(&raft).await?,
+                Request::Vote(_) | Request::PreVote(_) if silent => {
+                    Mark::SilentVoteRefused.hit();
+                    refuse_vote(&raft).await?
+                }
                 Request::TransferLeader { .. } if silent => {
                     return Err(io::Error::other("the node has just started and keeps silent"));
                 }
@@ -706,11 +719,18 @@ fn propose_error(error: ClientWriteError<TypeConfig>) -> ProposeError {
         ClientWriteError::ForwardToLeader(ForwardToLeader {
             reason: ForwardReason::LeaseExpired,
             ..
-        }) => ProposeError::NoQuorum,
+        }) => {
+            Mark::ProposalWithoutQuorum.hit();
+            ProposeError::NoQuorum
+        }
         ClientWriteError::ForwardToLeader(forward) => ProposeError::NotLeader(forward.leader_id),
         // Refused before it was appended: the leadership it was proposed under is over.
-        ClientWriteError::PreconditionFailed(_) => ProposeError::NotLeader(None),
+        ClientWriteError::PreconditionFailed(_) => {
+            Mark::ProposalNotAppended.hit();
+            ProposeError::NotLeader(None)
+        }
         ClientWriteError::LogEntryDiscarded(_) | ClientWriteError::ChangeMembershipError(_) => {
+            Mark::ProposalLost.hit();
             ProposeError::Unknown
         }
     }

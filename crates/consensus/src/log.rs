@@ -14,6 +14,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use bytes::Bytes;
 use futures::{Stream, StreamExt, TryStreamExt};
+use latitude_probe::Mark;
 use latitude_storage::{Batch, Column, Engine, key};
 use latitude_types::{Generation, RangeId, Stamp};
 use openraft::storage::{IOFlushed, LogState, RaftLogStorage};
@@ -518,6 +519,7 @@ impl RaftLogStorage<TypeConfig> for RangeLog {
         if from >= state.end() {
             return Ok(());
         }
+        Mark::LogTruncated.hit();
         // Before the rows go, so that a read under way does not take them for lost.
         state.truncations += 1;
         // Unsynced: the next append, in the same write-ahead log, makes it durable with itself.

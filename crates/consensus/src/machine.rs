@@ -14,6 +14,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use futures::{FutureExt, Stream, StreamExt};
+use latitude_probe::Mark;
 use latitude_range::{Applied, Entry as RangeEntry, Range, Staged};
 use latitude_storage::{Batch, Column, Engine, key};
 use latitude_types::{RangeId, Stamp, Timestamp};
@@ -104,6 +105,7 @@ impl StateMachine {
     fn apply_batch(&mut self, entries: Vec<EntryResponder<TypeConfig>>) -> io::Result<()> {
         let mut staged = Staged::new(&*self.engine);
         let mut answers = Vec::with_capacity(entries.len());
+        let answers_many = entries.len() > 1;
         for (entry, responder) in entries {
             if let Some(before) = &self.applied
                 && entry.log_id.index != before.index + 1
@@ -128,6 +130,9 @@ impl StateMachine {
             };
             self.applied = Some(entry.log_id);
             answers.extend(responder.map(|responder| (responder, applied)));
+        }
+        if answers_many {
+            Mark::BatchApplied.hit();
         }
         let mut batch: Batch = staged.into_batch();
         let row = wire::AppliedRow::new(self.applied.as_ref(), &self.membership);

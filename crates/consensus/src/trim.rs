@@ -13,6 +13,7 @@
 
 use std::time::Duration;
 
+use latitude_probe::Mark;
 use openraft::async_runtime::WatchReceiver;
 
 use crate::group::Group;
@@ -74,16 +75,20 @@ impl Group {
     /// The last entry to go.
     fn cut(&self) -> Option<u64> {
         let settings = &self.snapshots.settings;
-        let mut upto = self.progress.borrow().index;
-        if self.log.bytes() <= settings.log_bytes_hard_max() {
-            let status = self.status();
-            let metrics = self.raft.metrics();
-            let metrics = metrics.borrow_watched();
-            for (replica, matched) in metrics.replication.iter().flatten() {
-                if *replica != self.replica() && !status.silent.contains(replica) {
-                    upto = upto.min(matched.as_ref().map_or(0, |id| id.index));
-                }
+        let applied = self.progress.borrow().index;
+        let mut read_by_all = applied;
+        let status = self.status();
+        let metrics = self.raft.metrics();
+        for (replica, matched) in metrics.borrow_watched().replication.iter().flatten() {
+            if *replica != self.replica() && !status.silent.contains(replica) {
+                read_by_all = read_by_all.min(matched.as_ref().map_or(0, |id| id.index));
             }
+        }
+        let spared = self.log.bytes() <= settings.log_bytes_hard_max();
+        let upto = if spared { read_by_all } else { applied };
+        if read_by_all < applied {
+            let mark = if spared { Mark::LogCutWaits } else { Mark::LogCutUnderFollower };
+            mark.hit();
         }
         let cut = self.log.purgeable(upto, settings.log_bytes_kept())?;
         (cut >= self.log.first_index()).then_some(cut)

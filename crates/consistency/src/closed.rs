@@ -16,6 +16,7 @@
 
 use std::time::Duration;
 
+use latitude_probe::Mark;
 use latitude_types::{NodeId, Stamp, Timestamp};
 
 /// Closed times that wait to be reached, at most: the newest are kept.
@@ -79,6 +80,9 @@ impl ClosedTimes {
     /// The largest closed time that a replica which has applied up to `applied` has reached.
     pub fn reached(&mut self, applied: LogPlace) -> Option<Closed> {
         let count = self.ahead.partition_point(|closed| closed.at <= applied);
+        if count < self.ahead.len() {
+            Mark::ClosedNotReached.hit();
+        }
         for closed in self.ahead.drain(..count) {
             if self.reached.is_none_or(|known| known.time < closed.time) {
                 self.reached = Some(closed);

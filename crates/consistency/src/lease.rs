@@ -36,6 +36,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
+use latitude_probe::Mark;
 use latitude_types::{NodeId, Timestamp};
 
 /// How long an acknowledgement of a lease of this length may be used: L(1−2ρ).
@@ -130,7 +131,10 @@ impl LeaseRule {
             // A connection to an earlier life that is heard of late, or the same again.
             Some(known) if known.starts > starts => {}
             Some(known) if (known.starts, known.lease) == (starts, lease) => {}
-            _ => {
+            known => {
+                if known.is_some_and(|known| known.starts < starts) {
+                    Mark::VoterRestarted.hit();
+                }
                 self.promises.insert(node, promise);
                 self.turn += 1;
             }
@@ -151,6 +155,7 @@ impl LeaseRule {
         let limit = micros(tolerance(self.lease));
         let (older, newer) = self.looks;
         if now.parted_us(&older) > limit || now.parted_us(&newer) > limit {
+            Mark::ClocksParted.hit();
             self.trusted_from_us = now.monotonic_us;
             self.looks = (now, now);
             self.turn += 1;
@@ -198,6 +203,9 @@ impl LeaseRule {
     /// acknowledgements young enough.
     pub fn still_holds(&mut self, grant: Grant, now: ClockLook) -> bool {
         self.observe(now);
+        if grant.turn != self.turn {
+            Mark::LeaseOvertaken.hit();
+        }
         grant.turn == self.turn
     }
 }

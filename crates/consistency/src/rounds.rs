@@ -4,6 +4,8 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
+use latitude_probe::{Mark, Plant};
+
 /// Rounds of one range under way at once.
 ///
 /// One would make a read wait for up to a whole wide-area round trip before its own begins; without a
@@ -74,13 +76,23 @@ impl<W> Rounds<W> {
 
     /// A read arrives. It takes part in the next round to start.
     pub fn join(&mut self, waiter: W) {
+        if Plant::JoinsRoundUnderWay.is_on()
+            && let Some(mut round) = self.in_flight.last_entry()
+        {
+            round.get_mut().push(waiter);
+            return;
+        }
         self.waiting.push(waiter);
     }
 
     /// Starts a round with all reads that wait, if there are any and a round may start. The caller sends
     /// its question *after* this call; ask again after each [`Self::join`] and [`Self::completed`].
     pub fn next_round(&mut self) -> Option<RoundId> {
-        if self.waiting.is_empty() || self.in_flight.len() >= self.in_flight_max {
+        if self.waiting.is_empty() {
+            return None;
+        }
+        if self.in_flight.len() >= self.in_flight_max {
+            Mark::RoundsFull.hit();
             return None;
         }
         let round = self.next;
@@ -98,6 +110,9 @@ impl<W> Rounds<W> {
         let mut waiters = Vec::new();
         if outcome.is_ok() {
             for (_, earlier) in self.in_flight.range_mut(..round) {
+                if !earlier.is_empty() {
+                    Mark::RoundOvertaken.hit();
+                }
                 waiters.append(earlier);
             }
         }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use latitude_placement::{RangeInfo, ReplicaInfo, rebalance_leaders};
+use latitude_probe::Mark;
 use latitude_types::{NodeId, RangeId};
 use tokio::time::{Instant, sleep};
 
@@ -23,6 +24,7 @@ const TRANSFERS_MAX: usize = 4;
 pub(crate) async fn keep(shared: Arc<Shared>) {
     let rest = shared.config.settings.election_timeout_max * REST;
     let mut resting: BTreeMap<RangeId, Instant> = BTreeMap::new();
+    let mut fenced = false;
     loop {
         tokio::select! {
             biased;
@@ -32,7 +34,13 @@ pub(crate) async fn keep(shared: Arc<Shared>) {
         if *shared.draining.borrow() {
             continue;
         }
-        if shared.peers().is_unsynced() {
+        let was_fenced = std::mem::replace(&mut fenced, shared.peers().is_unsynced());
+        match (was_fenced, fenced) {
+            (false, true) => Mark::NodeFenced.hit(),
+            (true, false) => Mark::NodeUnfenced.hit(),
+            _ => {}
+        }
+        if fenced {
             // Its clock is the odd one out, so it must not stamp: others can lead.
             tracing::warn!(
                 "this node's clock differs from those of most nodes: it gives up leadership"
@@ -87,6 +95,9 @@ async fn balance(shared: &Shared, resting: &mut BTreeMap<RangeId, Instant>) {
     for transfer in rebalance_leaders(&nodes, &ranges, TRANSFERS_MAX).into_iter().filter(mine) {
         let Some(handle) = shared.range(transfer.range) else { continue };
         resting.insert(transfer.range, Instant::now());
+        if shared.leases.are_in_use() {
+            Mark::TransferUnderLease.hit();
+        }
         match handle.group.transfer_leader(transfer.to).await {
             Ok(()) => tracing::debug!(range = %transfer.range, to = %transfer.to, "leader moved"),
             Err(error) => tracing::debug!(range = %transfer.range, %error, "leader not moved"),

@@ -18,6 +18,7 @@ use futures::stream::FuturesUnordered;
 use futures::{FutureExt, StreamExt};
 use latitude_consensus::LogPosition;
 use latitude_consistency::{Closed, ClosedTimes, LogPlace, ROUNDS_IN_FLIGHT_MAX, Rounds};
+use latitude_probe::Mark;
 use latitude_types::{Error, RangeId, Reason, Stamp};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep, timeout};
@@ -203,6 +204,7 @@ pub(crate) async fn close_here(
     // Entries of a leader that has lost its quorum settle when another one takes over, not before.
     let patience = 2 * shared.config.settings.election_timeout_max;
     timeout(patience, handle.close()).await.unwrap_or_else(|_| {
+        Mark::CloseTimedOut.hit();
         let message = format!("range {range} could not be closed within {patience:?}");
         Err(Error::new(Reason::NoQuorum, message))
     })

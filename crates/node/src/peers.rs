@@ -17,6 +17,7 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use latitude_clock::{Judge, OffsetQuorum, Reading};
 use latitude_consensus::{Class, LogPosition, Transport, TransportError};
+use latitude_probe::Mark;
 use latitude_rpc::net::{self, Net};
 use latitude_rpc::pb::peer::peer_client::PeerClient;
 use latitude_rpc::pb::peer::{self as pb, Frame, Greeting, Message};
@@ -356,6 +357,7 @@ impl Peers {
                     None => return TransportError("the node is stopping".into()),
                 },
                 () = tokio::time::sleep_until(silent_since + self.inner.silence_max), if owes => {
+                    Mark::ConnectionSilent.hit();
                     return TransportError(format!("{node}: silent for {:?}", self.inner.silence_max));
                 }
             }

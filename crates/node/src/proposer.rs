@@ -20,12 +20,13 @@ use std::time::Duration;
 use futures::stream::FuturesUnordered;
 use futures::{FutureExt, StreamExt};
 use latitude_consensus::{Appended, Group, LeaderToken, LogPosition, ProposeError, ReadError};
+use latitude_probe::{Mark, Plant};
 use latitude_range::{Body, Entry, Operation, Reply, Write};
 use latitude_types::{
     Error, KeyspaceId, LeaderHint, NodeId, RangeId, Reason, ReplicaId, Stamp, Timestamp,
 };
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
 
 use crate::clock_keeper::Clock;
 use crate::metrics::Metrics;
@@ -116,15 +117,21 @@ impl Proposer {
     /// One was lost with the leadership: another leader may yet commit it, stamped below the section.
     pub(crate) async fn settled(&self, section: Section) -> Result<(), Error> {
         let mut settled = self.settled.clone();
+        if settled.borrow().count < section.given {
+            Mark::SectionWaits.hit();
+        }
         let now = settled.wait_for(|settled| settled.count >= section.given).await;
         // What was lost under an earlier leadership is in the log by now, below the first entry of this one,
         // or will never be.
         match now.map(|settled| settled.lost_under) {
             Ok(lost) if lost < Some(section.token) => Ok(()),
-            Ok(_) => Err(Error::new(
-                Reason::LeaderChanged,
-                "another leader took over while entries of this one were under way",
-            )),
+            Ok(_) => {
+                Mark::SectionLost.hit();
+                Err(Error::new(
+                    Reason::LeaderChanged,
+                    "another leader took over while entries of this one were under way",
+                ))
+            }
             Err(_) => Err(Error::new(Reason::RangeNotHere, "the replica has just left this node")),
         }
     }
@@ -257,6 +264,7 @@ fn gather(
         let Ok(proposal) = waiting.try_recv() else { break };
         // Nobody waits for it any more, and it was never proposed.
         if proposal.answer.is_closed() {
+            Mark::ProposalAbandoned.hit();
             continue;
         }
         bytes += size(&proposal.operation);
@@ -306,7 +314,11 @@ impl Stamper {
                 ReadError::Stopped => not_leader(group.range(), None),
             })?;
             // A new leader is above every stamp in its own log before it gives its first (INV-3 ii).
-            clock.merge(group.stamp_max().time).await?;
+            let stamp_max = group.stamp_max().time;
+            if clock.hybrid().peek() < stamp_max {
+                Mark::LeaderBehindItsLog.hit();
+            }
+            clock.merge(stamp_max).await?;
             *stamped_under = Some(token);
         }
         // The births, and the clocks of sessions, were merged when the requests came in, so the stamp is
@@ -319,11 +331,18 @@ impl Stamper {
             keyspace: *keyspace,
             body: Body::Write(Write { segments: Vec::new(), operations }),
         };
-        let done = group
-            .propose(token, entry.encode())
-            .await
-            .map_err(|error| into_error(group.range(), error))?;
-        Ok((stamp, done))
+        let (group, encoded) = (group.clone(), entry.encode());
+        let range = group.range();
+        let propose = async move { group.propose(token, encoded).await };
+        if Plant::StampOutsideSection.is_on() {
+            let late = async move {
+                sleep(Duration::from_millis(stamp.time.0 % 4)).await;
+                propose.await?.await
+            };
+            return Ok((stamp, late.left_future()));
+        }
+        let done = propose.await.map_err(|error| into_error(range, error))?;
+        Ok((stamp, done.right_future()))
     }
 }
 

@@ -8,6 +8,7 @@ use futures::future::BoxFuture;
 use latitude_consensus::{Group, LogPosition, ReadError};
 use latitude_consistency::may_close;
 use latitude_directory::RangeRecord;
+use latitude_probe::{Mark, Plant};
 use latitude_rpc::pb::v1::Proof;
 use latitude_types::{Error, MissingQuorum, NodeId, RangeId, Reason, Stamp, Timestamp};
 use tokio::task::AbortHandle;
@@ -47,6 +48,9 @@ impl RangeHandle {
         async move {
             // Stamps rise in a log: what is to come is above what is applied.
             let (_, applied) = self.group.applied_position();
+            if self.answers_at_once() {
+                return Ok(Proof::ReadIndex);
+            }
             let leased = if !self.leases.are_in_use() {
                 None
             } else if stands > applied {
@@ -60,6 +64,7 @@ impl RangeHandle {
                 return Ok(Proof::Lease);
             }
             if stands > applied {
+                Mark::SessionClosesTime.hit();
                 self.close().await?;
             } else {
                 let index = self.reads.read_index().await;
@@ -68,6 +73,12 @@ impl RangeHandle {
             Ok(Proof::ReadIndex)
         }
         .boxed()
+    }
+
+    /// The bugs [`Plant::FollowerAnswersStrict`] and [`Plant::NoReadIndex`].
+    fn answers_at_once(&self) -> bool {
+        let leads = || self.group.leadership().token.is_some();
+        Plant::FollowerAnswersStrict.is_on() && !leads() || Plant::NoReadIndex.is_on() && leads()
     }
 
     /// The index that a read of a session which stands above what is applied must see applied, if the lease
@@ -82,10 +93,15 @@ impl RangeHandle {
         self.proposer.settled(section).await?;
         // Of a leadership that is over, what was settled may still be committed by another.
         let leads = token.is_some() && self.group.leadership().token == token;
+        let mark = if leads { Mark::LeaseAfterSettling } else { Mark::LeaseLostWhileSettling };
+        mark.hit();
         Ok(leads.then_some(index))
     }
 
     async fn applied(&self, index: u64) -> Result<(), Error> {
+        if self.group.applied_position().0.index < index {
+            Mark::ReadWaitsForApply.hit();
+        }
         self.group.applied(index).await.map_err(|error| self.read_error(error))
     }
 
@@ -98,7 +114,12 @@ impl RangeHandle {
     /// does not lead, or is not known to.
     pub(crate) async fn close(&self) -> Result<(LogPosition, Timestamp), Error> {
         let section = self.proposer.section().await?;
-        let round = async { self.reads.read_index().await.map_err(|error| self.read_error(error)) };
+        let round = async {
+            if Plant::ClosedWithoutQuorum.is_on() {
+                return Ok(self.group.applied_position().0.index);
+            }
+            self.reads.read_index().await.map_err(|error| self.read_error(error))
+        };
         let (index, ()) = futures::try_join!(round, self.proposer.settled(section))?;
         self.applied(index).await?;
         // Committed, so it is in the log of every later leader; and at or above all that was to be closed.

@@ -11,6 +11,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use latitude_consistency::Token;
 use latitude_directory::{Directory, KeyspaceRecord, RangeRecord};
+use latitude_probe::Mark;
 use latitude_rpc::pb::{peer, v1};
 use latitude_rpc::{FromWire, error_to_pb};
 use latitude_types::{Error, KeySpan, KeyspaceId, Kind, NodeId, Outcome, Reason};
@@ -54,6 +55,7 @@ async fn admitted(
         return Err(not_initialized());
     }
     let Ok(_permit) = shared.admission.try_acquire() else {
+        Mark::TooManyRequests.hit();
         let message = format!(
             "the node has {} requests in hand, as many as it takes: wait and retry",
             shared.config.limits.requests_in_flight_max
@@ -220,9 +222,13 @@ async fn route(
                         sleep(Duration::from_millis(50)).await;
                     }
                 }
-                _ => return Ok(reply),
+                _ => {
+                    Mark::PassedOn.hit();
+                    return Ok(reply);
+                }
             },
             Err(error) => {
+                Mark::PassedOnInVain.hit();
                 unknown |= request.operation.is_write();
                 tracing::debug!(%target, %error, "a command could not be passed on");
                 sleep(Duration::from_millis(50)).await;

@@ -1,5 +1,6 @@
 //! Applying log entries.
 
+use latitude_probe::Mark;
 use latitude_storage::{Column, View, key};
 use latitude_types::{Error, RangeId, Reason, Stamp, Timestamp, WriteTime};
 use serde::{Deserialize, Serialize};
@@ -227,8 +228,14 @@ impl Range {
     ) -> Result<Reply, ApplyError> {
         let id = &operation.id;
         match self.ids.look_up(id) {
-            Lookup::Known(answer) => return Ok(Reply { result: Ok(answer.done), duplicate: true }),
-            Lookup::Retired => return Ok(Reply::refused(Refusal::IdRetired)),
+            Lookup::Known(answer) => {
+                Mark::DuplicateAnswered.hit();
+                return Ok(Reply { result: Ok(answer.done), duplicate: true });
+            }
+            Lookup::Retired => {
+                Mark::IdRetired.hit();
+                return Ok(Reply::refused(Refusal::IdRetired));
+            }
             Lookup::New => {}
         }
         if let Some(refusal) = refuse_id(id.birth, id.expires_at(), stamp.time) {

@@ -58,6 +58,13 @@ impl<'a> Reader<'a> {
         Ok(Self { view, meta: read_meta(id, view)? })
     }
 
+    /// The bug `TwoSnapshots` of `latitude-probe`: takes the metadata of another snapshot.
+    #[doc(hidden)]
+    pub fn stand_where(&mut self, other: &dyn View) -> Result<(), ApplyError> {
+        self.meta = read_meta(self.meta.id, other)?;
+        Ok(())
+    }
+
     /// The range's metadata at the snapshot.
     pub fn meta(&self) -> &RangeMeta {
         &self.meta

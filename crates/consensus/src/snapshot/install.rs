@@ -25,6 +25,8 @@
 use std::io;
 use std::sync::Arc;
 
+use latitude_probe::{Mark, Plant};
+use latitude_range::image_spans;
 use latitude_storage::{Batch, Column, Engine, SetName, key};
 use latitude_types::{Generation, RangeId};
 
@@ -45,9 +47,24 @@ pub(crate) struct Place {
 
 /// Installs a whole set. The caller tells the log, if it is open.
 pub(crate) async fn install(place: &Place, header: &Header, set: SetName) -> io::Result<()> {
+    if Plant::SnapshotWipesFirst.is_on() {
+        return wipe_and_install(place, header, set).await;
+    }
     let marker = Installing { set: set.0, header: header.encode() };
     let mut batch = Batch::new();
     batch.put(Column::Node, key::node::installing(place.range), wire::encode(&marker));
+    place.engine.write(batch).map_err(io::Error::other)?;
+    place.committer.durable().await?;
+    place.reached(Step::Mark)?;
+    finish(place, header, set).await
+}
+
+/// The bug [`Plant::SnapshotWipesFirst`].
+async fn wipe_and_install(place: &Place, header: &Header, set: SetName) -> io::Result<()> {
+    let mut batch = Batch::new();
+    for span in image_spans(&header.meta) {
+        batch.delete_range(Column::Base, span.start, span.end);
+    }
     place.engine.write(batch).map_err(io::Error::other)?;
     place.committer.durable().await?;
     place.reached(Step::Mark)?;
@@ -61,6 +78,7 @@ pub(crate) async fn resume(place: &Place) -> io::Result<()> {
     let marker = wire::decode::<Installing>(&marker)?;
     let header = Header::decode(&marker.header)?;
     tracing::info!(range = %place.range, upto = header.last.index, "installing a snapshot, again");
+    Mark::SnapshotResumed.hit();
     finish(place, &header, marker.set()).await
 }
 
@@ -70,6 +88,8 @@ async fn finish(place: &Place, header: &Header, set: SetName) -> io::Result<()> 
     // Nothing is applied while this goes on, so the base is either what it was or the snapshot.
     if before.is_none_or(|before| before.last.index < header.last.index) {
         ended(|done| engine.replace(set, done)).await?;
+    } else {
+        Mark::SnapshotWasInPlace.hit();
     }
     place.reached(Step::Replace)?;
     let mut batch = Batch::new();

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use bytes::Bytes;
+use latitude_probe::Mark;
 use latitude_range::{ImageChecksum, RangeMeta, image_spans};
 use latitude_storage::{Column, SetName, Staging, key};
 use openraft::async_runtime::WatchReceiver;
@@ -126,7 +127,9 @@ impl Receiver {
             return Ok(SnapshotAnswer::HigherVote((&other.vote).into()));
         }
         // Whatever came of another is of no use any more.
-        *incoming = None;
+        if incoming.take().is_some() {
+            Mark::SnapshotSentAgain.hit();
+        }
         let header = Header::decode(encoded)?;
         let before = Header::read(*range, &*engine.snapshot())?;
         let meta = match &before {
@@ -144,6 +147,7 @@ impl Receiver {
             return Err(refused("it holds entries of a leader after its sender"));
         }
         if before.is_some_and(|before| before.last.index >= header.last.index) {
+            Mark::SnapshotNotNeeded.hit();
             return Ok(SnapshotAnswer::Installed((&own).into()));
         }
         let set = SetName(snapshots.next());
@@ -240,6 +244,7 @@ fn current(slot: &mut Option<Incoming>, vote: Vote, transfer: u64) -> io::Result
         Some(incoming) if (incoming.vote, incoming.transfer) == (vote, transfer) => Ok(incoming),
         other => {
             *slot = other;
+            Mark::SnapshotPartStray.hit();
             Err(refused("this part is of a transfer that is over"))
         }
     }

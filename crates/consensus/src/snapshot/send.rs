@@ -8,8 +8,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::FutureExt;
 use futures::future::BoxFuture;
+use latitude_probe::Plant;
 use latitude_range::{ImageChecksum, image_spans};
-use latitude_storage::Column;
+use latitude_storage::{Column, key};
 use openraft::RPCTypes;
 use openraft::errors::{RPCError, StreamingError, Unreachable};
 use openraft::raft::SnapshotResponse;
@@ -99,6 +100,10 @@ impl Transfer<'_> {
                     break;
                 };
                 let (key, value) = row.map_err(|error| broken(&error.to_string()))?;
+                let is_id = || key::local::decode_id_window(&key).is_some();
+                if Plant::SnapshotWithoutIds.is_on() && is_id() {
+                    continue;
+                }
                 checksum.add(&key, &value);
                 bytes += key.len() + value.len();
                 chunk.push((key, value));

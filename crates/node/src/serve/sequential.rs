@@ -12,6 +12,7 @@
 use std::time::Duration;
 
 use latitude_consistency::{Known, SequentialRead, Token, staleness};
+use latitude_probe::{Mark, Plant};
 use latitude_range::Reader;
 use latitude_rpc::pb::v1;
 use latitude_types::{Error, Reason, Stamp};
@@ -41,7 +42,7 @@ impl Serving<'_> {
         // How long the last question to the leader took.
         let mut took = None;
         loop {
-            let lack = match self.answer_by_closed_time()? {
+            let lack = match self.answer_by_closed_time().await? {
                 Ok(answer) => return Ok(answer),
                 Err(lack) => lack,
             };
@@ -52,6 +53,8 @@ impl Serving<'_> {
             if self.handle.group.leadership().token.is_some() {
                 // The leader knows all there is once it has applied what it has given; and a quorum's word
                 // that it still leads makes the answer as fresh as any.
+                Mark::LeaderReadsStrictly.hit();
+                Mark::LeaderReadsStrictly.hit();
                 return self.strict_read().await;
             }
             if let Some(took) = took
@@ -61,6 +64,7 @@ impl Serving<'_> {
                 // The answer's age counts from the question, and asking again takes as long.
                 return Err(self.too_far(lack, took));
             }
+            Mark::ClosedOnDemand.hit();
             let asked = Instant::now();
             match timeout_at(give_up, self.catch_up()).await {
                 Ok(Ok(())) => took = Some(asked.elapsed()),
@@ -81,7 +85,7 @@ impl Serving<'_> {
     }
 
     /// The answer of what is here now, if it is enough.
-    fn answer_by_closed_time(&self) -> Result<Result<Answer, Lack>, Error> {
+    async fn answer_by_closed_time(&self) -> Result<Result<Answer, Lack>, Error> {
         // In this order: whatever is applied by now is in the snapshot taken after.
         let (applied, _) = self.handle.group.applied_position();
         let closed = self.handle.closing.reached(applied);
@@ -89,7 +93,12 @@ impl Serving<'_> {
             self.handle.group.rely_on_closed(closed.time);
         }
         let snapshot = self.shared.engine.snapshot();
-        let reader = Reader::new(self.handle.id(), &*snapshot).map_err(internal)?;
+        let mut reader = Reader::new(self.handle.id(), &*snapshot).map_err(internal)?;
+        if Plant::TwoSnapshots.is_on() {
+            sleep(Duration::from_millis(1)).await;
+            let later = self.shared.engine.snapshot();
+            reader.stand_where(&*later).map_err(internal)?;
+        }
         let last_stamp = reader.meta().last_stamp;
         let clock = self.shared.clock.hybrid();
         let in_step = !self.shared.peers().is_unsynced();
@@ -98,7 +107,8 @@ impl Serving<'_> {
         let age = closed.map(|closed| closed.age(now));
         let max_offset = in_step.then(|| clock.max_offset());
         let staleness = staleness(closed, now, last_stamp, clock.physical_us(), max_offset);
-        let stood = self.request.session.as_ref().map_or(Stamp::ZERO, Token::stood);
+        let session = self.request.session.as_ref().filter(|_| !Plant::SessionIgnored.is_on());
+        let stood = session.map_or(Stamp::ZERO, Token::stood);
         let most = self.request.staleness_max;
         match (Known { last_stamp, closed, staleness: age }.sequential_read(stood, most)) {
             SequentialRead::Answer { .. } => {}
@@ -137,6 +147,7 @@ impl Serving<'_> {
 
     /// The error of a replica that does not get to know enough.
     fn behind(&self, lack: Lack, cause: Option<Error>) -> Error {
+        Mark::ReadMovedOn.hit();
         let why = match cause {
             Some(cause) => format!("{}; the leader could not be asked: {cause}", lack.message),
             None => format!("{}; the leader's word has not arrived yet", lack.message),

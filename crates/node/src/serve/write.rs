@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use latitude_probe::Mark;
 use latitude_range::{Done, Op, Operation as LogOperation};
 use latitude_rpc::ToWire;
 use latitude_rpc::pb::v1;
@@ -21,6 +22,7 @@ impl Serving<'_> {
     pub(super) async fn write(&self) -> Result<Answer, Error> {
         let Self { shared, handle, request, .. } = *self;
         if *shared.disk_full.borrow() {
+            Mark::DiskFull.hit();
             return Err(Error::new(
             Reason::DiskFull,
             "the node's disk has less free space than its floor: writes are refused until there is room, reads go on",
@@ -28,6 +30,7 @@ impl Serving<'_> {
         .retry_after(Duration::from_secs(1)));
         }
         if shared.peers().is_unsynced() {
+            Mark::FencedWriteRefused.hit();
             return Err(Error::new(
                 Reason::ClockUnsynced,
                 "the node's clock differs from those of most nodes",

@@ -1,0 +1,184 @@
+//! Rare branches, and how often each was taken.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+macro_rules! marks {
+    ($($(#[doc = $meaning:literal])+ $mark:ident = $name:literal,)+) => {
+        /// A rare branch whose being taken says something.
+        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+        pub enum Mark {
+            $($(#[doc = $meaning])+ $mark,)+
+        }
+
+        impl Mark {
+            /// All of them.
+            pub const ALL: &[Self] = &[$(Self::$mark,)+];
+
+            /// Its name.
+            pub const fn name(self) -> &'static str {
+                match self {
+                    $(Self::$mark => $name,)+
+                }
+            }
+
+            /// What has happened where it is hit, in a sentence.
+            pub fn meaning(self) -> &'static str {
+                match self {
+                    $(Self::$mark => concat!($($meaning,)+).trim(),)+
+                }
+            }
+        }
+    };
+}
+
+marks! {
+    /// A write whose id is in the table is answered as its first copy was, and not done again.
+    DuplicateAnswered = "duplicate-answered",
+    /// A copy of a write comes after its client had the answer, and is refused.
+    IdRetired = "id-retired",
+    /// Several entries are applied in one batch.
+    BatchApplied = "batch-applied",
+    /// Entries of a leader that nobody else had are cut off.
+    LogTruncated = "log-truncated",
+    /// An entry is handed to Raft under a leadership that is over, and certainly not appended.
+    ProposalNotAppended = "proposal-not-appended",
+    /// A leader that has not heard from a quorum lately takes no entry.
+    ProposalWithoutQuorum = "proposal-without-quorum",
+    /// Another leader takes over while an entry is under way: nobody knows what became of it.
+    ProposalLost = "proposal-lost",
+    /// A strict read finds that too few voters answer.
+    RoundWithoutQuorum = "round-without-quorum",
+    /// A lease is not relied on, because a quorum's acknowledgements are too old.
+    LeaseTooOld = "lease-too-old",
+    /// A node that has just started refuses its vote, because its life before may have promised it.
+    SilentVoteRefused = "silent-vote-refused",
+    /// A replica may campaign from now on, a lease after its node's start.
+    SilenceEnded = "silence-ended",
+    /// A log has grown so large that it is cut though a follower still reads it.
+    LogCutUnderFollower = "log-cut-under-follower",
+    /// A log is cut less than it could be, because a follower still reads it.
+    LogCutWaits = "log-cut-waits",
+    /// A replica is opened amid an installation, and takes it up again.
+    SnapshotResumed = "snapshot-resumed",
+    /// An installation that is taken up again had replaced the rows already.
+    SnapshotWasInPlace = "snapshot-was-in-place",
+    /// A transfer begins while the rows of another are still staged.
+    SnapshotSentAgain = "snapshot-sent-again",
+    /// A snapshot is offered to a replica that has applied as much.
+    SnapshotNotNeeded = "snapshot-not-needed",
+    /// A part of a snapshot comes after its transfer is over.
+    SnapshotPartStray = "snapshot-part-stray",
+    /// A time is not closed, because entries stamped below it were lost with their leadership.
+    SectionLost = "section-lost",
+    /// A leader that closes a time waits for entries it has stamped before.
+    SectionWaits = "section-waits",
+    /// Nobody waits any more for a write that was never proposed: it is dropped.
+    ProposalAbandoned = "proposal-abandoned",
+    /// A new leader's clock is below a stamp in its own log, and is moved on before it stamps.
+    LeaderBehindItsLog = "leader-behind-its-log",
+    /// A session stands above what is applied, and the lease and its settled entries answer it all the same.
+    LeaseAfterSettling = "lease-after-settling",
+    /// A leadership ends while a read by its lease waits for its entries.
+    LeaseLostWhileSettling = "lease-lost-while-settling",
+    /// A strict read's session stands above what is applied, and a time is closed for it.
+    SessionClosesTime = "session-closes-time",
+    /// A read has its index before the replica has applied it.
+    ReadWaitsForApply = "read-waits-for-apply",
+    /// As many rounds of questions are under way as may be: a read waits to begin the next.
+    RoundsFull = "rounds-full",
+    /// A round's answer comes before that of an earlier one, and answers the reads of both.
+    RoundOvertaken = "round-overtaken",
+    /// A sequential read's session stands above what the replica knows, and the leader is asked.
+    ClosedOnDemand = "closed-on-demand",
+    /// A leader knows too little for a sequential read, and serves it as a strict one.
+    LeaderReadsStrictly = "leader-reads-strictly",
+    /// A replica does not get to know enough for a session, and the read goes to another one.
+    ReadMovedOn = "read-moved-on",
+    /// A leader's entries do not settle in time, so it closes nothing.
+    CloseTimedOut = "close-timed-out",
+    /// A closed time is known, and its place in the log is not applied here yet.
+    ClosedNotReached = "closed-not-reached",
+    /// The clock stands at its durable bound, and whoever wants a time waits for the disk.
+    BoundRaisedOnDemand = "bound-raised-on-demand",
+    /// A client's time is further ahead than good clocks are, and is waited for.
+    ClientTimeWaitedFor = "client-time-waited-for",
+    /// A client's time is so far ahead that no good clock gave it.
+    ClientTimeRefused = "client-time-refused",
+    /// A peer's message is refused, because its physical clock is too far ahead.
+    PeerRefused = "peer-refused",
+    /// A peer's message is refused, because no chain of good clocks explains its logical one.
+    PeerAlarm = "peer-alarm",
+    /// A node waits at its start until real time has come near its clock.
+    ClockSettles = "clock-settles",
+    /// A node finds its clock at odds with those of most nodes, and gives up what it leads.
+    NodeFenced = "node-fenced",
+    /// A node's clock agrees with those of most nodes again.
+    NodeUnfenced = "node-unfenced",
+    /// Wall and monotonic clock have parted: no acknowledgement counts any more for a lease.
+    ClocksParted = "clocks-parted",
+    /// What a lease rests on has changed while it was looked at.
+    LeaseOvertaken = "lease-overtaken",
+    /// A voter speaks in another life: what it promised in the last one counts no more.
+    VoterRestarted = "voter-restarted",
+    /// A leader that reads by its lease hands over.
+    TransferUnderLease = "transfer-under-lease",
+    /// A leadership is not handed over, because the other node has not caught up.
+    TransferRefused = "transfer-refused",
+    /// A write is refused by a node whose clock is at odds with those of most nodes.
+    FencedWriteRefused = "fenced-write-refused",
+    /// A node passes a command on to the one that leads.
+    PassedOn = "passed-on",
+    /// A node that a command is passed on to does not answer.
+    PassedOnInVain = "passed-on-in-vain",
+    /// A node has as many requests in hand as it takes, and refuses one more.
+    TooManyRequests = "too-many-requests",
+    /// A write is refused because the disk is nearly full.
+    DiskFull = "disk-full",
+    /// A sync fails, and the node stops.
+    SyncFailed = "sync-failed",
+    /// A replica has lost what it may have acknowledged, and neither votes nor serves.
+    ReplicaQuarantined = "replica-quarantined",
+    /// A connection owes an answer for too long, and is given up.
+    ConnectionSilent = "connection-silent",
+    /// A client is told who leads, and asks there.
+    HintFollowed = "hint-followed",
+    /// A client is told of a leader that does not answer it, and asks to be passed on.
+    HintToDoubtful = "hint-to-doubtful",
+    /// A client sends a write again, with the same id, that may have happened.
+    RetriedUnknown = "retried-unknown",
+    /// A client has asked every replica in vain, and learns anew where they are.
+    ReplicasAllAsked = "replicas-all-asked",
+}
+
+/// How often each was hit since the process started.
+static COUNTS: [AtomicU64; Mark::ALL.len()] = [const { AtomicU64::new(0) }; Mark::ALL.len()];
+
+impl Mark {
+    /// Counts one.
+    #[inline]
+    pub fn hit(self) {
+        COUNTS[self as usize].fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How often it was hit since the process started.
+    pub fn count(self) -> u64 {
+        COUNTS[self as usize].load(Ordering::Relaxed)
+    }
+}
+
+/// The counts of all marks at one moment.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Marks(Vec<u64>);
+
+impl Marks {
+    /// As they are now. Of the whole process: of all clusters that are simulated in it.
+    pub fn now() -> Self {
+        Self(Mark::ALL.iter().map(|mark| mark.count()).collect())
+    }
+
+    /// What was hit since an earlier moment, in the order of [`Mark::ALL`].
+    pub fn since<'a>(&'a self, earlier: &'a Self) -> impl Iterator<Item = (Mark, u64)> + 'a {
+        let counts = self.0.iter().zip(&earlier.0);
+        Mark::ALL.iter().zip(counts).map(|(mark, (now, before))| (*mark, now - before))
+    }
+}

@@ -1,0 +1,88 @@
+//! Bugs that can be planted: each at the place where somebody could have made it.
+
+macro_rules! plants {
+    ($($(#[doc = $meaning:literal])+ $plant:ident = $name:literal,)+) => {
+        /// A bug that can be planted.
+        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+        pub enum Plant {
+            $($(#[doc = $meaning])+ $plant,)+
+        }
+
+        impl Plant {
+            /// All of them.
+            pub const ALL: &[Self] = &[$(Self::$plant,)+];
+
+            /// Its name, as the environment variable `PLANT` has it.
+            pub const fn name(self) -> &'static str {
+                match self {
+                    $(Self::$plant => $name,)+
+                }
+            }
+
+            /// What is done wrong, in a sentence.
+            pub fn meaning(self) -> &'static str {
+                match self {
+                    $(Self::$plant => concat!($($meaning,)+).trim(),)+
+                }
+            }
+        }
+    };
+}
+
+plants! {
+    /// A follower answers a strict read from what it has applied.
+    FollowerAnswersStrict = "follower-answers-strict",
+    /// A leader answers a strict read without asking a quorum whether it still leads.
+    NoReadIndex = "no-read-index",
+    /// A strict read takes part in a round of questions that had begun before the read came.
+    JoinsRoundUnderWay = "joins-round-under-way",
+    /// A write counts as durable before the sync that makes it so.
+    AckBeforeSync = "ack-before-sync",
+    /// A snapshot is sent without the ids of the writes in it.
+    SnapshotWithoutIds = "snapshot-without-ids",
+    /// A stamp is taken in the proposer's section, and its entry handed to Raft later, so that two may cross.
+    StampOutsideSection = "stamp-outside-section",
+    /// A leader closes a time without a quorum having confirmed that it leads.
+    ClosedWithoutQuorum = "closed-without-quorum",
+    /// The clock's bound is raised without being written.
+    BoundNotPersisted = "bound-not-persisted",
+    /// A snapshot's installation first removes what there was, with no note of what it is about to do.
+    SnapshotWipesFirst = "snapshot-wipes-first",
+    /// A replica answers a sequential read without looking at where the session stands.
+    SessionIgnored = "session-ignored",
+    /// A sequential read takes the value from one snapshot of the store and its place in the log from a later one.
+    TwoSnapshots = "two-snapshots",
+}
+
+impl Plant {
+    /// Whether this bug is there: the constant `false` in every build without the feature `planted`.
+    #[cfg(not(feature = "planted"))]
+    #[inline(always)]
+    pub const fn is_on(self) -> bool {
+        false
+    }
+
+    /// Whether this bug is there: the one that the environment variable `PLANT` names; without it, none.
+    ///
+    /// # Panics
+    /// It names no bug.
+    #[cfg(feature = "planted")]
+    pub fn is_on(self) -> bool {
+        static PICKED: std::sync::OnceLock<Option<Plant>> = std::sync::OnceLock::new();
+        *PICKED.get_or_init(|| {
+            let name = std::env::var("PLANT").unwrap_or_default();
+            if name.is_empty() {
+                return None;
+            }
+            let names: Vec<_> = Self::ALL.iter().map(|plant| plant.name()).collect();
+            let named = Self::named(&name);
+            assert!(named.is_some(), "PLANT={name} is none of {}", names.join(", "));
+            named
+        }) == Some(self)
+    }
+
+    /// The bug of that name.
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.iter().copied().find(|plant| plant.name() == name)
+    }
+}
