@@ -1,4 +1,4 @@
-//! Which voters have acknowledged which leadership, and since when each keeps its promise: for leases.
+//! Which voters have acknowledged which leadership, and since when: for leases and for read indexes.
 //!
 //! ```text
 //!   sent at t ──▶ voter hears it at ≥ t, and votes for nobody else for one lease ──▶ answer: counts from t
@@ -7,43 +7,78 @@
 //! openraft keeps such times too, but takes the answer to one request for an answer to every request under
 //! way that ends at the same entry (`InflightAppendQueue::drain_acked` of alpha.37). Our replication streams
 //! have many under way, and a request without entries, which only tells how far is committed, ends where the
-//! one before it does: it would count as acknowledged while it is lost. So a lease here rests on the answers
-//! as the network hands them over, each with the time of its own request.
+//! one before it does: it would count as acknowledged while it is lost. So all that rests on who leads, here,
+//! rests on the answers as the network hands them over, each with the time and the place of its own request.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use latitude_types::ReplicaId;
+use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::types::LeaderToken;
 
+/// A place in the order in which this replica sends messages and begins reads.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(crate) struct Ticket(u64);
+
+/// When a message was sent.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Sent {
+    at: Instant,
+    ticket: Ticket,
+}
+
 /// The acknowledgements of one replica's latest leadership. Clones are the same.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 pub(crate) struct Acks {
-    inner: Arc<Mutex<Latest>>,
+    latest: Arc<Mutex<Latest>>,
+    tickets: Arc<AtomicU64>,
+    /// Tells that there is another.
+    noted: watch::Sender<()>,
 }
 
 #[derive(Default)]
 struct Latest {
     leadership: Option<LeaderToken>,
-    /// When the last acknowledged message to each replica was sent.
-    sent: BTreeMap<ReplicaId, Instant>,
+    /// The last acknowledged message to each replica.
+    sent: BTreeMap<ReplicaId, Sent>,
+}
+
+impl Default for Acks {
+    fn default() -> Self {
+        Self { latest: Arc::default(), tickets: Arc::default(), noted: watch::Sender::new(()) }
+    }
 }
 
 impl Acks {
-    /// `voter` has answered, without naming a higher vote, a message of this leadership that was sent at
-    /// `sent`.
-    pub(crate) fn note(&self, leadership: LeaderToken, voter: ReplicaId, sent: Instant) {
+    /// The next place. Each is given once, so it tells before from after where the clock does not.
+    pub(crate) fn ticket(&self) -> Ticket {
+        Ticket(self.tickets.fetch_add(1, Ordering::SeqCst))
+    }
+
+    /// A message is sent now: taken down before it is, for what an answer promises begins later.
+    pub(crate) fn sending(&self) -> Sent {
+        Sent { at: Instant::now(), ticket: self.ticket() }
+    }
+
+    /// `replica` has answered, without naming a higher vote, a message of this leadership.
+    pub(crate) fn note(&self, leadership: LeaderToken, replica: ReplicaId, sent: Sent) {
         let mut latest = self.lock();
         if latest.leadership < Some(leadership) {
             *latest = Latest { leadership: Some(leadership), sent: BTreeMap::new() };
         }
         if latest.leadership == Some(leadership) {
-            let at = latest.sent.entry(voter).or_insert(sent);
-            *at = sent.max(*at);
+            let last = latest.sent.entry(replica).or_insert(sent);
+            if last.ticket < sent.ticket {
+                *last = sent;
+            }
         }
+        drop(latest);
+        self.noted.send_replace(());
     }
 
     /// Whether a quorum of every one of `configs` has acknowledged a message of this leadership sent less
@@ -54,23 +89,52 @@ impl Acks {
         configs: &[BTreeSet<ReplicaId>],
         age_max: Duration,
     ) -> bool {
-        let latest = self.lock();
-        if configs.is_empty() {
-            return false;
-        }
         let now = Instant::now();
-        let is_fresh = |voter: &ReplicaId| {
-            *voter == leadership.replica
+        self.has_quorum(leadership, configs, |sent| now < sent.at + age_max)
+    }
+
+    /// Resolves once a quorum of every one of `configs` has acknowledged a message of this leadership that
+    /// was sent after `ticket`.
+    pub(crate) async fn confirmed(
+        &self,
+        leadership: LeaderToken,
+        configs: &[BTreeSet<ReplicaId>],
+        ticket: Ticket,
+    ) {
+        let mut noted = self.noted.subscribe();
+        while !self.has_quorum(leadership, configs, |sent| sent.ticket > ticket) {
+            // This end holds the other, so there is always a next.
+            let _ = noted.changed().await;
+        }
+    }
+
+    /// Who has acknowledged a message of this leadership that was sent after `ticket`.
+    pub(crate) fn heard(&self, leadership: LeaderToken, ticket: Ticket) -> Vec<ReplicaId> {
+        let latest = self.lock();
+        let of_this = latest.sent.iter().filter(|_| latest.leadership == Some(leadership));
+        of_this.filter(|(_, sent)| sent.ticket > ticket).map(|(replica, _)| *replica).collect()
+    }
+
+    fn has_quorum(
+        &self,
+        leadership: LeaderToken,
+        configs: &[BTreeSet<ReplicaId>],
+        counts: impl Fn(&Sent) -> bool,
+    ) -> bool {
+        let latest = self.lock();
+        let acknowledged = |voter: &&ReplicaId| {
+            **voter == leadership.replica
                 || latest.leadership == Some(leadership)
-                    && latest.sent.get(voter).is_some_and(|sent| now < *sent + age_max)
+                    && latest.sent.get(voter).is_some_and(&counts)
         };
-        configs
-            .iter()
-            .all(|voters| voters.iter().filter(|voter| is_fresh(voter)).count() > voters.len() / 2)
+        !configs.is_empty()
+            && configs
+                .iter()
+                .all(|voters| voters.iter().filter(acknowledged).count() > voters.len() / 2)
     }
 
     fn lock(&self) -> MutexGuard<'_, Latest> {
-        self.inner.lock().expect("nothing panics while it holds this")
+        self.latest.lock().expect("nothing panics while it holds this")
     }
 }
 
@@ -97,7 +161,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_quorum_counts_from_when_its_messages_were_sent() {
         let acks = Acks::default();
-        let sent = Instant::now();
+        let sent = acks.sending();
         assert!(!acks.are_fresh(leadership(1), &[voters(1..=3)], AGE), "only itself");
         tokio::time::advance(AGE / 2).await;
         acks.note(leadership(1), replica(2), sent);
@@ -110,9 +174,9 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_late_answer_takes_nothing_back() {
         let acks = Acks::default();
-        let early = Instant::now();
+        let early = acks.sending();
         tokio::time::advance(AGE).await;
-        acks.note(leadership(1), replica(2), Instant::now());
+        acks.note(leadership(1), replica(2), acks.sending());
         acks.note(leadership(1), replica(2), early);
         assert!(acks.are_fresh(leadership(1), &[voters(1..=3)], AGE));
     }
@@ -120,10 +184,10 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn what_was_promised_to_one_leadership_is_nothing_to_another() {
         let acks = Acks::default();
-        acks.note(leadership(1), replica(2), Instant::now());
+        acks.note(leadership(1), replica(2), acks.sending());
         assert!(!acks.are_fresh(leadership(2), &[voters(1..=3)], AGE));
-        acks.note(leadership(2), replica(3), Instant::now());
-        acks.note(leadership(1), replica(2), Instant::now());
+        acks.note(leadership(2), replica(3), acks.sending());
+        acks.note(leadership(1), replica(2), acks.sending());
         assert!(acks.are_fresh(leadership(2), &[voters(1..=3)], AGE));
         assert!(!acks.are_fresh(leadership(1), &[voters(1..=3)], AGE));
     }
@@ -131,10 +195,39 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn while_voters_change_a_quorum_of_both_configurations_is_needed() {
         let acks = Acks::default();
-        acks.note(leadership(1), replica(2), Instant::now());
+        acks.note(leadership(1), replica(2), acks.sending());
         let after = [1, 4, 5].map(replica).into();
         assert!(!acks.are_fresh(leadership(1), &[voters(1..=3), after], AGE));
         let after = [1, 2, 5].map(replica).into();
         assert!(acks.are_fresh(leadership(1), &[voters(1..=3), after], AGE));
+    }
+
+    /// Time stands still here: a message that was sent before the read began is told from one after all the same.
+    #[tokio::test(start_paused = true)]
+    async fn a_read_is_confirmed_by_messages_that_were_sent_after_it_began() {
+        let acks = Acks::default();
+        let before = acks.sending();
+        let ticket = acks.ticket();
+        let configs = [voters(1..=3)];
+        let confirmed = acks.confirmed(leadership(1), &configs, ticket);
+        tokio::pin!(confirmed);
+        for (voter, sent) in [(2, before), (3, before)] {
+            acks.note(leadership(1), replica(voter), sent);
+        }
+        assert!(acks.heard(leadership(1), ticket).is_empty());
+        assert!(futures::poll!(&mut confirmed).is_pending(), "sent before the read began");
+        // A learner, and a voter that follows another leadership.
+        acks.note(leadership(1), replica(4), acks.sending());
+        acks.note(leadership(0), replica(3), acks.sending());
+        assert!(futures::poll!(&mut confirmed).is_pending());
+        acks.note(leadership(1), replica(3), acks.sending());
+        assert!(futures::poll!(&mut confirmed).is_ready());
+        assert_eq!(acks.heard(leadership(1), ticket), [replica(3), replica(4)]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_group_of_one_confirms_itself() {
+        let acks = Acks::default();
+        acks.confirmed(leadership(1), &[voters(1..=1)], acks.ticket()).await;
     }
 }

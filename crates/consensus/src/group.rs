@@ -18,7 +18,7 @@ use openraft::errors::{
 };
 use openraft::impls::ProgressResponder;
 use openraft::raft::VoteResponse;
-use openraft::{Instant, LinearizerOption, Raft, ReadPolicy, ServerState};
+use openraft::{Instant, LinearizerOption, Raft, ServerState};
 use tokio::sync::watch;
 use tokio::time::Instant as TokioInstant;
 
@@ -160,9 +160,9 @@ pub enum ProposeError {
 pub enum ReadError {
     /// This replica does not lead.
     NotLeader(Option<ReplicaId>),
-    /// Too few voters answered; these did.
+    /// Too few other voters answered; these replicas did.
     NoQuorum {
-        /// The nodes that answered.
+        /// Their nodes.
         heard: Vec<NodeId>,
     },
     /// The group stopped.
@@ -216,7 +216,7 @@ pub struct Group {
     pub(crate) receiver: Receiver,
     /// Until then it keeps silent: see [`GroupContext::silent_until`].
     silent_until: Option<TokioInstant>,
-    acks: Acks,
+    pub(crate) network: Network,
     /// The leadership last seen here, and since when.
     leads_since: Arc<Mutex<Option<(LeaderToken, TokioInstant)>>>,
 }
@@ -275,20 +275,19 @@ impl Group {
             StateMachine::open(place.clone(), log.clone(), Arc::clone(&closed_used))
                 .map_err(fail)?;
         log.check_complete(progress.borrow().index).map_err(fail)?;
-        let acks = Acks::default();
         let network = Network {
             transport: Arc::clone(transport),
             range,
             from: replica,
             settings: *settings,
             place: place.clone(),
-            acks: acks.clone(),
+            acks: Acks::default(),
         };
         // A replica that never voted never promised anybody anything: a new range is led at once.
         let has_voted = log.has_voted().map_err(fail)?;
         let silent_until = silent_until.filter(|until| has_voted && TokioInstant::now() < *until);
         let config = settings.raft_config(silent_until.is_none());
-        let raft = Raft::new(replica, config, network, log.clone(), machine)
+        let raft = Raft::new(replica, config, network.clone(), log.clone(), machine)
             .await
             .map_err(|error| fail(io::Error::other(error)))?;
         Ok(Self {
@@ -303,7 +302,7 @@ impl Group {
             snapshots: snapshots.clone(),
             receiver: Receiver::new(place),
             silent_until,
-            acks,
+            network,
             leads_since: Arc::default(),
         })
     }
@@ -411,13 +410,6 @@ impl Group {
         self.log.bytes()
     }
 
-    /// The voters of the effective configuration: two sets while they change.
-    fn configs(&self) -> Vec<BTreeSet<ReplicaId>> {
-        let metrics = self.raft.metrics();
-        let metrics = metrics.borrow_watched();
-        metrics.membership_config.membership().get_joint_config().clone()
-    }
-
     /// The voters of the effective configuration.
     pub fn voters(&self) -> BTreeSet<ReplicaId> {
         self.raft.voter_ids().collect()
@@ -477,32 +469,6 @@ impl Group {
         })
     }
 
-    /// Confirms with a quorum that this replica leads, and resolves with the index that a linearizable read
-    /// which began before this call must see applied. Waits no longer than `wait`.
-    pub async fn read_index(&self, wait: Duration) -> Result<u64, ReadError> {
-        let option = LinearizerOption::from(ReadPolicy::ReadIndex).with_wait_timeout(wait);
-        let index = self.linearizer_index(option).await;
-        if matches!(index, Err(ReadError::NoQuorum { .. })) {
-            Mark::RoundWithoutQuorum.hit();
-        }
-        index
-    }
-
-    async fn linearizer_index(&self, option: LinearizerOption) -> Result<u64, ReadError> {
-        match self.raft.get_read_linearizer(option).await {
-            Ok(linearizer) => Ok(linearizer.read_log_id().index()),
-            Err(RaftError::APIError(LinearizableReadError::ForwardToLeader(forward))) => {
-                Err(ReadError::NotLeader(forward.leader_id))
-            }
-            Err(RaftError::APIError(LinearizableReadError::QuorumNotEnough(quorum))) => {
-                Err(ReadError::NoQuorum {
-                    heard: quorum.got.iter().map(|replica| replica.node).collect(),
-                })
-            }
-            Err(RaftError::Fatal(_)) => Err(ReadError::Stopped),
-        }
-    }
-
     /// The index that a linearizable read which began before this call must see applied, if a quorum has
     /// acknowledged a message that this leader sent less than `age_max` ago; `None` otherwise. Waits for no
     /// message.
@@ -513,20 +479,25 @@ impl Group {
         let leadership = self.leadership();
         let token = leadership.token.ok_or(ReadError::NotLeader(leadership.leader))?;
         let option = LinearizerOption::new(Some(age_max), false).with_wait_timeout(Duration::ZERO);
-        // That it leads, is not handing over, and up to where it must have applied is openraft's to say.
-        let index = match self.linearizer_index(option).await {
-            Ok(index) => index,
-            Err(ReadError::NoQuorum { .. }) => {
+        // That it is not handing over is openraft's to say.
+        match self.raft.get_read_linearizer(option).await {
+            Ok(_) => {}
+            Err(RaftError::APIError(LinearizableReadError::ForwardToLeader(forward))) => {
+                return Err(ReadError::NotLeader(forward.leader_id));
+            }
+            Err(RaftError::APIError(LinearizableReadError::QuorumNotEnough(_))) => {
                 Mark::LeaseTooOld.hit();
                 return Ok(None);
             }
-            Err(error) => return Err(error),
+            Err(RaftError::Fatal(_)) => return Err(ReadError::Stopped),
+        }
+        let standing = self.standing().await?;
+        let Some(standing) = standing.filter(|standing| standing.leadership == token) else {
+            return Err(ReadError::NotLeader(self.leadership().leader));
         };
         // Asked after: what is fresh now was fresh then.
-        let configs = self.configs();
-        let held =
-            self.acks.are_fresh(token, &configs, age_max) && self.leadership().token == Some(token);
-        Ok(held.then_some(index))
+        let held = self.network.acks.are_fresh(token, &standing.configs, age_max);
+        Ok(held.then_some(standing.index))
     }
 
     /// Resolves once entry `index` is applied here.

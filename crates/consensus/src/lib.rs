@@ -34,6 +34,7 @@ mod group;
 mod log;
 mod machine;
 mod network;
+mod read_index;
 mod registry;
 mod runtime;
 pub mod settings;

@@ -22,7 +22,6 @@ use openraft::raft::{
     TransferLeaderRequest, TransferLeaderResponse, VoteRequest, VoteResponse,
 };
 use openraft::{EmptyNode, OptionalSend, RPCTypes, RaftNetworkFactory, RaftNetworkV2};
-use tokio::time::Instant;
 
 use crate::acks::Acks;
 use crate::settings::Settings;
@@ -79,19 +78,26 @@ pub(crate) struct Network {
     pub(crate) acks: Acks,
 }
 
+impl Network {
+    /// A replica as this one reaches it, by one class of connection.
+    pub(crate) fn peer(&self, target: ReplicaId, class: Class) -> Peer {
+        Peer { network: self.clone(), target, class }
+    }
+}
+
 impl RaftNetworkFactory<TypeConfig> for Network {
     type Network = Peer;
 
     async fn new_client(&mut self, target: ReplicaId, _node: &EmptyNode) -> Peer {
-        Peer { network: self.clone(), target, class: Class::Raft }
+        self.peer(target, Class::Raft)
     }
 
     async fn new_heartbeat_client(&mut self, target: ReplicaId, _node: &EmptyNode) -> Peer {
-        Peer { network: self.clone(), target, class: Class::Heartbeat }
+        self.peer(target, Class::Heartbeat)
     }
 
     async fn new_snapshot_client(&mut self, target: ReplicaId, _node: &EmptyNode) -> Peer {
-        Peer { network: self.clone(), target, class: Class::Bulk }
+        self.peer(target, Class::Bulk)
     }
 }
 
@@ -112,8 +118,7 @@ impl Peer {
         timeout: Duration,
     ) -> impl Future<Output = Result<Response, RPCError<TypeConfig>>> + Send + use<> {
         let Network { transport, range, from, acks, .. } = &self.network;
-        // Before it is sent: the promise that an answer makes begins later.
-        let sent = Instant::now();
+        let sent = acks.sending();
         let leads = request.leadership().map(|leadership| (acks.clone(), leadership));
         let answer = transport.call(self.target, *range, class, wire::encode(request).into());
         let (from, target) = (*from, self.target);

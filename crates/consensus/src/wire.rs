@@ -100,6 +100,13 @@ pub(crate) struct VoteBody {
     leadership_transfer: bool,
 }
 
+impl From<types::LeaderToken> for Vote {
+    /// The vote of whoever has won it.
+    fn from(leadership: types::LeaderToken) -> Self {
+        Self { term: leadership.term, replica: leadership.replica, committed: true }
+    }
+}
+
 impl Request {
     /// The leadership under which it was sent, if it is a leader's to its followers.
     pub(crate) fn leadership(&self) -> Option<types::LeaderToken> {

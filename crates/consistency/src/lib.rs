@@ -32,6 +32,6 @@ pub use ids::{Origin, OriginStatus, check_id_age, local_id_may_be_dropped, log_i
 pub use lease::{ClockLook, Grant, LeaseRule, lease_usable, silence_after_start};
 pub use level::{KeyspaceLevels, Operation, Plan, Route, SERVED, plan};
 pub use past::{Demand, demand};
-pub use rounds::{Completed, ROUNDS_IN_FLIGHT_MAX, RoundId, Rounds};
+pub use rounds::{Completed, NextRound, ROUNDS_APART_MIN, ROUNDS_IN_FLIGHT_MAX, RoundId, Rounds};
 pub use serving::{Known, SequentialRead, answers_strict_reads};
 pub use token::{TOKEN_LEN_MAX, Token};

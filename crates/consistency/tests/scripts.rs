@@ -10,9 +10,9 @@ use std::path::Path;
 use std::time::Duration;
 
 use latitude_consistency::{
-    Closed, ClosedTimes, KeyspaceLevels, Known, LogPlace, Operation, Origin, OriginStatus, RoundId,
-    Rounds, SequentialRead, check_id_age, local_id_may_be_dropped, log_id_may_be_dropped,
-    may_close, plan, staleness,
+    Closed, ClosedTimes, KeyspaceLevels, Known, LogPlace, NextRound, Operation, Origin,
+    OriginStatus, ROUNDS_IN_FLIGHT_MAX, RoundId, Rounds, SequentialRead, check_id_age,
+    local_id_may_be_dropped, log_id_may_be_dropped, may_close, plan, staleness,
 };
 use latitude_types::{Level, NodeId, Stamp, Timestamp};
 
@@ -166,12 +166,12 @@ impl goldenscript::Runner for Runner {
                 writeln!(out, "{}", self.plan(Operation::ConditionalWrite, *level)?)?;
             }
             Command::Join(reads) => reads.iter().for_each(|read| self.rounds.join(read.clone())),
-            Command::Start => match self.rounds.next_round() {
-                Some(round) => {
+            Command::Start => match self.rounds.next_round(Duration::ZERO) {
+                NextRound::Starts(round) => {
                     self.started.insert(self.started.len() as u64 + 1, round);
                     writeln!(out, "{round} starts; {} wait", self.rounds.waiting())?;
                 }
-                None => writeln!(
+                NextRound::NotBefore(_) | NextRound::No => writeln!(
                     out,
                     "no round starts; {} wait, {} rounds in flight",
                     self.rounds.waiting(),
@@ -180,7 +180,7 @@ impl goldenscript::Runner for Runner {
             },
             Command::End { round, index } => {
                 let round = *self.started.get(round).ok_or("no such round")?;
-                let done = self.rounds.completed(round, index.ok_or("no quorum"));
+                let done = self.rounds.completed(round, index.ok_or("no quorum"), Duration::ZERO);
                 match done.outcome {
                     Ok(index) => writeln!(out, "{:?} wait for index {index}", done.waiters)?,
                     Err(error) => writeln!(out, "{:?} fail: {error}", done.waiters)?,
@@ -247,7 +247,9 @@ impl goldenscript::Runner for Runner {
 
 fn run(script: &str) {
     let path = Path::new("tests/scripts").join(script);
-    goldenscript::run(&mut Runner::default(), path).expect("the script is readable");
+    let rounds = Rounds::new(ROUNDS_IN_FLIGHT_MAX, Duration::ZERO);
+    goldenscript::run(&mut Runner { rounds, ..Runner::default() }, path)
+        .expect("the script is readable");
 }
 
 macro_rules! scripts {

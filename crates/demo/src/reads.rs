@@ -3,11 +3,11 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result, ensure};
 use futures::future::try_join_all;
-use latitude_client::{Keyspace, Level, NodeId, Receipt, ReceiptDetail, Role, Session};
+use latitude_client::{Keyspace, Level, NodeId, Receipt, ReceiptDetail, Role, Session, Timestamp};
 use tokio::time::{Instant, sleep};
 
 use crate::cost::is_refused;
@@ -53,6 +53,8 @@ pub(crate) struct Row {
     by_followers: usize,
     /// How old the answers are proved to be, at most.
     ages: Latencies,
+    /// How far the times that the answers stand for lag behind. All nodes have one clock here, so it can be seen.
+    lags: Latencies,
 }
 
 /// Measures reads in every manner that the cluster serves, from all regions at once. The last write of
@@ -139,12 +141,14 @@ async fn read_from(
         by_site: BTreeMap::new(),
         by_followers: 0,
         ages: Latencies::default(),
+        lags: Latencies::default(),
     };
     for read in try_join_all((0..TASKS).map(task)).await?.into_iter().flatten() {
         row.latencies.add(read.latency);
         *row.by_site.entry(world.site_of(read.node)?).or_default() += 1;
         row.by_followers += usize::from(read.role != Some(Role::Leader));
         read.age.into_iter().for_each(|age| row.ages.add(age));
+        read.lag.into_iter().for_each(|lag| row.lags.add(lag));
     }
     Ok(row)
 }
@@ -155,6 +159,7 @@ struct Read {
     node: NodeId,
     role: Option<Role>,
     age: Option<Duration>,
+    lag: Option<Duration>,
 }
 
 /// Reads one key after another and judges what it finds.
@@ -197,15 +202,23 @@ impl<'a> Reader<'a> {
             );
             *seen = number;
         }
-        let Receipt { node, role, staleness, .. } = receipt;
-        Ok(Read { latency: answer.latency, node, role, age: staleness })
+        let Receipt { node, role, staleness, as_of, .. } = receipt;
+        let lag = as_of.filter(|_| self.manner.level == Level::Sequential).map(lag);
+        Ok(Read { latency: answer.latency, node, role, age: staleness, lag })
     }
+}
+
+/// How far a time lies behind this moment.
+#[expect(clippy::disallowed_methods, reason = "the demo measures, nothing is decided by it")]
+fn lag(as_of: Timestamp) -> Duration {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    now.saturating_sub(Duration::from_millis(as_of.unix_ms()))
 }
 
 /// The table: `nodes` are their names, in the order of the sites.
 pub(crate) fn render(rows: &[Row], nodes: &[String]) -> String {
     let header = ["get", "from", "p50", "p99"].map(str::to_string).into_iter();
-    let age = ["followers", "age p50", "at most"].map(str::to_string);
+    let age = ["followers", "lag p99", "age p50", "at most"].map(str::to_string);
     let header: Vec<String> = header.chain(nodes.iter().cloned()).chain(age).collect();
     let mut lines = Vec::new();
     for (index, row) in rows.iter().enumerate() {
@@ -233,6 +246,7 @@ pub(crate) fn render(rows: &[Row], nodes: &[String]) -> String {
             None => "–".to_string(),
         }));
         line.push(format!("{} %", row.by_followers * 100 / row.latencies.count().max(1)));
+        line.push(percentile(&row.lags, 99));
         line.extend([percentile(&row.ages, 50), percentile(&row.ages, 100)]);
         lines.push(line);
     }
@@ -275,6 +289,7 @@ mod tests {
         by_site: &[(usize, usize)],
         by_followers: usize,
         ages: &[u64],
+        lags: &[u64],
     ) -> Row {
         Row {
             manner: Manner { level: manner.0, in_session: manner.1 },
@@ -283,32 +298,33 @@ mod tests {
             by_site: by_site.iter().copied().collect(),
             by_followers,
             ages: latencies(ages),
+            lags: latencies(lags),
         }
     }
 
     fn rows() -> Vec<Row> {
         let sequential = (Level::Sequential, false);
         vec![
-            row((Level::Strict, false), "eu", &[81, 80, 84], &[(0, 2), (1, 1)], 0, &[0, 0, 0]),
-            row((Level::Strict, false), "ap", &[236, 238], &[(1, 2)], 0, &[0, 0]),
-            row(sequential, "eu", &[1, 2, 3], &[(0, 3)], 2, &[0, 90, 120]),
-            row(sequential, "ap", &[2, 2], &[(1, 2)], 2, &[150, 310]),
-            row((Level::Sequential, true), "ap", &[150], &[(1, 1)], 1, &[9]),
+            row((Level::Strict, false), "eu", &[81, 80, 84], &[(0, 2), (1, 1)], 0, &[0, 0, 0], &[]),
+            row((Level::Strict, false), "ap", &[236, 238], &[(1, 2)], 0, &[0, 0], &[]),
+            row(sequential, "eu", &[1, 2, 3], &[(0, 3)], 2, &[0, 90, 120], &[0, 60, 80]),
+            row(sequential, "ap", &[2, 2], &[(1, 2)], 2, &[150, 310], &[70, 200]),
+            row((Level::Sequential, true), "ap", &[150], &[(1, 1)], 1, &[9], &[9]),
         ]
     }
 
     #[test]
     fn a_row_shows_who_served_and_how_old_the_answers_were() {
         let expected = "\
-get             from     p50     p99  n1 eu  n2 ap  followers  age p50  at most
-───────────────────────────────────────────────────────────────────────────────
-strict          eu     81 ms   84 ms      2      1        0 %   0.0 ms   0.0 ms
-                ap    236 ms  238 ms      –      2        0 %   0.0 ms   0.0 ms
+get             from     p50     p99  n1 eu  n2 ap  followers  lag p99  age p50  at most
+────────────────────────────────────────────────────────────────────────────────────────
+strict          eu     81 ms   84 ms      2      1        0 %        –   0.0 ms   0.0 ms
+                ap    236 ms  238 ms      –      2        0 %        –   0.0 ms   0.0 ms
 
-sequential      eu    2.0 ms  3.0 ms      3      –       66 %    90 ms   120 ms
-                ap    2.0 ms  2.0 ms      –      2      100 %   150 ms   310 ms
+sequential      eu    2.0 ms  3.0 ms      3      –       66 %    80 ms    90 ms   120 ms
+                ap    2.0 ms  2.0 ms      –      2      100 %   200 ms   150 ms   310 ms
 
-  in a session  ap    150 ms  150 ms      –      1      100 %   9.0 ms   9.0 ms";
+  in a session  ap    150 ms  150 ms      –      1      100 %   9.0 ms   9.0 ms   9.0 ms";
         assert_eq!(render(&rows(), &["n1 eu".to_string(), "n2 ap".to_string()]), expected);
     }
 

@@ -13,17 +13,15 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use futures::future::BoxFuture;
-use futures::stream::FuturesUnordered;
-use futures::{FutureExt, StreamExt};
+use futures::FutureExt;
 use latitude_consensus::LogPosition;
-use latitude_consistency::{Closed, ClosedTimes, LogPlace, ROUNDS_IN_FLIGHT_MAX, Rounds};
+use latitude_consistency::{Closed, ClosedTimes, LogPlace};
 use latitude_probe::Mark;
-use latitude_types::{Error, RangeId, Reason, Stamp};
-use tokio::sync::{mpsc, oneshot};
+use latitude_types::{Error, RangeId, Reason, Stamp, Timestamp};
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::proposer::not_leader;
+use crate::questions::Questions;
 use crate::shared::{NO_PANIC, Shared};
 
 /// How often closed times in use are refreshed.
@@ -31,13 +29,10 @@ const REFRESH_EVERY: Duration = Duration::from_millis(150);
 /// A range is in use for so long after it was read or written.
 const IN_USE: Duration = Duration::from_secs(10);
 
-/// `None`: nobody waits, the replica is refreshed.
-type Waiter = Option<oneshot::Sender<Result<Closed, Error>>>;
-
 /// The closed times of one replica. Cheap to clone; all clones are the same.
 #[derive(Clone)]
 pub(crate) struct Closing {
-    queue: mpsc::UnboundedSender<Waiter>,
+    questions: Questions<Closed, Error>,
     state: Arc<Mutex<State>>,
 }
 
@@ -56,11 +51,18 @@ impl Closing {
         shared: Arc<Shared>,
         range: RangeId,
     ) -> (Self, impl Future<Output = ()> + Send + 'static) {
-        let (queue, arrivals) = mpsc::unbounded_channel();
-        let closing = Self { queue, state: Arc::default() };
-        let state = Arc::clone(&closing.state);
-        let ask = move || ask(Arc::clone(&shared), range).boxed();
-        (closing, run(ask, state, arrivals))
+        let state: Arc<Mutex<State>> = Arc::default();
+        let learn = Arc::clone(&state);
+        let (questions, run) = Questions::new(gone(), move || {
+            let (shared, learn) = (Arc::clone(&shared), Arc::clone(&learn));
+            async move {
+                let closed = ask(&shared, range).await?;
+                learn.lock().expect(NO_PANIC).times.learn(closed);
+                Ok(closed)
+            }
+            .boxed()
+        });
+        (Self { questions, state }, run)
     }
 
     /// The closed time that a replica which has applied up to `applied` has reached.
@@ -70,10 +72,7 @@ impl Closing {
 
     /// A closed time that was asked for after this call.
     pub(crate) async fn demand(&self) -> Result<Closed, Error> {
-        let (waiter, closed) = oneshot::channel();
-        let gone = || Error::new(Reason::RangeNotHere, "the replica has just left this node");
-        self.queue.send(Some(waiter)).map_err(|_| gone())?;
-        closed.await.unwrap_or_else(|_| Err(gone()))
+        self.questions.ask().await
     }
 
     /// Notes a sequential read: the replica is refreshed for a while.
@@ -84,8 +83,7 @@ impl Closing {
     /// Asks for a newer closed time if the replica is in use.
     fn refresh(&self, last_stamp: Stamp) {
         if self.state().is_due(last_stamp, Instant::now()) {
-            // A replica that is gone needs none.
-            let _ = self.queue.send(None);
+            self.questions.nudge();
         }
     }
 
@@ -129,60 +127,14 @@ pub(crate) async fn keep(shared: Arc<Shared>) {
     }
 }
 
-async fn run(
-    ask: impl Fn() -> BoxFuture<'static, Result<Closed, Error>> + Send + 'static,
-    state: Arc<Mutex<State>>,
-    mut arrivals: mpsc::UnboundedReceiver<Waiter>,
-) {
-    let mut rounds = Rounds::<Waiter>::new(ROUNDS_IN_FLIGHT_MAX);
-    let mut under_way = FuturesUnordered::new();
-    loop {
-        tokio::select! {
-            biased;
-            Some((round, outcome)) = under_way.next(), if !under_way.is_empty() => {
-                if let Ok(closed) = &outcome {
-                    state.lock().expect(NO_PANIC).times.learn(*closed);
-                }
-                let completed = rounds.completed(round, outcome);
-                for waiter in completed.waiters.into_iter().flatten() {
-                    drop(waiter.send(completed.outcome.clone()));
-                }
-            }
-            arrival = arrivals.recv() => match arrival {
-                Some(waiter) => {
-                    rounds.join(waiter);
-                    while let Ok(waiter) = arrivals.try_recv() {
-                        rounds.join(waiter);
-                    }
-                }
-                None => return,
-            },
-        }
-        // A refresh takes part in whatever starts next; while a link is slow they must not heap up.
-        let mut refreshes = 0;
-        rounds.retain(|waiter| match waiter {
-            Some(waiter) => !waiter.is_closed(),
-            None => {
-                refreshes += 1;
-                refreshes == 1
-            }
-        });
-        while let Some(round) = rounds.next_round() {
-            let question = ask();
-            under_way.push(async move { (round, question.await) }.boxed());
-        }
-    }
-}
-
 /// Asks whoever leads the range for a closed time.
-async fn ask(shared: Arc<Shared>, range: RangeId) -> Result<Closed, Error> {
-    let gone = || Error::new(Reason::RangeNotHere, "the replica has just left this node");
+async fn ask(shared: &Shared, range: RangeId) -> Result<Closed, Error> {
     let handle = shared.range(range).ok_or_else(gone)?;
     // Before the question leaves: what is acknowledged by now is below what the answer closes.
     let asked = shared.started.elapsed();
     let leadership = handle.group.leadership();
     let (at, time) = match leadership.leader {
-        _ if leadership.token.is_some() => close_here(&shared, range).await?,
+        _ if leadership.token.is_some() => close_here(shared, range).await?,
         Some(leader) => shared
             .peers()
             .close(leader.node, range)
@@ -193,19 +145,24 @@ async fn ask(shared: Arc<Shared>, range: RangeId) -> Result<Closed, Error> {
     Ok(Closed { at: place(at), time, asked })
 }
 
-/// Closes a time of a range that is led here.
+/// Closes a time of a range that is led here, together with whoever else wants one.
 pub(crate) async fn close_here(
     shared: &Shared,
     range: RangeId,
-) -> Result<(LogPosition, latitude_types::Timestamp), Error> {
+) -> Result<(LogPosition, Timestamp), Error> {
     let handle = shared.range(range).ok_or_else(|| {
         Error::new(Reason::RangeNotHere, format!("no replica of range {range} here"))
     })?;
     // Entries of a leader that has lost its quorum settle when another one takes over, not before.
     let patience = 2 * shared.config.settings.election_timeout_max;
-    timeout(patience, handle.close()).await.unwrap_or_else(|_| {
+    timeout(patience, handle.closes.ask()).await.unwrap_or_else(|_| {
         Mark::CloseTimedOut.hit();
         let message = format!("range {range} could not be closed within {patience:?}");
         Err(Error::new(Reason::NoQuorum, message))
     })
+}
+
+/// The error of whoever waits for a replica that goes away.
+pub(crate) fn gone() -> Error {
+    Error::new(Reason::RangeNotHere, "the replica has just left this node")
 }

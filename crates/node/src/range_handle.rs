@@ -16,7 +16,7 @@ use tokio::task::AbortHandle;
 use crate::closing::Closing;
 use crate::leases::Leases;
 use crate::proposer::{Proposer, not_leader};
-use crate::reader::ReadQueue;
+use crate::questions::Questions;
 
 /// One replica of this node. Cheap to clone.
 #[derive(Clone)]
@@ -24,10 +24,12 @@ pub(crate) struct RangeHandle {
     pub(crate) record: Arc<RangeRecord>,
     pub(crate) group: Group,
     pub(crate) proposer: Proposer,
-    /// Questions to a quorum.
-    pub(crate) reads: ReadQueue<u64>,
-    /// The question whether the lease holds; `None`: it does not.
-    pub(crate) leased_reads: ReadQueue<Option<u64>>,
+    /// Read indexes.
+    pub(crate) reads: Questions<u64, ReadError>,
+    /// Whether the lease holds, and the read index if it does.
+    pub(crate) leased_reads: Questions<Option<u64>, ReadError>,
+    /// Closed times, while this replica leads.
+    pub(crate) closes: Questions<(LogPosition, Timestamp), Error>,
     pub(crate) leases: Leases,
     pub(crate) closing: Closing,
     /// Its loops.
@@ -56,7 +58,7 @@ impl RangeHandle {
             } else if stands > applied {
                 self.settled_under_lease(stands).await?
             } else {
-                let index = self.leased_reads.read_index().await;
+                let index = self.leased_reads.ask().await;
                 index.map_err(|error| self.read_error(error))?
             };
             if let Some(index) = leased {
@@ -65,9 +67,9 @@ impl RangeHandle {
             }
             if stands > applied {
                 Mark::SessionClosesTime.hit();
-                self.close().await?;
+                self.closes.ask().await?;
             } else {
-                let index = self.reads.read_index().await;
+                let index = self.reads.ask().await;
                 self.applied(index.map_err(|error| self.read_error(error))?).await?;
             }
             Ok(Proof::ReadIndex)
@@ -111,14 +113,14 @@ impl RangeHandle {
     /// The time is taken first, between two entries of this leader's. The round that follows shows that a
     /// quorum has heard from this leadership when its clock was there, so that every later leader stamps
     /// above; and by the end everything this leader had stamped is applied here. An error if this replica
-    /// does not lead, or is not known to.
+    /// does not lead, or is not known to. [`RangeHandle::closes`] does it for many at once.
     pub(crate) async fn close(&self) -> Result<(LogPosition, Timestamp), Error> {
         let section = self.proposer.section().await?;
         let round = async {
             if Plant::ClosedWithoutQuorum.is_on() {
                 return Ok(self.group.applied_position().0.index);
             }
-            self.reads.read_index().await.map_err(|error| self.read_error(error))
+            self.reads.ask().await.map_err(|error| self.read_error(error))
         };
         let (index, ()) = futures::try_join!(round, self.proposer.settled(section))?;
         self.applied(index).await?;

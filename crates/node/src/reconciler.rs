@@ -13,18 +13,18 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use futures::FutureExt;
-use latitude_consensus::{Birth, Group};
+use latitude_consensus::{Birth, Group, ReadError};
 use latitude_directory::RangeRecord;
 use latitude_probe::Mark;
 use latitude_range::RangeMeta;
 use latitude_storage::{Batch, Column, key};
 use latitude_types::{KeyspaceId, RangeId, ReplicaId};
 
-use crate::closing::Closing;
+use crate::closing::{Closing, gone};
 use crate::identity::{self, stored_replicas};
 use crate::proposer::Proposer;
+use crate::questions::Questions;
 use crate::range_handle::RangeHandle;
-use crate::reader::ReadQueue;
 use crate::shared::{NO_PANIC, Shared};
 
 /// Reconciles whenever the directory changes, for as long as the node runs.
@@ -121,19 +121,26 @@ async fn open(
     );
     let (reads, read) = {
         let (group, wait) = (group.clone(), shared.config.settings.election_timeout_max);
-        ReadQueue::new(move || {
+        Questions::new(ReadError::Stopped, move || {
             let group = group.clone();
             async move { group.read_index(wait).await }.boxed()
         })
     };
     let (leased_reads, read_by_lease) = {
         let (group, leases) = (group.clone(), shared.leases.clone());
-        ReadQueue::new(move || {
+        Questions::new(ReadError::Stopped, move || {
             let (group, leases) = (group.clone(), leases.clone());
             async move { leases.read_index(&group, None).await }.boxed()
         })
     };
-    let (closing, close) = Closing::new(Arc::clone(shared), record.id);
+    let (closes, close) = {
+        let (shared, range) = (Arc::clone(shared), record.id);
+        Questions::new(gone(), move || {
+            let shared = Arc::clone(&shared);
+            async move { shared.range(range).ok_or_else(gone)?.close().await }.boxed()
+        })
+    };
+    let (closing, learn_closed) = Closing::new(Arc::clone(shared), record.id);
     let watch = {
         let (shared, group) = (Arc::clone(shared), group.clone());
         async move {
@@ -155,6 +162,7 @@ async fn open(
         tokio::spawn(read),
         tokio::spawn(read_by_lease),
         tokio::spawn(close),
+        tokio::spawn(learn_closed),
         tokio::spawn(watch),
         tokio::spawn(end_silence),
         tokio::spawn(group.keep_log_short()),
@@ -166,6 +174,7 @@ async fn open(
         proposer,
         reads,
         leased_reads,
+        closes,
         leases: shared.leases.clone(),
         closing,
         tasks,

@@ -193,6 +193,11 @@ impl ClientHost {
     pub fn now(&self) -> Duration {
         Duration::from_micros(self.clock.elapsed_us())
     }
+
+    /// True time, in milliseconds since 1970.
+    pub fn unix_ms(&self) -> u64 {
+        self.clock.wall_us() / 1_000
+    }
 }
 
 const NO_PANIC: &str = "nothing panics while it holds this";

@@ -79,6 +79,9 @@ fn the_nearest_replica_answers_and_proves_how_old_the_answer_may_be() {
                 // It is counted from the question on, which was a way to the leader before the closed time.
                 let staleness = receipt.staleness.context("a bound is proved")?;
                 ensure!(staleness < Duration::from_millis(500) + 2 * ONE_WAY, "{staleness:?}");
+                let as_of = receipt.as_of.context("an answer stands for a time")?;
+                let lag = Duration::from_millis(host.unix_ms().saturating_sub(as_of.unix_ms()));
+                ensure!(lag < Duration::from_millis(500) + ONE_WAY, "closed time lags by {lag:?}");
                 tokio::time::sleep(Duration::from_millis(37)).await;
             }
             ensure!(host.now() > before);

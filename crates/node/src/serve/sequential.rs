@@ -54,7 +54,6 @@ impl Serving<'_> {
                 // The leader knows all there is once it has applied what it has given; and a quorum's word
                 // that it still leads makes the answer as fresh as any.
                 Mark::LeaderReadsStrictly.hit();
-                Mark::LeaderReadsStrictly.hit();
                 return self.strict_read().await;
             }
             if let Some(took) = took
