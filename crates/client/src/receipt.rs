@@ -116,6 +116,8 @@ pub struct Receipt {
     pub log: Option<(u64, u64)>,
     /// The time the answer stands for.
     pub as_of: Option<Timestamp>,
+    /// Up to when a replica that answered a sequential read knew every entry of the range.
+    pub closed: Option<Timestamp>,
     /// What proves the level.
     pub proof: Option<Proof>,
     /// For a write: whether an earlier attempt had made it.
@@ -150,6 +152,7 @@ impl FromWire<v1::Receipt> for Receipt {
             version: wire.version.as_ref().map(WriteTime::from_wire).transpose()?,
             log: wire.log.map(|position| (position.term, position.index)),
             as_of: (wire.as_of != 0).then_some(Timestamp(wire.as_of)),
+            closed: (wire.closed != 0).then_some(Timestamp(wire.closed)),
             durable_on: wire.durable_on.into_iter().map(NodeId).collect(),
             retry_safe: wire.retry_safe,
             staleness: wire.staleness_ms.map(Duration::from_millis),

@@ -53,7 +53,7 @@ pub(crate) struct Row {
     by_followers: usize,
     /// How old the answers are proved to be, at most.
     ages: Latencies,
-    /// How far the times that the answers stand for lag behind. All nodes have one clock here, so it can be seen.
+    /// How far the closed times of the answers lag behind. All nodes have one clock here, so it can be seen.
     lags: Latencies,
 }
 
@@ -202,17 +202,17 @@ impl<'a> Reader<'a> {
             );
             *seen = number;
         }
-        let Receipt { node, role, staleness, as_of, .. } = receipt;
-        let lag = as_of.filter(|_| self.manner.level == Level::Sequential).map(lag);
+        let Receipt { node, role, staleness, closed, .. } = receipt;
+        let lag = closed.map(lag);
         Ok(Read { latency: answer.latency, node, role, age: staleness, lag })
     }
 }
 
 /// How far a time lies behind this moment.
 #[expect(clippy::disallowed_methods, reason = "the demo measures, nothing is decided by it")]
-fn lag(as_of: Timestamp) -> Duration {
+fn lag(closed: Timestamp) -> Duration {
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    now.saturating_sub(Duration::from_millis(as_of.unix_ms()))
+    now.saturating_sub(Duration::from_millis(closed.unix_ms()))
 }
 
 /// The table: `nodes` are their names, in the order of the sites.

@@ -26,7 +26,7 @@ use latitude_types::{
     Error, KeyspaceId, LeaderHint, NodeId, RangeId, Reason, ReplicaId, Stamp, Timestamp,
 };
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 
 use crate::clock_keeper::Clock;
 use crate::metrics::Metrics;
@@ -308,7 +308,10 @@ impl Stamper {
         if *stamped_under != Some(token) {
             // Raft takes entries of a leader only once a quorum has answered it, and refuses those before:
             // one round of messages, rather than an error to a client who has done nothing wrong.
-            group.read_index(FIRST_ROUND).await.map_err(|error| match error {
+            let first_round = async { group.applied(group.read_index(FIRST_ROUND).await?).await };
+            let late = |_| ReadError::NoQuorum { heard: Vec::new() };
+            let first_round = timeout(FIRST_ROUND, first_round).await.map_err(late).flatten();
+            first_round.map_err(|error| match error {
                 ReadError::NotLeader(leader) => not_leader(group.range(), leader),
                 ReadError::NoQuorum { .. } => into_error(group.range(), ProposeError::NoQuorum),
                 ReadError::Stopped => not_leader(group.range(), None),

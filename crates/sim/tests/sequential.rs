@@ -79,8 +79,8 @@ fn the_nearest_replica_answers_and_proves_how_old_the_answer_may_be() {
                 // It is counted from the question on, which was a way to the leader before the closed time.
                 let staleness = receipt.staleness.context("a bound is proved")?;
                 ensure!(staleness < Duration::from_millis(500) + 2 * ONE_WAY, "{staleness:?}");
-                let as_of = receipt.as_of.context("an answer stands for a time")?;
-                let lag = Duration::from_millis(host.unix_ms().saturating_sub(as_of.unix_ms()));
+                let closed = receipt.closed.context("a time is closed")?;
+                let lag = Duration::from_millis(host.unix_ms().saturating_sub(closed.unix_ms()));
                 ensure!(lag < Duration::from_millis(500) + ONE_WAY, "closed time lags by {lag:?}");
                 tokio::time::sleep(Duration::from_millis(37)).await;
             }
@@ -292,7 +292,8 @@ fn b6_a_strict_read_waits_for_what_was_stamped_below_its_session() {
         let known = Rc::clone(&knows_the_way);
         let writer = cluster.start_client(WITHIN, move |host| async move {
             let keyspace = host.client.keyspace(KEYSPACE);
-            keyspace.get(key).await?;
+            // A leader has a quorum confirm it before it stamps for the first time.
+            keyspace.put(key, "d").await?;
             known.set(true);
             tokio::time::sleep(Duration::from_millis(20)).await;
             keyspace.put(key, "e").await

@@ -6,7 +6,7 @@ use latitude_consistency::{Token, answers_strict_reads};
 use latitude_range::{ApplyError, Reader, ScanRequest, ValueRow};
 use latitude_rpc::ToWire;
 use latitude_rpc::pb::v1;
-use latitude_types::{Epoch, Error, Past, RangeId, Reason, Stamp};
+use latitude_types::{Epoch, Error, Past, RangeId, Reason, Stamp, Timestamp};
 use tokio::time::timeout_at;
 
 use super::{Answer, Serving, internal};
@@ -16,6 +16,8 @@ use crate::request::{Operation, Scan};
 pub(super) struct Proven {
     pub(super) proof: v1::Proof,
     pub(super) staleness_ms: Option<u64>,
+    /// Up to when the replica knows everything, where that is what proves it.
+    pub(super) closed: Option<Timestamp>,
 }
 
 impl Serving<'_> {
@@ -32,7 +34,7 @@ impl Serving<'_> {
         if !answers_strict_reads(reader.meta().freeze) {
             return Err(self.handle.frozen());
         }
-        self.read_from(&reader, Proven { proof, staleness_ms: Some(0) })
+        self.read_from(&reader, Proven { proof, staleness_ms: Some(0), closed: None })
     }
 
     /// The answer of a snapshot. The session then stands where the snapshot does, if it did not stand above.
@@ -81,6 +83,7 @@ impl Serving<'_> {
             let (at, _) = self.handle.group.applied_position();
             receipt.log = Some(v1::LogPosition { term: at.term, index: at.index });
             receipt.as_of = stands_at.time.0;
+            receipt.closed = proven.closed.map_or(0, |closed| closed.0);
             receipt.set_proof(proven.proof);
             receipt.staleness_ms = proven.staleness_ms;
             receipt.covers_session = true;

@@ -11,7 +11,7 @@
 
 use std::time::Duration;
 
-use latitude_consistency::{Known, SequentialRead, Token, staleness};
+use latitude_consistency::{Known, SequentialRead, Token, closed_up_to, staleness};
 use latitude_probe::{Mark, Plant};
 use latitude_range::Reader;
 use latitude_rpc::pb::v1;
@@ -127,7 +127,9 @@ impl Serving<'_> {
             }
         }
         let staleness_ms = staleness.map(|bound| bound.as_micros().div_ceil(1000) as u64);
-        self.read_from(&reader, Proven { proof: v1::Proof::ClosedTime, staleness_ms }).map(Ok)
+        let closed = Some(closed_up_to(last_stamp, closed).time);
+        self.read_from(&reader, Proven { proof: v1::Proof::ClosedTime, staleness_ms, closed })
+            .map(Ok)
     }
 
     /// The error of a replica that is too far from the leader to be as fresh as asked for. Only the leader is

@@ -115,6 +115,9 @@ fn receipt_fields<T>(answer: &Answer<T>) -> Vec<(&'static str, String, Json)> {
             let text = format!("term {term}, index {index}");
             say("log", text, json!({ "term": term, "index": index }));
         }
+        if let Some(closed) = receipt.closed {
+            say("closed", closed.to_string(), json!(closed.to_string()));
+        }
         if let Some(as_of) = receipt.as_of {
             say("as_of", as_of.to_string(), json!(as_of.to_string()));
             let date = date(as_of.unix_ms());
@@ -211,6 +214,7 @@ mod tests {
             version: Some(version()),
             log: Some((3, 77)),
             as_of: Some(Timestamp::from_ms(70)),
+            closed: None,
             proof: Some(Proof::Committed),
             duplicate: Some(Duplicate::No),
             durable_on: vec![NodeId(1), NodeId(2)],
