@@ -1,28 +1,34 @@
-//! Nodes and clients of one simulated cluster, and what can be done to them.
+//! Nodes and clients of one simulated cluster.
+//!
+//! What can be done to them is in `cluster/faults.rs`, what runs on a node's host in `cluster/program.rs`.
+
+mod faults;
+mod program;
 
 use std::collections::BTreeMap;
 use std::future::Future;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
 use anyhow::{Result, anyhow, bail};
 use latitude_client::Client;
-use latitude_clock::{MAX_CLOCK_OFFSET_DEFAULT, PhysicalClock, SkewedClock};
-use latitude_consensus::{Failpoints, Settings, SnapshotSettings, Step, seed_thread_rng};
-use latitude_node::{Limits, Node, NodeConfig, Ports, ReadMode};
-use latitude_storage::memory::{MemoryDisk, MemoryEngine};
-use latitude_storage::{Column, Engine, View, key};
-use latitude_types::{Generation, RangeId, StoreId};
+use latitude_clock::{MAX_CLOCK_OFFSET_DEFAULT, SkewedClock};
+use latitude_consensus::{Settings, SnapshotSettings, Step, seed_thread_rng};
+use latitude_node::{Limits, NodeConfig, ReadMode};
+use latitude_storage::View;
+use latitude_storage::memory::MemoryDisk;
+use latitude_types::StoreId;
+use program::{CrashPoint, Failure, NextReadMode, OpenEngine, Program};
+use rand::SeedableRng;
 use rand::rngs::SmallRng;
-use rand::{RngExt, SeedableRng};
-use serde_json::json;
 use turmoil::Sim;
 
-use crate::clock::SimClock;
-use crate::disk::{SimEngine, SlowFlush};
+use crate::clock::{NodeClock, SimClock};
+use crate::disk::Pace;
 use crate::invariants::{self, Invariants};
-use crate::net::{Cuts, SimNet};
+use crate::links::Links;
+use crate::net::SimNet;
 use crate::seeds::{align_task_ids, derive};
 use crate::trace::{Kind, Trace};
 use crate::violation::Violation;
@@ -44,8 +50,8 @@ pub struct Layout {
     pub regions: Vec<String>,
     /// How long a message within a region is on its way, from and to.
     pub near: (Duration, Duration),
-    /// How long one between regions is.
-    pub far: Duration,
+    /// How long one between regions is, from and to.
+    pub far: (Duration, Duration),
     /// When logs are shortened, and how fast snapshots are sent.
     pub snapshots: SnapshotSettings,
     /// How strict reads are proved.
@@ -60,7 +66,7 @@ impl Layout {
             nodes: 3,
             regions: vec!["eu".into()],
             near: (Duration::from_millis(1), Duration::from_millis(5)),
-            far: Duration::from_millis(40),
+            far: (Duration::from_millis(40), Duration::from_millis(40)),
             snapshots: SnapshotSettings::default(),
             read_mode: ReadMode::ReadIndex,
         }
@@ -76,24 +82,25 @@ impl Layout {
         Self { read_mode: ReadMode::Lease, ..self }
     }
 
-    fn region_of(&self, at: u32) -> String {
+    pub(crate) fn region_of(&self, at: u32) -> String {
         let at = at as usize % self.regions.len().max(1);
         self.regions.get(at).cloned().unwrap_or_default()
     }
 
     fn round_trip_max(&self) -> Duration {
-        let one_way = if self.regions.len() > 1 { self.far.max(self.near.1) } else { self.near.1 };
+        let one_way =
+            if self.regions.len() > 1 { self.far.1.max(self.near.1) } else { self.near.1 };
         2 * (one_way + TICK)
     }
 }
 
-/// What becomes of writes that were not synced when a node goes down.
+/// How a node goes down. Either way only a prefix of the writes that were not synced survives, drawn at random:
+/// the real engine keeps its write-ahead log in the process until it syncs.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Crash {
-    /// The process is killed: its connections close, the system keeps what was written.
+    /// The process is killed: its connections close.
     Killed,
-    /// The power is cut: nobody is told, and of the writes not yet synced only a prefix survives, drawn at
-    /// random.
+    /// The power is cut: nobody is told.
     PowerLost,
 }
 
@@ -104,7 +111,7 @@ pub struct Cluster {
     clock: SimClock,
     trace: Trace,
     invariants: Invariants,
-    cuts: Cuts,
+    links: Links,
     nodes: BTreeMap<u32, Site>,
     random: SmallRng,
     clients: u32,
@@ -118,7 +125,11 @@ pub struct Cluster {
 struct Site {
     host: Arc<str>,
     disk: MemoryDisk,
-    clock: Arc<SkewedClock<SimClock>>,
+    ports_clock: NodeClock,
+    clock: Arc<SkewedClock<NodeClock>>,
+    pace: Pace,
+    /// How many faults have it paused.
+    paused: u32,
     up: bool,
     failure: Failure,
     engine: OpenEngine,
@@ -126,47 +137,26 @@ struct Site {
     read_mode: NextReadMode,
 }
 
-/// Where a node loses its power on the way of a snapshot.
-struct CrashPoint {
-    disk: MemoryDisk,
-    /// The step, for whichever node reaches it first, and how many are still to.
-    armed: Arc<Mutex<Option<(Step, u32)>>>,
-    /// This node has.
-    reached: AtomicBool,
-}
-
-impl Failpoints for CrashPoint {
-    fn reached(&self, _: RangeId, step: Step) -> std::io::Result<()> {
-        match &mut *self.armed.lock().expect(NO_PANIC) {
-            Some((at, left)) if *at == step && *left > 0 => *left -= 1,
-            _ => return Ok(()),
-        }
-        // The rest of it goes with the host, at the end of this tick.
-        self.disk.crash(|unsynced| unsynced / 2);
-        self.reached.store(true, Ordering::Relaxed);
-        Err(std::io::Error::other(format!("the power is lost at {step}")))
-    }
-}
-
-/// How a node reads from its next start on.
-type NextReadMode = Arc<Mutex<ReadMode>>;
-/// Why a node stopped by itself, if it did.
-type Failure = Arc<Mutex<Option<String>>>;
-/// The engine of a running node.
-type OpenEngine = Arc<Mutex<Weak<SimEngine>>>;
-
 /// A running client's result to come.
-pub struct Pending<T>(Arc<Mutex<Option<T>>>);
+pub struct Pending<T> {
+    host: Arc<str>,
+    result: Arc<Mutex<Option<T>>>,
+}
 
 impl<T> Pending<T> {
+    /// The client's host.
+    pub fn host(&self) -> &Arc<str> {
+        &self.host
+    }
+
     /// The result, once, if it is there.
     pub fn take(&self) -> Option<T> {
-        self.0.lock().expect(NO_PANIC).take()
+        self.result.lock().expect(NO_PANIC).take()
     }
 
     /// Whether the result is there.
     pub fn is_ready(&self) -> bool {
-        self.0.lock().expect(NO_PANIC).is_some()
+        self.result.lock().expect(NO_PANIC).is_some()
     }
 }
 
@@ -200,7 +190,7 @@ impl ClientHost {
     }
 }
 
-const NO_PANIC: &str = "nothing panics while it holds this";
+pub(crate) const NO_PANIC: &str = "nothing panics while it holds this";
 
 impl Cluster {
     /// Lays out a cluster; its nodes start with the first step and wait for [`Cluster::init`].
@@ -223,7 +213,7 @@ impl Cluster {
             trace: Trace::new(clock.clone()),
             invariants: Invariants::new(clock.clone()),
             clock,
-            cuts: Cuts::default(),
+            links: Links::default(),
             nodes: BTreeMap::new(),
             random: SmallRng::seed_from_u64(derive(layout.seed, "cluster")),
             clients: 0,
@@ -240,14 +230,12 @@ impl Cluster {
     fn add_node(&mut self, node: u32) {
         let host: Arc<str> = format!("node-{node}").into();
         let disk = MemoryDisk::new();
-        let clock = Arc::new(SkewedClock::new(self.clock.clone()));
+        let ports_clock = NodeClock::new(self.clock.clone());
+        let clock = Arc::new(SkewedClock::new(ports_clock.clone()));
+        let pace = Pace::default();
         let failure = Failure::default();
         let engine: OpenEngine = Arc::new(Mutex::new(Weak::new()));
-        let crash_point = Arc::new(CrashPoint {
-            disk: disk.clone(),
-            armed: Arc::clone(&self.armed),
-            reached: AtomicBool::new(false),
-        });
+        let crash_point = Arc::new(CrashPoint::new(disk.clone(), Arc::clone(&self.armed)));
         let read_mode = Arc::new(Mutex::new(self.layout.read_mode));
         let program = Program {
             config: NodeConfig {
@@ -266,7 +254,8 @@ impl Cluster {
             host: Arc::clone(&host),
             disk: disk.clone(),
             clock: Arc::clone(&clock),
-            net: SimNet::new(Arc::clone(&host), self.cuts.clone(), self.trace.clone()),
+            pace: pace.clone(),
+            net: SimNet::new(Arc::clone(&host), self.links.clone(), self.trace.clone()),
             trace: self.trace.clone(),
             invariants: self.invariants.clone(),
             seed: derive(self.layout.seed, &host),
@@ -286,18 +275,35 @@ impl Cluster {
         });
         let region = self.layout.region_of(node - 1);
         self.place(&host, region);
-        let site = Site { host, disk, clock, up: true, failure, engine, crash_point, read_mode };
+        let site = Site {
+            host,
+            disk,
+            ports_clock,
+            clock,
+            pace,
+            paused: 0,
+            up: true,
+            failure,
+            engine,
+            crash_point,
+            read_mode,
+        };
         self.nodes.insert(node, site);
     }
 
-    /// Sets how far a new host is from the others.
+    /// Sets how far a new host is from the others, and hides from it those that are paused.
     fn place(&mut self, host: &Arc<str>, region: String) {
-        for (other, of_other) in &self.hosts {
-            if *of_other != region {
-                self.sim.set_link_latency(&**host, &**other, self.layout.far);
-            }
-        }
+        let others = self.hosts.clone();
         self.hosts.push((Arc::clone(host), region));
+        for (other, _) in &others {
+            self.reset_latency(host, other);
+        }
+        let paused = self.nodes.values().filter(|site| site.paused > 0);
+        for (node, times) in
+            paused.map(|site| (Arc::clone(&site.host), site.paused)).collect::<Vec<_>>()
+        {
+            (0..times).for_each(|_| self.hold_hosts(host, &node));
+        }
     }
 
     fn seeds(&self) -> Vec<String> {
@@ -348,7 +354,7 @@ impl Cluster {
         let host: Arc<str> = format!("client-{}", self.clients).into();
         let region = self.layout.region_of(self.clients - 1);
         let seed = derive(self.layout.seed, &host);
-        let net = SimNet::new(Arc::clone(&host), self.cuts.clone(), self.trace.clone());
+        let net = SimNet::new(Arc::clone(&host), self.links.clone(), self.trace.clone());
         let client = Client::builder()
             .seeds(self.seeds())
             .region(&region)
@@ -373,7 +379,7 @@ impl Cluster {
             Ok(())
         });
         self.place(&host, region);
-        Pending(result)
+        Pending { host, result }
     }
 
     /// Runs a client's program to its end, which must come `within` this time.
@@ -413,7 +419,7 @@ impl Cluster {
         self.clock.stepped(self.sim.elapsed().as_micros() as u64);
         for node in self.nodes() {
             let site = self.site(node);
-            if site.crash_point.reached.swap(false, Ordering::Relaxed) {
+            if site.crash_point.take_reached() {
                 // Whatever it said when its disk was gone, it said to nobody.
                 site.failure.lock().expect(NO_PANIC).take();
                 self.crash(node, Crash::PowerLost);
@@ -434,164 +440,6 @@ impl Cluster {
         Ok(())
     }
 
-    /// Nodes that have stopped by themselves, and why; each is told once and is down from then on.
-    pub fn failures(&mut self) -> Vec<(u32, String)> {
-        let mut failures = Vec::new();
-        for (node, site) in &self.nodes {
-            failures.extend(site.failure.lock().expect(NO_PANIC).take().map(|why| (*node, why)));
-        }
-        for (node, why) in &failures {
-            tracing::info!(node, why, "stopped by itself");
-            self.crash(*node, Crash::Killed);
-        }
-        failures
-    }
-
-    /// Whether a node runs.
-    pub fn is_up(&self, node: u32) -> bool {
-        self.site(node).up
-    }
-
-    /// Takes a node down, if it is up.
-    pub fn crash(&mut self, node: u32, how: Crash) {
-        if !self.is_up(node) {
-            return;
-        }
-        let host = Arc::clone(&self.site(node).host);
-        self.fault("crash", json!({ "node": node, "how": format!("{how:?}") }));
-        if how == Crash::PowerLost {
-            // Its connections do not close: what the dying sockets say is swallowed.
-            self.each_way(&host, |sim, from, to| sim.partition_oneway(from, to));
-        }
-        self.sim.crash(&*host);
-        if how == Crash::PowerLost {
-            let cuts = self.cuts.clone();
-            self.each_way(&host, |sim, from, to| {
-                if !cuts.is_cut(from, to) {
-                    sim.repair_oneway(from, to);
-                }
-            });
-        }
-        let random = &mut self.random;
-        let site = self.nodes.get_mut(&node).expect("the node exists");
-        site.up = false;
-        site.disk.crash(|unsynced| match how {
-            Crash::Killed => unsynced,
-            Crash::PowerLost => random.random_range(0..=unsynced),
-        });
-    }
-
-    /// Calls with every way from a host.
-    fn each_way(&self, host: &Arc<str>, mut call: impl FnMut(&Sim<'static>, &str, &str)) {
-        for (other, _) in &self.hosts {
-            if other != host {
-                call(&self.sim, host, other);
-            }
-        }
-    }
-
-    /// The next nodes to reach that step of a snapshot lose their power there, so many of them.
-    pub fn crash_at(&mut self, step: Step, times: u32) {
-        self.fault("crash_at", json!({ "step": step.name(), "times": times }));
-        *self.armed.lock().expect(NO_PANIC) = Some((step, times));
-    }
-
-    /// Starts a node that is down.
-    pub fn restart(&mut self, node: u32) {
-        if self.is_up(node) {
-            return;
-        }
-        let host = Arc::clone(&self.site(node).host);
-        self.fault("restart", json!({ "node": node }));
-        self.sim.bounce(&*host);
-        self.nodes.get_mut(&node).expect("the node exists").up = true;
-    }
-
-    /// From its next start on a node reads like this.
-    pub fn set_read_mode(&mut self, node: u32, read_mode: ReadMode) {
-        *self.site(node).read_mode.lock().expect(NO_PANIC) = read_mode;
-    }
-
-    /// Cuts the way from one node to another; the way back stays.
-    pub fn cut(&mut self, from: u32, to: u32) {
-        let (from, to) = (self.host(from), self.host(to));
-        self.fault("cut", json!({ "from": &*from, "to": &*to }));
-        self.cuts.cut(&from, &to);
-        self.sim.partition_oneway(&*from, &*to);
-    }
-
-    /// Cuts both ways between two nodes.
-    pub fn partition(&mut self, a: u32, b: u32) {
-        self.cut(a, b);
-        self.cut(b, a);
-    }
-
-    /// Cuts a node from all others; clients still reach it.
-    pub fn isolate(&mut self, node: u32) {
-        for other in self.nodes() {
-            if other != node {
-                self.partition(node, other);
-            }
-        }
-    }
-
-    /// Heals every cut.
-    pub fn heal(&mut self) {
-        if self.cuts.is_empty() {
-            return;
-        }
-        self.fault("heal", json!({}));
-        let hosts: Vec<_> = self.nodes.values().map(|site| Arc::clone(&site.host)).collect();
-        for from in &hosts {
-            for to in &hosts {
-                if self.cuts.is_cut(from, to) {
-                    self.cuts.heal(from, to);
-                    self.sim.repair_oneway(&**from, &**to);
-                }
-            }
-        }
-    }
-
-    /// Holds back everything between two nodes until [`Cluster::release`]: late, but not lost. Not to be
-    /// mixed with cuts between the same nodes.
-    pub fn hold(&mut self, a: u32, b: u32) {
-        let (a, b) = (self.host(a), self.host(b));
-        self.fault("hold", json!({ "a": &*a, "b": &*b }));
-        self.sim.hold(&*a, &*b);
-    }
-
-    /// Delivers what was held back, all at once.
-    pub fn release(&mut self, a: u32, b: u32) {
-        let (a, b) = (self.host(a), self.host(b));
-        self.fault("release", json!({ "a": &*a, "b": &*b }));
-        self.sim.release(&*a, &*b);
-    }
-
-    /// Leaves this many bytes free on a node's disk.
-    pub fn leave_free(&mut self, node: u32, bytes: u64) {
-        self.fault("leave_free", json!({ "node": node, "bytes": bytes }));
-        self.site(node).disk.set_free_space(bytes);
-    }
-
-    /// Turns a bit of a log entry on a node's disk; `false`: there is no such entry.
-    pub fn damage_log(&mut self, node: u32, range: RangeId, index: u64) -> bool {
-        self.fault("damage_log", json!({ "node": node, "range": range.0, "index": index }));
-        let entry = key::log::entry(range, Generation(1), index);
-        self.site(node).disk.flip_bit(Column::Log, &entry, 9)
-    }
-
-    /// Makes the next sync of a node's disk fail.
-    pub fn fail_next_sync(&mut self, node: u32) {
-        self.fault("fail_next_sync", json!({ "node": node }));
-        self.site(node).disk.fail_next_sync();
-    }
-
-    /// Steps a node's wall clock to this far ahead of simulated time; below zero: behind.
-    pub fn skew(&mut self, node: u32, ahead_ms: i64) {
-        self.fault("skew", json!({ "node": node, "ahead_ms": ahead_ms }));
-        self.site(node).clock.set_offset_us(ahead_ms * 1000);
-    }
-
     /// A row in which replicas of one range differ, if any does. They do while one has applied less.
     pub fn replicas_differ(&self) -> Option<Violation> {
         let engines: Vec<_> = self
@@ -609,64 +457,11 @@ impl Cluster {
         invariants::difference(&stores)
     }
 
-    fn fault(&self, what: &str, about: serde_json::Value) {
-        tracing::info!(at = ?self.now(), what, %about, "fault");
-        self.trace.say(Kind::Fault, &what.into(), &"cluster".into(), &about.to_string());
-    }
-
     fn site(&self, node: u32) -> &Site {
         self.nodes.get(&node).expect("the node exists")
     }
 
-    fn host(&self, node: u32) -> Arc<str> {
+    pub(crate) fn host(&self, node: u32) -> Arc<str> {
         Arc::clone(&self.site(node).host)
-    }
-}
-
-/// What runs on a node's host, from each start to the next crash.
-struct Program {
-    config: NodeConfig,
-    host: Arc<str>,
-    disk: MemoryDisk,
-    clock: Arc<SkewedClock<SimClock>>,
-    net: SimNet,
-    trace: Trace,
-    invariants: Invariants,
-    seed: u64,
-    starts: AtomicU64,
-    failure: Failure,
-    engine: OpenEngine,
-    crash_point: Arc<CrashPoint>,
-    read_mode: NextReadMode,
-}
-
-impl Program {
-    /// Runs until the node stops by itself, and notes why.
-    async fn run(&self) {
-        let why = match self.start().await {
-            Ok(node) => node.failed().await,
-            Err(error) => format!("it did not start: {error:#}"),
-        };
-        *self.failure.lock().expect(NO_PANIC) = Some(why);
-    }
-
-    async fn start(&self) -> Result<Node> {
-        let start = self.starts.fetch_add(1, Ordering::Relaxed);
-        let seed = derive(self.seed, &format!("start {start}"));
-        let memory = MemoryEngine::open(&self.disk)?;
-        let (host, trace) = (Arc::clone(&self.host), self.trace.clone());
-        let engine = Arc::new(SimEngine::new(memory, host, trace, self.invariants.clone()));
-        *self.engine.lock().expect(NO_PANIC) = Arc::downgrade(&engine);
-        let engine: Arc<dyn Engine> = engine;
-        let ports = Ports {
-            clock: Arc::clone(&self.clock) as Arc<dyn PhysicalClock>,
-            net: Arc::new(self.net.clone()),
-            flush: Box::new(SlowFlush::new(Arc::clone(&engine), derive(seed, "flush"))),
-            engine,
-            failpoints: Arc::clone(&self.crash_point) as Arc<dyn Failpoints>,
-            seed,
-        };
-        let read_mode = *self.read_mode.lock().expect(NO_PANIC);
-        Ok(Node::start(NodeConfig { read_mode, ..self.config.clone() }, ports).await?)
     }
 }

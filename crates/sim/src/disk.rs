@@ -1,6 +1,7 @@
 //! The store of a host: in memory, behind a watch, with a sync that takes its time.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -117,22 +118,39 @@ fn digest(batch: &Batch) -> u64 {
     digest.digest()
 }
 
-/// A sync of 1 to 3 ms, which covers what was written until some moment of it.
+/// How slow a disk is: added to each of its syncs. Clones are the same.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Pace(Arc<AtomicU64>);
+
+impl Pace {
+    pub(crate) fn set(&self, more: Duration) {
+        self.0.store(more.as_micros() as u64, Ordering::Relaxed);
+    }
+
+    fn get(&self) -> Duration {
+        Duration::from_micros(self.0.load(Ordering::Relaxed))
+    }
+}
+
+/// A sync of 1 to 3 ms, longer on a slow disk, which covers what was written until some moment of it.
 pub(crate) struct SlowFlush {
     engine: Arc<dyn Engine>,
     random: SmallRng,
+    pace: Pace,
 }
 
 impl SlowFlush {
-    pub(crate) fn new(engine: Arc<dyn Engine>, seed: u64) -> Self {
-        Self { engine, random: SmallRng::seed_from_u64(seed) }
+    pub(crate) fn new(engine: Arc<dyn Engine>, seed: u64, pace: Pace) -> Self {
+        Self { engine, random: SmallRng::seed_from_u64(seed), pace }
     }
 }
 
 impl Flush for SlowFlush {
     fn flush(&mut self) -> BoxFuture<'_, Result<()>> {
-        let before = Duration::from_millis(self.random.random_range(0..=2));
-        let after = Duration::from_millis(1);
+        let more = self.pace.get();
+        let before = Duration::from_millis(self.random.random_range(0..=2))
+            + more.mul_f64(self.random.random());
+        let after = Duration::from_millis(1) + more / 2;
         async move {
             tokio::time::sleep(before).await;
             let result = self.engine.sync();

@@ -24,6 +24,7 @@ mod clock;
 pub mod cluster;
 mod disk;
 pub mod invariants;
+mod links;
 mod net;
 pub mod scenario;
 mod seeds;

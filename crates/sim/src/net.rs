@@ -1,10 +1,9 @@
 //! The network port over turmoil's: addresses are `host:port`, every byte sent is in the trace.
 
-use std::collections::BTreeSet;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -13,59 +12,30 @@ use latitude_rpc::net::{Connection, Incoming, Net};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use turmoil::net::{TcpListener, TcpStream};
 
+use crate::links::{Breaker, Half, Links};
 use crate::trace::{Kind, Trace};
 
 /// How often an attempt to connect into a partition is made again, as TCP sends its first packet again.
 const DIAL_AGAIN: Duration = Duration::from_millis(200);
 
-/// From one host to another.
-type Way = (Arc<str>, Arc<str>);
-
-/// Which ways are cut. Clones are the same.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Cuts(Arc<Mutex<BTreeSet<Way>>>);
-
-impl Cuts {
-    pub(crate) fn cut(&self, from: &Arc<str>, to: &Arc<str>) {
-        self.lock().insert((Arc::clone(from), Arc::clone(to)));
-    }
-
-    pub(crate) fn heal(&self, from: &Arc<str>, to: &Arc<str>) {
-        self.lock().remove(&(Arc::clone(from), Arc::clone(to)));
-    }
-
-    /// Whether nothing gets from one to the other.
-    pub(crate) fn is_cut(&self, from: &str, to: &str) -> bool {
-        self.lock().iter().any(|(cut_from, cut_to)| (&**cut_from, &**cut_to) == (from, to))
-    }
-
-    pub(crate) fn is_empty(&self) -> bool {
-        self.lock().is_empty()
-    }
-
-    fn lock(&self) -> std::sync::MutexGuard<'_, BTreeSet<Way>> {
-        self.0.lock().expect("nothing panics while it holds the cuts")
-    }
-}
-
 /// The network as one host sees it.
 #[derive(Clone, Debug)]
 pub(crate) struct SimNet {
     host: Arc<str>,
-    cuts: Cuts,
+    links: Links,
     trace: Trace,
 }
 
 impl SimNet {
-    pub(crate) fn new(host: Arc<str>, cuts: Cuts, trace: Trace) -> Self {
-        Self { host, cuts, trace }
+    pub(crate) fn new(host: Arc<str>, links: Links, trace: Trace) -> Self {
+        Self { host, links, trace }
     }
 
     /// Connects. turmoil refuses at once what a partition swallows; here it takes as long as the partition
     /// lasts, and the caller's patience ends it.
     async fn connect(self, address: String) -> io::Result<Connection> {
         let peer: Arc<str> = address.as_str().into();
-        let name = address.split(':').next().unwrap_or_default();
+        let name = host_of(&address);
         loop {
             self.trace.note(Kind::Dialled, &self.host, &peer, b"");
             match TcpStream::connect(address.clone()).await {
@@ -77,16 +47,13 @@ impl SimNet {
     }
 
     fn is_cut_off(&self, name: &str) -> bool {
-        self.cuts.is_cut(&self.host, name) || self.cuts.is_cut(name, &self.host)
+        self.links.is_cut(&self.host, name) || self.links.is_cut(name, &self.host)
     }
 
     fn connection(&self, stream: TcpStream, peer: Arc<str>) -> Connection {
-        Connection::new(Stream {
-            stream,
-            host: Arc::clone(&self.host),
-            peer,
-            trace: self.trace.clone(),
-        })
+        let host = Arc::clone(&self.host);
+        let breaker = self.links.connected(&host, &host_of(&peer).into());
+        Connection::new(Stream { stream, breaker, host, peer, trace: self.trace.clone() })
     }
 }
 
@@ -119,9 +86,15 @@ impl SimNet {
     }
 }
 
-/// A connection whose sent bytes are in the trace.
+/// The host of an address.
+fn host_of(address: &str) -> &str {
+    address.split(':').next().unwrap_or_default()
+}
+
+/// A connection whose sent bytes are in the trace, and which can be reset.
 struct Stream {
     stream: TcpStream,
+    breaker: Arc<Breaker>,
     host: Arc<str>,
     peer: Arc<str>,
     trace: Trace,
@@ -129,30 +102,35 @@ struct Stream {
 
 impl AsyncRead for Stream {
     fn poll_read(
-        mut self: Pin<&mut Self>,
+        self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(cx, buf)
+        let Self { stream, breaker, .. } = self.get_mut();
+        breaker.guard(Half::Read, cx, |cx| Pin::new(stream).poll_read(cx, buf))
     }
 }
 
 impl AsyncWrite for Stream {
     fn poll_write(
-        mut self: Pin<&mut Self>,
+        self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
-        let sent = ready!(Pin::new(&mut self.stream).poll_write(cx, buf))?;
-        self.trace.note(Kind::Sent, &self.host, &self.peer, &buf[..sent]);
+        let Self { stream, breaker, host, peer, trace } = self.get_mut();
+        let sent =
+            ready!(breaker.guard(Half::Write, cx, |cx| Pin::new(stream).poll_write(cx, buf)))?;
+        trace.note(Kind::Sent, host, peer, &buf[..sent]);
         Poll::Ready(Ok(sent))
     }
 
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let Self { stream, breaker, .. } = self.get_mut();
+        breaker.guard(Half::Write, cx, |cx| Pin::new(stream).poll_flush(cx))
     }
 
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let Self { stream, breaker, .. } = self.get_mut();
+        breaker.guard(Half::Write, cx, |cx| Pin::new(stream).poll_shutdown(cx))
     }
 }

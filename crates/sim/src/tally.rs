@@ -50,7 +50,7 @@ impl Report {
                 unknown,
                 failed,
                 simulated_ms: outcome.lasted.as_millis() as u64,
-                faults: outcome.faults.clone(),
+                faults: outcome.faults.iter().map(|fault| fault.to_string()).collect(),
                 looked_at: outcome.invariants_looked_at,
                 snapshots: outcome.snapshots_installed,
                 trace: format!("{:016x}", outcome.trace.hash()),

@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail};
-use latitude_checker::history::{Extras, MicroOp, Operation, Outcome, Value as Seen, Version};
+use latitude_checker::history::{Extras, MicroOp, Operation, Outcome, Value, Version};
 use latitude_checker::{History, Recorder, linearizable, sequential};
 use latitude_client::{
     CasOutcome, Error, Expected, Keyspace, Level, Proof, Reason, ReceiptDetail, Session, WriteTime,
@@ -23,7 +23,7 @@ use latitude_client::{
 use latitude_types::Writer;
 use rand::RngExt;
 
-use crate::cluster::{ClientHost, Cluster, Pending};
+use crate::cluster::{ClientHost, Cluster, Layout, Pending};
 use crate::violation::Check;
 
 /// The keyspace of the workload.
@@ -33,20 +33,39 @@ const TIMEOUT: Duration = Duration::from_secs(4);
 /// How long a client waits between two operations, in milliseconds.
 const PAUSE_MS: std::ops::Range<u64> = 20..150;
 
-/// What a workload touches.
+/// What a workload touches, and how.
 #[derive(Clone, Copy, Debug)]
 pub struct Workload {
     /// Clients, each with one operation at a time.
     pub clients: u32,
     /// Keys, spread over the ranges.
     pub keys: u32,
-    /// Ranges of the keyspace.
+    /// Ranges of the keyspace; at most as many as keys.
     pub ranges: u32,
+    /// Whether each range has a replica on every node; else on three.
+    pub on_all_nodes: bool,
+    /// Of ten operations, how many are strict; the others are sequential.
+    pub strict: u32,
+    /// Of ten operations, how many are reads ...
+    pub reads: u32,
+    /// ... and how many conditional writes.
+    pub compares: u32,
+    /// Bytes that a value has beside the number that says which it is.
+    pub padding: usize,
 }
 
 impl Default for Workload {
     fn default() -> Self {
-        Self { clients: 3, keys: 8, ranges: 4 }
+        Self {
+            clients: 3,
+            keys: 8,
+            ranges: 4,
+            on_all_nodes: false,
+            strict: 5,
+            reads: 5,
+            compares: 2,
+            padding: 0,
+        }
     }
 }
 
@@ -94,12 +113,13 @@ enum Went {
 impl Workload {
     /// Creates the keyspace and waits until every node knows it.
     pub fn prepare(&self, cluster: &mut Cluster) -> Result<()> {
-        let split_at = (1..self.ranges)
-            .map(|at| format!("k{:03}", at * self.keys / self.ranges).into_bytes().into())
-            .collect();
+        let split_at =
+            (1..self.ranges).map(|range| self.start_of(range).into_bytes().into()).collect();
+        let place = if self.on_all_nodes { everywhere(cluster.layout()) } else { Vec::new() };
         let request = wire::CreateKeyspaceRequest {
             name: KEYSPACE.into(),
             split_at,
+            place,
             ..wire::CreateKeyspaceRequest::default()
         };
         cluster
@@ -119,6 +139,19 @@ impl Workload {
 
     fn key(&self, at: u32) -> String {
         format!("k{at:03}")
+    }
+
+    fn start_of(&self, range: u32) -> String {
+        self.key(range * self.keys / self.ranges)
+    }
+
+    /// A key of a range that no client of the workload touches.
+    pub fn key_beside(&self, range: u32) -> String {
+        format!("{}-beside", self.start_of(range))
+    }
+
+    fn encode(&self, value: i64) -> String {
+        format!("{value}{}", " ".repeat(self.padding))
     }
 
     /// Starts the clients.
@@ -141,10 +174,24 @@ impl Workload {
     }
 }
 
+/// As many replicas in each region as it has nodes.
+fn everywhere(layout: &Layout) -> Vec<wire::RegionReplicas> {
+    let mut regions: BTreeMap<String, u32> = BTreeMap::new();
+    for node in 1..=layout.nodes {
+        *regions.entry(layout.region_of(node - 1)).or_default() += 1;
+    }
+    let replicas = |(region, replicas)| wire::RegionReplicas { region, replicas };
+    regions.into_iter().map(replicas).collect()
+}
+
 impl Running {
-    /// Lets the clients finish what they have under way, reads every key once more and has everything
-    /// judged.
-    pub fn finish(self, cluster: &mut Cluster) -> Result<Summary> {
+    /// The hosts of the clients.
+    pub fn hosts(&self) -> Vec<Arc<str>> {
+        self.clients.iter().map(|client| Arc::clone(client.host())).collect()
+    }
+
+    /// Lets the clients finish what they have under way, and reads every key once more.
+    pub fn finish(self, cluster: &mut Cluster) -> Result<Seen> {
         let Self { shared, clients } = self;
         shared.stop.store(true, Ordering::Relaxed);
         let deadline = cluster.now() + 2 * TIMEOUT;
@@ -161,9 +208,17 @@ impl Running {
         cluster.run_client(Duration::from_secs(30), |host| async move {
             last.read_all(host).await
         })??;
-        let history = shared.recorder.history();
-        judge(&history, shared.by_lease.load(Ordering::Relaxed))
+        let by_lease = shared.by_lease.load(Ordering::Relaxed);
+        Ok(Seen { history: shared.recorder.history(), by_lease })
     }
+}
+
+/// What the clients of a workload have seen.
+pub struct Seen {
+    /// All of it.
+    pub history: History,
+    /// Reads that were answered by a lease.
+    pub by_lease: usize,
 }
 
 /// What a workload did, once it was found right.
@@ -175,23 +230,31 @@ pub struct Summary {
     pub by_lease: usize,
 }
 
-fn judge(history: &History, by_lease: usize) -> Result<Summary> {
-    let operations = history.operations();
-    let whole = sequential::check(history);
-    if whole.verdict != sequential::Verdict::Sequential {
-        bail!(Check::Sequential.found(whole.to_string()));
+impl Seen {
+    /// What the judges say of it.
+    ///
+    /// # Errors
+    /// What no correct database could have answered.
+    pub fn judge(&self) -> Result<Summary> {
+        let operations = self.history.operations();
+        let whole = sequential::check(&self.history);
+        if whole.verdict != sequential::Verdict::Sequential {
+            bail!(Check::Sequential.found(whole.to_string()));
+        }
+        let is_sequential_read = |op: &Operation| {
+            let reads = op.micro_ops.iter().all(|op| matches!(op, MicroOp::Read { .. }));
+            reads && op.extras.level.as_deref() == Some(Level::Sequential.name())
+        };
+        let strict: Vec<_> =
+            operations.iter().filter(|op| !is_sequential_read(op)).cloned().collect();
+        let report = linearizable::check_operations(&strict, linearizable::Budget::default());
+        if report.verdict != linearizable::Verdict::Linearizable {
+            bail!(Check::Linearizable.found(report.verdict.to_string()));
+        }
+        let count = |outcome| operations.iter().filter(|op| op.outcome == outcome).count();
+        let outcomes = [Outcome::Ok, Outcome::Fail, Outcome::Info].map(count);
+        Ok(Summary { outcomes, by_lease: self.by_lease })
     }
-    let is_sequential_read = |op: &Operation| {
-        let reads = op.micro_ops.iter().all(|op| matches!(op, MicroOp::Read { .. }));
-        reads && op.extras.level.as_deref() == Some(Level::Sequential.name())
-    };
-    let strict: Vec<_> = operations.iter().filter(|op| !is_sequential_read(op)).cloned().collect();
-    let report = linearizable::check_operations(&strict, linearizable::Budget::default());
-    if report.verdict != linearizable::Verdict::Linearizable {
-        bail!(Check::Linearizable.found(report.verdict.to_string()));
-    }
-    let count = |outcome| operations.iter().filter(|op| op.outcome == outcome).count();
-    Ok(Summary { outcomes: [Outcome::Ok, Outcome::Fail, Outcome::Info].map(count), by_lease })
 }
 
 /// A version as histories have it: comparable over all keys.
@@ -212,21 +275,23 @@ impl Shared {
         let mut seen: BTreeMap<u32, Option<i64>> = BTreeMap::new();
         while !self.stop.load(Ordering::Relaxed) {
             let at = host.random.random_range(0..self.workload.keys);
-            let level = if host.random.random() { Level::Strict } else { Level::Sequential };
+            let is_strict = host.random.random_range(0..10) < self.workload.strict;
+            let level = if is_strict { Level::Strict } else { Level::Sequential };
             let keyspace = keyspace.clone().with_level(level).with_session(client.session.clone());
+            let Workload { reads, compares, .. } = self.workload;
             let went = match host.random.random_range(0..10) {
-                0..5 => {
+                draw if draw < reads => {
                     let read = self.read(&host, &keyspace, &mut client, at, level, false).await?;
                     if let Some(value) = read {
                         seen.insert(at, value);
                     }
                     Went::Ok
                 }
-                5..8 => self.write(&host, &keyspace, &mut client, at, level).await?,
-                _ => {
+                draw if draw < reads + compares => {
                     let from = seen.get(&at).copied().flatten();
                     self.compare(&host, &keyspace, &mut client, at, from, level).await?
                 }
+                _ => self.write(&host, &keyspace, &mut client, at, level).await?,
             };
             if matches!(went, Went::Failed) && host.random.random_ratio(1, 4) {
                 // As a person would: begin anew when something does not work.
@@ -298,7 +363,7 @@ impl Shared {
         let read = |value| vec![MicroOp::Read { key: key.clone(), value }];
         let extras = Extras { is_final, ..client.extras(level) };
         host.say(&format!("{} reads {key} {level}", client.process));
-        self.recorder.invoke(client.process, nanos(host), read(Seen::Absent), extras)?;
+        self.recorder.invoke(client.process, nanos(host), read(Value::Absent), extras)?;
         match keyspace.get(&key).await {
             Ok(answer) => {
                 if answer.receipt.and_then(|receipt| receipt.proof) == Some(Proof::Lease) {
@@ -307,7 +372,7 @@ impl Shared {
                 let version = answer.value.as_ref().and_then(|value| version(&value.version));
                 let value = answer.value.map(|value| decode(&value.bytes)).transpose()?;
                 host.say(&format!("{} has read {key} = {value:?}", client.process));
-                let seen = value.map_or(Seen::Absent, Seen::Integer);
+                let seen = value.map_or(Value::Absent, Value::Integer);
                 let extras = Extras { version, is_final, ..Extras::default() };
                 self.recorder.ok(client.process, nanos(host), read(seen), extras)?;
                 Ok(Some(value))
@@ -335,7 +400,7 @@ impl Shared {
         let extras = client.extras(level);
         host.say(&format!("{} writes {key} = {value} {level}", client.process));
         self.recorder.invoke(client.process, nanos(host), write.clone(), extras)?;
-        match keyspace.put(&key, value.to_string()).await {
+        match keyspace.put(&key, self.workload.encode(value)).await {
             Ok(answer) => {
                 let extras = Extras { version: version(&answer.value), ..Extras::default() };
                 host.say(&format!("{} has written {key} at {:?}", client.process, extras.version));
@@ -361,9 +426,9 @@ impl Shared {
         let extras = client.extras(level);
         host.say(&format!("{} sets {key} from {from:?} to {to} {level}", client.process));
         self.recorder.invoke(client.process, nanos(host), compare.clone(), extras)?;
-        let condition =
-            from.map_or(Expected::Absent, |from| Expected::Value(from.to_string().into()));
-        let answer = keyspace.compare_and_set(&key, condition, Some(to.to_string().into())).await;
+        let encode = |value| self.workload.encode(value);
+        let condition = from.map_or(Expected::Absent, |from| Expected::Value(encode(from).into()));
+        let answer = keyspace.compare_and_set(&key, condition, Some(encode(to).into())).await;
         match answer.map(|answer| answer.value) {
             Ok(CasOutcome::Applied { version: written }) => {
                 let extras = Extras { version: version(&written), ..Extras::default() };
@@ -414,5 +479,7 @@ fn nanos(host: &ClientHost) -> u64 {
 
 fn decode(bytes: &[u8]) -> Result<i64> {
     let text = String::from_utf8_lossy(bytes);
-    text.parse().map_err(|_| Check::Answers.found(format!("nobody wrote {text:?}")).into())
+    text.trim_end()
+        .parse()
+        .map_err(|_| Check::Answers.found(format!("nobody wrote {text:?}")).into())
 }

@@ -1,0 +1,151 @@
+//! What the run of a seed is to be: drawn whole before it begins.
+//!
+//! Swarm testing: each run has only some kinds of faults, and they are drawn with the cluster, its timing and the
+//! mix of operations. A kind that would hide another's mistakes (who is always down never lags) is missing in
+//! many runs.
+//!
+//! Source: Groce et al., "Swarm testing" (ISSTA 2012).
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use rand::rngs::SmallRng;
+use rand::seq::{IndexedRandom, SliceRandom};
+use rand::{RngExt, SeedableRng};
+
+use super::fault::{self, Action, Kind, Targets};
+use crate::cluster::Layout;
+use crate::seeds::derive;
+use crate::workload::Workload;
+
+/// The run of a seed.
+#[derive(Clone, Debug)]
+pub(crate) struct Plan {
+    pub(crate) layout: Layout,
+    pub(crate) leases: bool,
+    pub(crate) workload: Workload,
+    /// The faults, in the order of their beginnings.
+    pub(crate) faults: Vec<Kind>,
+    /// Every step of every fault, in order; times are from the beginning of the phase of faults.
+    pub(crate) steps: Vec<(Duration, Action)>,
+    /// How long the phase of faults lasts.
+    pub(crate) lasts: Duration,
+    /// The nodes that stay away when the others are whole again: so few that every range has a quorum.
+    pub(crate) away: Vec<Away>,
+}
+
+/// A node that stays away.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Away {
+    pub(crate) node: u32,
+    /// It is down; else it is cut from the others.
+    pub(crate) down: bool,
+}
+
+impl Plan {
+    pub(crate) fn of(seed: u64) -> Self {
+        let random = |name| SmallRng::seed_from_u64(derive(seed, name));
+        let leases = derive(seed, "read mode").is_multiple_of(3);
+        let layout = layout(seed, leases, &mut random("layout"));
+        let workload = workload(&layout, &mut random("workload"));
+        let random = &mut random("faults");
+        let liar = random.random_range(1..=layout.nodes);
+        let targets = Targets { nodes: layout.nodes, clients: workload.clients, liar };
+        let kinds = kinds(random);
+        let count = random.random_range(3..=10);
+        let lasts = Duration::from_millis(random.random_range(12_000..25_000));
+        let mut drawn: Vec<_> = (0..count)
+            .filter_map(|_| {
+                let kind = *kinds.choose(random)?;
+                let from = Duration::from_millis(random.random_range(0..lasts.as_millis() as u64));
+                let long = if random.random_ratio(1, 4) { 8_000 } else { 3_000 };
+                let for_ms = Duration::from_millis(random.random_range(100..long));
+                Some((from, kind, fault::draw(kind, from, for_ms, &targets, random)))
+            })
+            .collect();
+        drawn.sort_by_key(|(from, ..)| *from);
+        let faults = drawn.iter().map(|(_, kind, _)| *kind).collect();
+        let mut steps: Vec<_> = drawn.into_iter().flat_map(|(.., steps)| steps).collect();
+        steps.sort_by_key(|(at, _)| *at);
+        let away = away(&layout, &workload, liar, random);
+        Self { layout, leases, workload, faults, steps, lasts, away }
+    }
+}
+
+fn layout(seed: u64, leases: bool, random: &mut SmallRng) -> Layout {
+    let mut layout =
+        if random.random() { Layout::small(seed) } else { Layout::three_regions(seed) };
+    if random.random_ratio(1, 5) {
+        layout.nodes = 5;
+    }
+    let ms = Duration::from_millis;
+    let near = random.random_range(0..5);
+    layout.near = (ms(near), ms(near + random.random_range(0..10)));
+    let far = random.random_range(10..100);
+    layout.far = (ms(far), ms(far + random.random_range(0..20)));
+    // Often so short that a node which was down for a while needs snapshots.
+    layout.snapshots.log_bytes_max =
+        *[2 << 10, 4 << 10, 4 << 10, 64 << 10].choose(random).unwrap_or(&4096);
+    if leases { layout.with_leases() } else { layout }
+}
+
+fn workload(layout: &Layout, random: &mut SmallRng) -> Workload {
+    let keys = random.random_range(3..=10);
+    Workload {
+        clients: random.random_range(2..=4),
+        keys,
+        ranges: random.random_range(1..=keys.min(4)),
+        on_all_nodes: layout.nodes > 3 && random.random(),
+        strict: random.random_range(2..=8),
+        reads: random.random_range(2..=7),
+        compares: random.random_range(1..=2),
+        padding: if random.random_ratio(1, 4) { random.random_range(0..400) } else { 0 },
+    }
+}
+
+/// The kinds of faults of this run.
+fn kinds(random: &mut SmallRng) -> Vec<Kind> {
+    let mut kinds = Kind::ALL.to_vec();
+    kinds.shuffle(random);
+    let some = *[2, 4, 8, Kind::ALL.len()].choose(random).unwrap_or(&4);
+    kinds.truncate(some);
+    kinds
+}
+
+fn away(layout: &Layout, workload: &Workload, liar: u32, random: &mut SmallRng) -> Vec<Away> {
+    let quorum_is_of_all = layout.nodes == 3 || workload.on_all_nodes;
+    let many = if quorum_is_of_all { (layout.nodes - 1) / 2 } else { 1 };
+    // A clock that was far ahead runs slow until it is right, and until then its node takes part in nothing.
+    let mut away = BTreeSet::from([liar]);
+    while away.len() < many as usize {
+        away.insert(random.random_range(1..=layout.nodes));
+    }
+    away.into_iter().map(|node| Away { node, down: random.random() }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_kind_of_fault_is_drawn_and_whatever_begins_ends() {
+        let mut drawn = BTreeSet::new();
+        for seed in 0..300 {
+            let plan = Plan::of(seed);
+            drawn.extend(plan.faults.iter().copied());
+            assert!(plan.steps.is_sorted_by_key(|(at, _)| *at));
+            let count = |what: fn(&Action) -> bool| {
+                plan.steps.iter().filter(|(_, action)| what(action)).count()
+            };
+            let downs = count(|action| matches!(action, Action::Down(..)));
+            assert_eq!(downs, count(|action| matches!(action, Action::Up(_))), "seed {seed}");
+            let cuts = count(|action| matches!(action, Action::Cut(..)));
+            assert_eq!(cuts, count(|action| matches!(action, Action::Mend(..))), "seed {seed}");
+            let holds = count(|action| matches!(action, Action::Hold(..)));
+            assert_eq!(holds, count(|action| matches!(action, Action::Release(..))), "seed {seed}");
+            let away = plan.away.len() as u32;
+            assert!(2 * away < plan.layout.nodes && away > 0, "seed {seed}");
+        }
+        assert_eq!(drawn.len(), Kind::ALL.len());
+    }
+}
