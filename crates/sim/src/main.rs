@@ -26,7 +26,8 @@ use std::{env, thread};
 
 use anyhow::{Context, Result, bail};
 use clap::Parser;
-use latitude_sim::scenario::{self, Ran};
+use latitude_probe::{PLANTED, Plant};
+use latitude_sim::scenario::{self, Ran, STANDARD};
 use latitude_sim::{Check, Trace};
 use tally::{Report, Tally};
 use tracing_subscriber::EnvFilter;
@@ -59,6 +60,9 @@ struct Arguments {
     /// Prints the report of the seed as JSON.
     #[arg(long, requires = "seed")]
     json: bool,
+    /// Prints the names of the bugs that `PLANT` can plant in this build, one a line.
+    #[arg(long, exclusive = true)]
+    plants: bool,
     /// Prints what nodes and clients log, filtered like `latitude_node=debug,openraft=info`.
     #[arg(long, value_name = "FILTER", requires = "seed")]
     log: Option<String>,
@@ -94,6 +98,11 @@ fn main() -> ExitCode {
             .without_time()
             .init();
     }
+    if arguments.plants {
+        let plants = Plant::ALL.iter().filter(|_| PLANTED);
+        plants.for_each(|plant| println!("{}", plant.name()));
+        return ExitCode::SUCCESS;
+    }
     let found = match arguments.seed {
         Some(seed) => one(seed, &arguments),
         None => many(&arguments),
@@ -114,7 +123,7 @@ fn one(seed: u64, arguments: &Arguments) -> Result<bool> {
     if let Some(file) = &arguments.trace {
         write_trace(ran.trace.as_ref(), file.as_ref())?;
     }
-    let report = Report::new(seed, &ran.result);
+    let report = Report::new(seed, &ran);
     if arguments.json {
         println!("{}", serde_json::to_string(&report).context("a report is always JSON")?);
     } else {
@@ -174,7 +183,10 @@ fn many(arguments: &Arguments) -> Result<bool> {
     worked.into_iter().collect::<Result<()>>()?;
     let (_, tally) = state.into_inner().unwrap_or_else(PoisonError::into_inner);
     println!("{}", tally.summary(begun.elapsed()));
-    Ok(tally.wrong() == 0)
+    // Fewer seeds owe nothing, and a bug that was planted keeps from what lies behind it.
+    let owes_marks = from <= STANDARD.start && until.is_none_or(|until| until >= STANDARD.end);
+    let misses = owes_marks && !PLANTED && tally.wrong() == 0 && !tally.missed().is_empty();
+    Ok(tally.wrong() == 0 && !misses)
 }
 
 /// Runs a seed in a process of its own.
@@ -187,7 +199,8 @@ fn run_apart(program: &Path, seed: u64, twice: bool) -> Result<Report> {
         let last = String::from_utf8_lossy(&output.stderr);
         let last = last.trim_end().rsplit('\n').next().unwrap_or_default();
         let what = format!("the process of the run died ({}): {last}", output.status);
-        Report::new(seed, &Err(Check::Panic.found(what)))
+        let result = Err(Check::Panic.found(what));
+        Report::new(seed, &Ran { result, trace: None, marks: Vec::new() })
     }))
 }
 

@@ -10,9 +10,11 @@ mod fault;
 mod nemesis;
 mod plan;
 
+use std::ops::Range;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
+use latitude_probe::{Mark, Marks};
 use nemesis::Nemesis;
 use plan::{Away, Plan};
 
@@ -21,6 +23,8 @@ use crate::trace::{Kind, Trace};
 use crate::violation::{Check, Violation, catch};
 use crate::workload::{KEYSPACE, Summary, Workload};
 
+/// The seeds that are run before every commit. Together they must hit every [`Mark`].
+pub const STANDARD: Range<u64> = 0..20;
 /// How long a quorum that is whole may take to serve everything, and all nodes after it.
 const SERVED_WITHIN: Duration = Duration::from_secs(30);
 /// How long replicas may then take to be the same. A clock that was 10 s ahead is slewed back over 20 s,
@@ -51,6 +55,8 @@ pub struct Ran {
     pub result: Result<Outcome, Violation>,
     /// What happened until then. `None`: it did not even begin.
     pub trace: Option<Trace>,
+    /// How often each mark was hit, if nothing else ran in the process meanwhile.
+    pub marks: Vec<(Mark, u64)>,
 }
 
 /// Runs the scenario of a seed.
@@ -64,8 +70,10 @@ pub fn run(seed: u64) -> Result<Outcome, Violation> {
 /// Runs the scenario of a seed, and keeps what happened also when something was wrong.
 pub fn run_traced(seed: u64) -> Ran {
     let mut trace = None;
+    let before = Marks::now();
     let result = catch(|| play(seed, &mut trace).map_err(|error| Violation::of(&error)));
-    Ran { result, trace }
+    let marks = Marks::now().since(&before).collect();
+    Ran { result, trace, marks }
 }
 
 fn play(seed: u64, trace: &mut Option<Trace>) -> anyhow::Result<Outcome> {

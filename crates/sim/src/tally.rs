@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
-use latitude_sim::Violation;
-use latitude_sim::scenario::Outcome;
+use latitude_probe::Mark;
+use latitude_sim::Trace;
+use latitude_sim::scenario::Ran;
 use serde::{Deserialize, Serialize};
 
 /// What is told of a run.
@@ -16,6 +17,8 @@ pub(crate) struct Report {
     wrong: Option<Wrong>,
     /// What it was, if nothing was wrong.
     run: Option<Run>,
+    /// How often each mark was hit that was.
+    marks: BTreeMap<String, u64>,
 }
 
 #[derive(Serialize, Deserialize, Debug)]
@@ -23,6 +26,8 @@ struct Wrong {
     /// The name of the check that found it.
     check: String,
     message: String,
+    /// How long the run had lasted.
+    simulated_ms: u64,
 }
 
 #[derive(Serialize, Deserialize, Debug)]
@@ -38,11 +43,16 @@ struct Run {
 }
 
 impl Report {
-    pub(crate) fn new(seed: u64, result: &Result<Outcome, Violation>) -> Self {
+    pub(crate) fn new(seed: u64, ran: &Ran) -> Self {
+        let Ran { result, trace, marks } = ran;
+        let lasted = trace.as_ref().map(Trace::lasted).unwrap_or_default();
         let wrong = result.as_ref().err().map(|found| Wrong {
             check: found.check.name().into(),
             message: found.message.clone(),
+            simulated_ms: lasted.as_millis() as u64,
         });
+        let hit = marks.iter().filter(|(_, count)| *count > 0);
+        let marks = hit.map(|(mark, count)| (mark.name().into(), *count)).collect();
         let run = result.as_ref().ok().map(|outcome| {
             let [ok, failed, unknown] = outcome.summary.outcomes.map(|count| count as u64);
             Run {
@@ -56,7 +66,7 @@ impl Report {
                 trace: format!("{:016x}", outcome.trace.hash()),
             }
         });
-        Self { seed, wrong, run }
+        Self { seed, wrong, run, marks }
     }
 
     pub(crate) fn is_right(&self) -> bool {
@@ -73,8 +83,10 @@ impl fmt::Display for Report {
             write!(f, "seed {seed}: right; {ok} ok, {unknown} unknown, {failed} failed; ")?;
             write!(f, "{simulated:.1} s; {faults}; trace {trace}")?;
         }
-        if let Some(Wrong { check, message }) = &self.wrong {
-            write!(f, "seed {seed}: WRONG, found by: {check}\n  {message}\n  ")?;
+        if let Some(Wrong { check, message, simulated_ms }) = &self.wrong {
+            let simulated = *simulated_ms as f64 / 1e3;
+            write!(f, "seed {seed}: WRONG, found by: {check}, at {simulated:.1} s\n  ")?;
+            write!(f, "{message}\n  ")?;
             write!(f, "replay: cargo xtask sim --seed {seed} --trace")?;
         }
         Ok(())
@@ -94,6 +106,7 @@ pub(crate) struct Tally {
     faults: BTreeMap<String, u64>,
     looked_at: u64,
     snapshots: u64,
+    marks: BTreeMap<String, u64>,
 }
 
 impl Tally {
@@ -101,6 +114,9 @@ impl Tally {
     pub(crate) fn count(&mut self, report: &Report, times: u64) {
         if let Some(wrong) = &report.wrong {
             *self.wrong.entry(wrong.check.clone()).or_default() += 1;
+        }
+        for (mark, count) in &report.marks {
+            *self.marks.entry(mark.clone()).or_default() += count;
         }
         let Some(run) = &report.run else { return };
         self.right += 1;
@@ -118,6 +134,12 @@ impl Tally {
     /// How many seeds were wrong.
     pub(crate) fn wrong(&self) -> u64 {
         self.wrong.values().sum()
+    }
+
+    /// The marks that were never hit.
+    pub(crate) fn missed(&self) -> Vec<Mark> {
+        let missed = |mark: &Mark| !self.marks.contains_key(mark.name());
+        Mark::ALL.iter().copied().filter(missed).collect()
     }
 
     /// All of it, after so much time of this machine.
@@ -139,7 +161,13 @@ impl Tally {
             ),
             format!("applied batches looked at: {looked_at}; snapshots installed: {snapshots}"),
             format!("faults: {faults}"),
+            format!("marks: {}", self.marks.iter().map(counted).collect::<Vec<_>>().join(", ")),
         ];
+        lines.extend(
+            self.missed()
+                .iter()
+                .map(|mark| format!("mark never hit: {} ({})", mark.name(), mark.meaning())),
+        );
         lines.extend(
             self.wrong.iter().map(|(check, count)| format!("WRONG, found by {check}: {count}")),
         );
@@ -155,7 +183,9 @@ mod tests {
 
     #[test]
     fn a_wrong_seed_is_told_with_its_check_and_the_command_that_replays_it() {
-        let report = Report::new(17, &Err(Check::Stamps.found("r4 applies 3 after 5")));
+        let result = Err(Check::Stamps.found("r4 applies 3 after 5"));
+        let marks = vec![(Mark::SessionClosesTime, 3), (Mark::ReadWaitsForApply, 0)];
+        let report = Report::new(17, &Ran { result, trace: None, marks });
         let json = serde_json::to_string(&report).unwrap();
         let report: Report = serde_json::from_str(&json).unwrap();
         assert!(!report.is_right());
@@ -168,5 +198,8 @@ mod tests {
         let summary = tally.summary(Duration::from_secs(2));
         assert!(summary.contains("1 seeds, 1 wrong"), "{summary}");
         assert!(summary.contains("WRONG, found by INV-3: 1"), "{summary}");
+        assert!(summary.contains("session-closes-time 3"), "{summary}");
+        assert!(summary.contains("never hit: read-waits-for-apply"), "{summary}");
+        assert_eq!(tally.missed().len(), Mark::ALL.len() - 1);
     }
 }

@@ -1,6 +1,7 @@
 //! What happened, as a fingerprint: two runs are the same if theirs are.
 
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
 use std::{fmt, io};
 
 use xxhash_rust::xxh3::{Xxh3, xxh3_64};
@@ -97,6 +98,11 @@ impl Trace {
     /// The fingerprint of everything so far, in its order.
     pub fn hash(&self) -> u64 {
         self.lock().digest.digest()
+    }
+
+    /// How long the run has lasted, in simulated time.
+    pub fn lasted(&self) -> Duration {
+        Duration::from_micros(self.clock.elapsed_us())
     }
 
     /// How many things happened.

@@ -3,12 +3,8 @@
 //! `LATITUDE_SIM_SEED=9` runs one more, `LATITUDE_SIM_SEEDS=100..200` a hundred instead of the usual ones.
 
 use std::env;
-use std::ops::Range;
 
 use latitude_sim::scenario;
-
-/// Run every time.
-const USUAL: Range<u64> = 0..20;
 
 fn seeds() -> Vec<u64> {
     let number = |text: &str| text.trim().parse::<u64>().expect("a seed is a whole number");
@@ -20,7 +16,7 @@ fn seeds() -> Vec<u64> {
             let (from, to) = seeds.split_once("..").expect("LATITUDE_SIM_SEEDS is from..to");
             (number(from)..number(to)).collect()
         }
-        Err(_) => USUAL.collect(),
+        Err(_) => scenario::STANDARD.collect(),
     }
 }
 

@@ -15,6 +15,7 @@ mod archive;
 mod cargo;
 mod graph;
 mod packages;
+mod planted;
 mod run;
 mod setup;
 mod sim;
@@ -49,6 +50,8 @@ cargo xtask <verb>
 
   sim [args]    Simulates clusters from seeds, in the profile of the tests: `sim --seeds 0..200`,
                 `sim --seed 17 --trace`; `sim --help` shows its arguments.
+  planted       Plants bugs, one at a time, and fails if the simulation does not notice one within
+                20 minutes. `--only NAME` takes that bug alone, `--minutes M` is another limit.
 
   help          This text.
 ";
@@ -66,7 +69,7 @@ fn main() -> ExitCode {
 }
 
 fn dispatch(verb: &str, args: Vec<String>) -> Result<()> {
-    let takes_args = matches!(verb, "demo" | "bench" | "sim");
+    let takes_args = matches!(verb, "demo" | "bench" | "sim" | "planted");
     ensure!(takes_args || args.is_empty(), "takes no arguments, got `{}`", args.join(" "));
     match verb {
         "setup" => setup::setup(),
@@ -76,6 +79,7 @@ fn dispatch(verb: &str, args: Vec<String>) -> Result<()> {
         "demo" => run::demo(&args),
         "bench" => run::bench(&args),
         "sim" => sim::sim(&args),
+        "planted" => planted::planted(&args),
         "help" | "-h" | "--help" => {
             print!("{HELP}");
             Ok(())
