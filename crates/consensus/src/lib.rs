@@ -55,3 +55,4 @@ pub use runtime::seed_thread_rng;
 pub use settings::Settings;
 pub use snapshot::{Failpoints, NoFailpoints, SnapshotSettings, SnapshotStats, Snapshots, Step};
 pub use types::LeaderToken;
+pub use wire::{AppliedAt, read_applied};

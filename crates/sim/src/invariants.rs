@@ -4,6 +4,7 @@
 //!   node ── write(batch) ──▶ Invariants ──▶ disk
 //!                             ├─ stamps   INV-3  applied stamps rise
 //!                             ├─ bound    INV-1  nothing is applied above the durable bound
+//!                             ├─ committed       what is applied is durable on a quorum
 //!                             ├─ fenced          nobody follows a clock that is far ahead
 //!                             └─ replicas INV-9  the base is a function of the log alone
 //! ```
@@ -11,6 +12,7 @@
 //! A violation stops the run at the end of its step; nothing is thrown inside the node.
 
 mod bound;
+mod committed;
 mod fenced;
 mod replicas;
 mod stamps;
@@ -35,6 +37,7 @@ pub(crate) struct Invariants {
 #[derive(Default)]
 struct Inner {
     bounds: bound::Bounds,
+    committed: committed::Committed,
     applied: replicas::Applied,
     violations: Vec<Violation>,
     /// How many batches with applied entries were looked at.
@@ -59,13 +62,16 @@ impl Invariants {
 
     /// A host has opened its store, as it was left.
     pub(crate) fn opened(&self, host: &Arc<str>, store: &dyn View) {
-        self.lock().bounds.opened(host, store);
+        let mut inner = self.lock();
+        inner.bounds.opened(host, store);
+        inner.committed.opened(host, store);
     }
 
     /// A host is about to write.
     pub(crate) fn writes(&self, host: &Arc<str>, store: &dyn View, batch: &Batch) {
         let mut inner = self.lock();
         inner.bounds.writes(host, batch);
+        inner.committed.writes(host, batch);
         let mut found = Vec::new();
         for (range, row) in applied_rows(batch) {
             inner.looked_at += 1;
@@ -75,6 +81,7 @@ impl Invariants {
             };
             found.extend(stamps::violation(before.as_ref(), &after));
             found.extend(inner.bounds.violation(host, &after));
+            found.extend(inner.committed.violation(host, store, row, &after));
             found.extend(fenced::violation(&self.clock, &after));
             found.extend(inner.applied.violation(host, row, &after));
         }
@@ -89,6 +96,7 @@ impl Invariants {
         for meta in replicas::ranges(after) {
             let row = after.get(Column::Base, &key::local::applied(meta.id)).ok().flatten();
             let (before, Some(row)) = (meta_in_store(before, meta.id), row) else { continue };
+            inner.committed.replaced(host, meta.id, &row);
             inner.looked_at += 1;
             found.extend(stamps::violation(before.as_ref(), &meta));
             found.extend(inner.bounds.violation(host, &meta));
@@ -99,7 +107,9 @@ impl Invariants {
 
     /// A host has synced.
     pub(crate) fn synced(&self, host: &Arc<str>) {
-        self.lock().bounds.synced(host);
+        let mut inner = self.lock();
+        inner.bounds.synced(host);
+        inner.committed.synced(host);
     }
 
     /// What was violated first, if anything was.

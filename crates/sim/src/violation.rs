@@ -14,6 +14,8 @@ pub enum Check {
     Stamps,
     /// The base is a function of the log alone.
     Replicas,
+    /// What is applied is durable on a quorum.
+    Committed,
     /// A clock that is far ahead is refused.
     Clocks,
     /// Strict operations are linearizable, key by key.
@@ -49,6 +51,7 @@ impl Check {
             Self::Bound => "INV-1",
             Self::Stamps => "INV-3",
             Self::Replicas => "INV-9",
+            Self::Committed => "committed",
             Self::Clocks => "clocks",
             Self::Linearizable => "linearizable",
             Self::Sequential => "sequential",
