@@ -15,6 +15,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
+use latitude_probe::Plant;
 use latitude_types::ReplicaId;
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -127,6 +128,11 @@ impl Acks {
                 || latest.leadership == Some(leadership)
                     && latest.sent.get(voter).is_some_and(&counts)
         };
+        if Plant::LearnerCounted.is_on() {
+            let heard: BTreeSet<_> = latest.sent.keys().chain([&leadership.replica]).collect();
+            let count = heard.iter().filter(|replica| acknowledged(replica)).count();
+            return configs.iter().all(|voters| count > voters.len() / 2);
+        }
         !configs.is_empty()
             && configs
                 .iter()

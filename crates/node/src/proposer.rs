@@ -26,7 +26,7 @@ use latitude_types::{
     Error, KeyspaceId, LeaderHint, NodeId, RangeId, Reason, ReplicaId, Stamp, Timestamp,
 };
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, timeout};
 
 use crate::clock_keeper::Clock;
 use crate::metrics::Metrics;
@@ -51,6 +51,8 @@ pub(crate) struct Written {
 
 pub(crate) struct Proposal {
     pub(crate) operation: Operation,
+    /// The bug [`Plant::StampOutsideSection`]: a stamp taken before the section.
+    early: Option<Timestamp>,
     pub(crate) answer: oneshot::Sender<Result<Written, Error>>,
 }
 
@@ -82,6 +84,8 @@ pub(crate) struct Proposer {
     queue: mpsc::UnboundedSender<Proposal>,
     sections: mpsc::UnboundedSender<Asking>,
     settled: watch::Receiver<Settled>,
+    /// Set for the bug [`Plant::StampOutsideSection`] alone.
+    clock: Option<Clock>,
 }
 
 impl Proposer {
@@ -96,9 +100,10 @@ impl Proposer {
         let (queue, waiting) = mpsc::unbounded_channel();
         let (sections, asking) = mpsc::unbounded_channel();
         let (settle, settled) = watch::channel(Settled::default());
+        let early = Plant::StampOutsideSection.is_on().then(|| clock.clone());
         let stamper = Stamper { group, keyspace, clock, node, stamped_under: None, given: 0 };
         let run = run(stamper, metrics, waiting, asking, settle);
-        (Self { queue, sections, settled }, run)
+        (Self { queue, sections, settled, clock: early }, run)
     }
 
     /// A time of this leader's that separates what it has stamped from what it will stamp. An error if this
@@ -139,7 +144,11 @@ impl Proposer {
     /// Proposes an operation and waits for its answer.
     pub(crate) async fn propose(&self, operation: Operation) -> Result<Written, Error> {
         let (answer, received) = oneshot::channel();
-        if self.queue.send(Proposal { operation, answer }).is_err() {
+        let early = match &self.clock {
+            Some(clock) => Some(clock.now().await?),
+            None => None,
+        };
+        if self.queue.send(Proposal { operation, early, answer }).is_err() {
             return Err(Error::new(Reason::RangeNotHere, "the replica has just left this node"));
         }
         // Once queued it may have been appended, whatever became of the queue.
@@ -198,10 +207,11 @@ async fn run(
             },
         };
         let batch = gather(first, &mut held, &mut waiting);
+        let early = batch.last().and_then(|proposal| proposal.early);
         let (operations, answers): (Vec<_>, Vec<_>) =
             batch.into_iter().map(|proposal| (proposal.operation, proposal.answer)).unzip();
         metrics.observe_entry(operations.len());
-        match stamper.append(operations).await {
+        match stamper.append(operations, early).await {
             Ok((stamp, done)) => {
                 let started = Instant::now();
                 let (entry, token) = (stamper.given, stamper.stamped_under);
@@ -300,6 +310,7 @@ impl Stamper {
     async fn append(
         &mut self,
         operations: Vec<Operation>,
+        early: Option<Timestamp>,
     ) -> Result<(Stamp, impl Future<Output = Result<Appended, ProposeError>> + Send + use<>), Error>
     {
         let Self { group, keyspace, clock, node, stamped_under, .. } = self;
@@ -326,7 +337,11 @@ impl Stamper {
         }
         // The births, and the clocks of sessions, were merged when the requests came in, so the stamp is
         // above each.
-        let stamp = Stamp { time: clock.now().await?, node: *node };
+        let time = match early {
+            Some(time) => time,
+            None => clock.now().await?,
+        };
+        let stamp = Stamp { time, node: *node };
         let entry = Entry {
             stamp,
             range: group.range(),
@@ -334,18 +349,11 @@ impl Stamper {
             keyspace: *keyspace,
             body: Body::Write(Write { segments: Vec::new(), operations }),
         };
-        let (group, encoded) = (group.clone(), entry.encode());
-        let range = group.range();
-        let propose = async move { group.propose(token, encoded).await };
-        if Plant::StampOutsideSection.is_on() {
-            let late = async move {
-                sleep(Duration::from_millis(stamp.time.0 % 4)).await;
-                propose.await?.await
-            };
-            return Ok((stamp, late.left_future()));
-        }
-        let done = propose.await.map_err(|error| into_error(range, error))?;
-        Ok((stamp, done.right_future()))
+        let done = group
+            .propose(token, entry.encode())
+            .await
+            .map_err(|error| into_error(group.range(), error))?;
+        Ok((stamp, done))
     }
 }
 
@@ -392,7 +400,7 @@ mod tests {
     fn proposer() -> (Proposer, watch::Sender<Settled>) {
         let (settle, settled) = watch::channel(Settled::default());
         let (queue, sections) = (mpsc::unbounded_channel().0, mpsc::unbounded_channel().0);
-        (Proposer { queue, sections, settled }, settle)
+        (Proposer { queue, sections, settled, clock: None }, settle)
     }
 
     /// Entries 0 and 1 were stamped before it, under the leadership of term 3.

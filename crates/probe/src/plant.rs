@@ -40,10 +40,12 @@ plants! {
     AckBeforeSync = "ack-before-sync",
     /// A snapshot is sent without the ids of the writes in it.
     SnapshotWithoutIds = "snapshot-without-ids",
-    /// A stamp is taken in the proposer's section, and its entry handed to Raft later, so that two may cross.
+    /// A write is stamped when it comes, before the section in which entries and closed times take their turns.
     StampOutsideSection = "stamp-outside-section",
     /// A leader closes a time without a quorum having confirmed that it leads.
     ClosedWithoutQuorum = "closed-without-quorum",
+    /// What a replica without a vote acknowledges counts for the quorum that confirms a leader.
+    LearnerCounted = "learner-counted",
     /// The clock's bound is raised without being written.
     BoundNotPersisted = "bound-not-persisted",
     /// A snapshot's installation first removes what there was, with no note of what it is about to do.

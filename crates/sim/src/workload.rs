@@ -30,8 +30,6 @@ use crate::violation::Check;
 pub const KEYSPACE: &str = "sim";
 /// How long an operation may take.
 const TIMEOUT: Duration = Duration::from_secs(4);
-/// How long a client waits between two operations, in milliseconds.
-const PAUSE_MS: std::ops::Range<u64> = 20..150;
 
 /// What a workload touches, and how.
 #[derive(Clone, Copy, Debug)]
@@ -44,12 +42,19 @@ pub struct Workload {
     pub ranges: u32,
     /// Whether each range has a replica on every node; else on three.
     pub on_all_nodes: bool,
+    /// Whether the nodes of a region that hold no voter of a range hold a replica of it without a vote.
+    pub learners: bool,
     /// Of ten operations, how many are strict; the others are sequential.
     pub strict: u32,
     /// Of ten operations, how many are reads ...
     pub reads: u32,
     /// ... and how many conditional writes.
     pub compares: u32,
+    /// Of ten times between two operations, how many end at once when somebody has written, and then that key
+    /// is read.
+    pub chases: u32,
+    /// How long a client waits between two operations, at least and at most, in milliseconds.
+    pub pause_ms: (u64, u64),
     /// Bytes that a value has beside the number that says which it is.
     pub padding: usize,
 }
@@ -61,9 +66,12 @@ impl Default for Workload {
             keys: 8,
             ranges: 4,
             on_all_nodes: false,
+            learners: false,
             strict: 5,
             reads: 5,
             compares: 2,
+            chases: 0,
+            pause_ms: (20, 150),
             padding: 0,
         }
     }
@@ -80,6 +88,8 @@ struct Shared {
     recorder: Recorder<Sink>,
     next_value: AtomicI64,
     stop: AtomicBool,
+    /// How many writes were acknowledged, and the key of the last of them.
+    written: Mutex<(u64, u32)>,
     by_lease: AtomicUsize,
     /// Sessions that their clients have left: process and token. Whoever takes one over goes on with it.
     left: Mutex<Vec<(u64, Session)>>,
@@ -116,10 +126,12 @@ impl Workload {
         let split_at =
             (1..self.ranges).map(|range| self.start_of(range).into_bytes().into()).collect();
         let place = if self.on_all_nodes { everywhere(cluster.layout()) } else { Vec::new() };
+        let learners = if self.learners { beside_voters(cluster.layout()) } else { Vec::new() };
         let request = wire::CreateKeyspaceRequest {
             name: KEYSPACE.into(),
             split_at,
             place,
+            learners,
             ..wire::CreateKeyspaceRequest::default()
         };
         cluster
@@ -161,6 +173,7 @@ impl Workload {
             recorder: Recorder::new(std::io::sink()),
             next_value: AtomicI64::new(1),
             stop: AtomicBool::new(false),
+            written: Mutex::default(),
             by_lease: AtomicUsize::new(0),
             left: Mutex::default(),
         });
@@ -182,6 +195,15 @@ fn everywhere(layout: &Layout) -> Vec<wire::RegionReplicas> {
     }
     let replicas = |(region, replicas)| wire::RegionReplicas { region, replicas };
     regions.into_iter().map(replicas).collect()
+}
+
+/// As many replicas in each region as it has nodes beside the three voters, which are spread over the regions.
+fn beside_voters(layout: &Layout) -> Vec<wire::RegionReplicas> {
+    let mut regions = everywhere(layout);
+    let voters = 3 / regions.len().max(1) as u32;
+    regions.iter_mut().for_each(|region| region.replicas = region.replicas.saturating_sub(voters));
+    regions.retain(|region| region.replicas > 0);
+    regions
 }
 
 impl Running {
@@ -273,14 +295,16 @@ impl Shared {
             host.client.keyspace(KEYSPACE).with_timeout(TIMEOUT).with_receipt(ReceiptDetail::Full);
         let mut client = self.new_client();
         let mut seen: BTreeMap<u32, Option<i64>> = BTreeMap::new();
+        let mut chased = None;
         while !self.stop.load(Ordering::Relaxed) {
-            let at = host.random.random_range(0..self.workload.keys);
+            let drawn = host.random.random_range(0..self.workload.keys);
+            let at = chased.unwrap_or(drawn);
             let is_strict = host.random.random_range(0..10) < self.workload.strict;
             let level = if is_strict { Level::Strict } else { Level::Sequential };
             let keyspace = keyspace.clone().with_level(level).with_session(client.session.clone());
             let Workload { reads, compares, .. } = self.workload;
             let went = match host.random.random_range(0..10) {
-                draw if draw < reads => {
+                draw if draw < reads || chased.is_some() => {
                     let read = self.read(&host, &keyspace, &mut client, at, level, false).await?;
                     if let Some(value) = read {
                         seen.insert(at, value);
@@ -300,10 +324,37 @@ impl Shared {
             if host.random.random_ratio(1, 20) {
                 self.change_session(&mut client);
             }
-            let pause = Duration::from_millis(host.random.random_range(PAUSE_MS));
-            tokio::time::sleep(pause).await;
+            let (least, most) = self.workload.pause_ms;
+            let pause = Duration::from_millis(host.random.random_range(least..=most));
+            let chases = host.random.random_range(0..10) < self.workload.chases;
+            chased = if chases {
+                self.next_written(pause).await
+            } else {
+                tokio::time::sleep(pause).await;
+                None
+            };
         }
         Ok(())
+    }
+
+    /// Waits until somebody has written, but no longer than that. Which key it was.
+    async fn next_written(&self, most: Duration) -> Option<u32> {
+        let written = || *self.written.lock().expect("no client panics");
+        let (before, _) = written();
+        for _ in 0..most.as_millis() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+            let (count, key) = written();
+            if count > before {
+                return Some(key);
+            }
+        }
+        None
+    }
+
+    fn note_written(&self, key: u32) {
+        let (count, last) = &mut *self.written.lock().expect("no client panics");
+        *count += 1;
+        *last = key;
     }
 
     fn new_client(&self) -> Client {
@@ -404,6 +455,7 @@ impl Shared {
             Ok(answer) => {
                 let extras = Extras { version: version(&answer.value), ..Extras::default() };
                 host.say(&format!("{} has written {key} at {:?}", client.process, extras.version));
+                self.note_written(at);
                 self.recorder.ok(client.process, nanos(host), write, extras)?;
                 Ok(Went::Ok)
             }
@@ -433,6 +485,7 @@ impl Shared {
             Ok(CasOutcome::Applied { version: written }) => {
                 let extras = Extras { version: version(&written), ..Extras::default() };
                 host.say(&format!("{} has set {key} at {:?}", client.process, extras.version));
+                self.note_written(at);
                 self.recorder.ok(client.process, nanos(host), compare, extras)?;
                 Ok(Went::Ok)
             }

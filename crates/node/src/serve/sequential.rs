@@ -94,7 +94,7 @@ impl Serving<'_> {
         let snapshot = self.shared.engine.snapshot();
         let mut reader = Reader::new(self.handle.id(), &*snapshot).map_err(internal)?;
         if Plant::TwoSnapshots.is_on() {
-            sleep(Duration::from_millis(1)).await;
+            sleep(Duration::from_millis(5)).await;
             let later = self.shared.engine.snapshot();
             reader.stand_where(&*later).map_err(internal)?;
         }

@@ -29,6 +29,8 @@ pub(crate) enum Kind {
     SlowDisk,
     /// A node is cut from the others.
     Isolate,
+    /// The nodes are cut into two parts.
+    Split,
     /// One way between two nodes is cut.
     OneWay,
     /// Every node hears a majority, and no two the same one.
@@ -65,7 +67,7 @@ pub(crate) enum Kind {
 }
 
 impl Kind {
-    pub(crate) const ALL: [Self; 23] = [
+    pub(crate) const ALL: [Self; 24] = [
         Self::Kill,
         Self::PowerLoss,
         Self::AllDown,
@@ -73,6 +75,7 @@ impl Kind {
         Self::DiskFull,
         Self::SlowDisk,
         Self::Isolate,
+        Self::Split,
         Self::OneWay,
         Self::Ring,
         Self::Bridge,
@@ -101,6 +104,7 @@ impl Kind {
             Self::DiskFull => "disk full",
             Self::SlowDisk => "slow disk",
             Self::Isolate => "isolate",
+            Self::Split => "split",
             Self::OneWay => "one way",
             Self::Ring => "ring",
             Self::Bridge => "bridge",
@@ -206,6 +210,12 @@ pub(crate) fn draw(
             steps.lasting(Action::SlowDisk(one, more), Action::SlowDisk(one, Duration::ZERO));
         }
         Kind::Isolate => nodes[1..].iter().for_each(|other| steps.partition(one, *other)),
+        Kind::Split => {
+            let part = random.random_range(1..nodes.len());
+            for one in &nodes[..part] {
+                nodes[part..].iter().for_each(|other| steps.partition(*one, *other));
+            }
+        }
         Kind::OneWay => steps.one_way(one, other),
         Kind::Ring => {
             // Of five, neighbours in the ring hear each other. Of three any two are a majority, so one pair
@@ -287,7 +297,7 @@ pub(crate) fn draw(
         }
         Kind::CrashInSnapshot => {
             let step = *Step::ALL.choose(random).unwrap_or(&Step::ALL[0]);
-            let needs = from + Duration::from_secs(3);
+            let needs = from + between(random, 3_000, 6_000);
             steps.until = needs;
             nodes[1..].iter().for_each(|other| steps.partition(one, *other));
             steps.at(needs, Action::CrashAt(step, 2));

@@ -75,7 +75,7 @@ impl Plan {
 fn layout(seed: u64, leases: bool, random: &mut SmallRng) -> Layout {
     let mut layout =
         if random.random() { Layout::small(seed) } else { Layout::three_regions(seed) };
-    if random.random_ratio(1, 5) {
+    if random.random_ratio(1, 3) {
         layout.nodes = 5;
     }
     let ms = Duration::from_millis;
@@ -90,15 +90,19 @@ fn layout(seed: u64, leases: bool, random: &mut SmallRng) -> Layout {
 }
 
 fn workload(layout: &Layout, random: &mut SmallRng) -> Workload {
-    let keys = random.random_range(3..=10);
+    let keys = random.random_range(2..=10);
+    let on_all_nodes = layout.nodes > 3 && random.random_ratio(1, 3);
     Workload {
         clients: random.random_range(2..=4),
         keys,
         ranges: random.random_range(1..=keys.min(4)),
-        on_all_nodes: layout.nodes > 3 && random.random(),
+        on_all_nodes,
+        learners: layout.nodes > 3 && !on_all_nodes && random.random(),
         strict: random.random_range(2..=8),
         reads: random.random_range(2..=7),
         compares: random.random_range(1..=2),
+        chases: random.random_range(0..=8),
+        pause_ms: if random.random_ratio(1, 3) { (1, 30) } else { (20, 150) },
         padding: if random.random_ratio(1, 4) { random.random_range(0..400) } else { 0 },
     }
 }
