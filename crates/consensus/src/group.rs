@@ -127,7 +127,7 @@ pub struct LogPosition {
 }
 
 impl LogPosition {
-    pub(crate) fn of(id: LogId) -> Self {
+    fn of(id: LogId) -> Self {
         Self { term: id.leader_id.term, index: id.index }
     }
 }

@@ -31,6 +31,7 @@ mod committer;
 #[cfg(test)]
 mod conformance;
 mod group;
+pub mod inspect;
 mod log;
 mod machine;
 mod network;
@@ -55,4 +56,3 @@ pub use runtime::seed_thread_rng;
 pub use settings::Settings;
 pub use snapshot::{Failpoints, NoFailpoints, SnapshotSettings, SnapshotStats, Snapshots, Step};
 pub use types::LeaderToken;
-pub use wire::{AppliedAt, read_applied};

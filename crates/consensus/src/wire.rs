@@ -3,7 +3,7 @@
 //! openraft's serde forms are explicitly not stable; these are: one version byte, then postcard, with
 //! fields in an order that never changes under its version.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::io;
 
 use bytes::Bytes;
@@ -17,7 +17,6 @@ use openraft::{EmptyNode, EntryPayload};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use crate::group::LogPosition;
 use crate::types::{self, LeaderId, Proposal, TypeConfig};
 
 const VERSION: u8 = 1;
@@ -447,25 +446,6 @@ impl AppliedRow {
     }
 }
 
-/// What the row of the base says that tells how far a range is applied.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct AppliedAt {
-    /// The last entry applied.
-    pub at: LogPosition,
-    /// The voters of the configuration applied last: two sets while they change.
-    pub configs: Vec<BTreeSet<ReplicaId>>,
-}
-
-/// Reads the row of the base that tells how far a range is applied.
-///
-/// # Errors
-/// It is damaged.
-pub fn read_applied(row: &[u8]) -> io::Result<AppliedAt> {
-    let (last, membership) = decode::<AppliedRow>(row)?.into_parts();
-    let at = last.map(LogPosition::of).unwrap_or_default();
-    Ok(AppliedAt { at, configs: membership.membership().get_joint_config().clone() })
-}
-
 /// The stored form of what is purged.
 pub(crate) fn encode_log_id(id: &types::LogId) -> Vec<u8> {
     encode(&LogId::from(id))
@@ -558,9 +538,5 @@ mod tests {
         let row = encode(&AppliedRow::new(Some(&entries()[1].log_id), &stored));
         let (last, read) = decode::<AppliedRow>(&row).expect("it was just written").into_parts();
         assert_eq!((last, read), (Some(entries()[1].log_id), stored));
-        let applied = read_applied(&row).expect("it was just written");
-        assert_eq!(applied.at, LogPosition { term: 3, index: 8 });
-        let configs = [[replica(1), replica(2)].into(), [replica(2), replica(3)].into()];
-        assert_eq!(applied.configs, configs);
     }
 }

@@ -18,7 +18,7 @@ use latitude_consensus::{Settings, SnapshotSettings, Step, seed_thread_rng};
 use latitude_node::{Limits, NodeConfig, ReadMode};
 use latitude_storage::View;
 use latitude_storage::memory::MemoryDisk;
-use latitude_types::StoreId;
+use latitude_types::{RangeId, StoreId, Timestamp, WriteTime};
 use program::{CrashPoint, Failure, NextReadMode, OpenEngine, Program};
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
@@ -171,9 +171,21 @@ pub struct ClientHost {
     host: Arc<str>,
     clock: SimClock,
     trace: Trace,
+    invariants: Invariants,
 }
 
 impl ClientHost {
+    /// Notes what the receipt of a read says: everything below `time` in the range is among the entries up to
+    /// `index`.
+    pub fn told(&self, range: RangeId, index: u64, time: Timestamp) {
+        self.invariants.told(&self.host, range, index, time);
+    }
+
+    /// Notes that a write was acknowledged.
+    pub fn acknowledged(&self, version: &WriteTime) {
+        self.invariants.acknowledged(&self.host, version);
+    }
+
     /// Says in the trace what the client does, or was told.
     pub fn say(&self, what: &str) {
         self.trace.say(Kind::Client, &self.host, &"cluster".into(), what);
@@ -335,6 +347,11 @@ impl Cluster {
         self.invariants.looked_at()
     }
 
+    /// How often a replica was seen to begin to lead, and how many receipts were held against what followed.
+    pub fn elections_and_receipts(&self) -> (u64, u64) {
+        self.invariants.elections_and_receipts()
+    }
+
     /// How often a snapshot took the place of a replica's rows.
     pub fn snapshots_installed(&self) -> u64 {
         self.invariants.replacements()
@@ -370,6 +387,7 @@ impl Cluster {
             host: Arc::clone(&host),
             clock: self.clock.clone(),
             trace: self.trace.clone(),
+            invariants: self.invariants.clone(),
         });
         let result = Arc::new(Mutex::new(None));
         let slot = Arc::clone(&result);

@@ -2,25 +2,36 @@
 //!
 //! ```text
 //!   node ── write(batch) ──▶ Invariants ──▶ disk
-//!                             ├─ stamps   INV-3  applied stamps rise
-//!                             ├─ bound    INV-1  nothing is applied above the durable bound
-//!                             ├─ committed       what is applied is durable on a quorum
-//!                             ├─ fenced          nobody follows a clock that is far ahead
-//!                             └─ replicas INV-9  the base is a function of the log alone
+//!                             ├─ bound     INV-1  nothing is applied above the durable bound
+//!                             ├─ stamps    INV-3  applied stamps rise
+//!   client ── receipt ───────▶├─ closed    INV-4  what was closed stays closed
+//!                             ├─ ids       INV-8  each id takes effect once
+//!                             ├─ replicas  INV-9  the base is a function of the log alone
+//!                             ├─ logs             log matching, leader completeness, votes
+//!                             ├─ applied          state machine safety
+//!                             ├─ committed        what is applied is durable on a quorum
+//!                             └─ fenced           nobody follows a clock that is far ahead
 //! ```
 //!
 //! A violation stops the run at the end of its step; nothing is thrown inside the node.
 
+mod applied;
 mod bound;
+mod closed;
 mod committed;
 mod fenced;
+mod ids;
+mod logs;
 mod replicas;
 mod stamps;
 
 use std::sync::{Arc, Mutex, MutexGuard};
 
+use applied::First;
+use latitude_consensus::inspect::{self, EntryId};
 use latitude_range::RangeMeta;
 use latitude_storage::{Batch, Column, View, Write, key};
+use latitude_types::{RangeId, Timestamp, WriteTime};
 
 pub(crate) use replicas::difference;
 
@@ -38,7 +49,11 @@ pub(crate) struct Invariants {
 struct Inner {
     bounds: bound::Bounds,
     committed: committed::Committed,
-    applied: replicas::Applied,
+    states: replicas::Applied,
+    logs: logs::Logs,
+    entries: applied::AppliedEntries,
+    ids: ids::Ids,
+    closed: closed::Closed,
     violations: Vec<Violation>,
     /// How many batches with applied entries were looked at.
     looked_at: u64,
@@ -47,6 +62,19 @@ struct Inner {
 }
 
 impl Inner {
+    fn applies(&mut self, host: &Arc<str>, range: RangeId, upto: EntryId) -> Vec<Violation> {
+        let first = match self.entries.applies(host, range, upto, &self.logs) {
+            Ok(first) => first,
+            Err(found) => return vec![found],
+        };
+        let mut found = Vec::new();
+        for First { range, index, entry } in first {
+            self.ids.applied(&entry);
+            found.extend(self.closed.applied(range, index, entry.stamp));
+        }
+        found
+    }
+
     fn note(&mut self, host: &str, found: Vec<Violation>) {
         let found = found.into_iter();
         self.violations.extend(
@@ -65,16 +93,26 @@ impl Invariants {
         let mut inner = self.lock();
         inner.bounds.opened(host, store);
         inner.committed.opened(host, store);
+        inner.logs.opened(host, store);
+        let applied = replicas::ranges(store).into_iter().filter_map(|meta| {
+            let row = store.get(Column::Base, &key::local::applied(meta.id)).ok()??;
+            Some((meta.id, inspect::applied(&row).ok()?.last?.index))
+        });
+        inner.entries.opened(host, applied.collect());
     }
 
     /// A host is about to write.
     pub(crate) fn writes(&self, host: &Arc<str>, store: &dyn View, batch: &Batch) {
         let mut inner = self.lock();
+        let inner = &mut *inner;
         inner.bounds.writes(host, batch);
         inner.committed.writes(host, batch);
-        let mut found = Vec::new();
+        let mut found = inner.logs.writes(host, batch, &inner.entries);
         for (range, row) in applied_rows(batch) {
             inner.looked_at += 1;
+            if let Ok(Some(upto)) = inspect::applied(row).map(|applied| applied.last) {
+                found.extend(inner.applies(host, range, upto));
+            }
             let before = meta_in_store(store, range);
             let Some(after) = meta_in_batch(batch, range).or_else(|| before.clone()) else {
                 continue;
@@ -83,8 +121,9 @@ impl Invariants {
             found.extend(inner.bounds.violation(host, &after));
             found.extend(inner.committed.violation(host, store, row, &after));
             found.extend(fenced::violation(&self.clock, &after));
-            found.extend(inner.applied.violation(host, row, &after));
+            found.extend(inner.states.violation(host, row, &after));
         }
+        found.extend(inner.ids.writes(batch));
         inner.note(host, found);
     }
 
@@ -98,11 +137,34 @@ impl Invariants {
             let (before, Some(row)) = (meta_in_store(before, meta.id), row) else { continue };
             inner.committed.replaced(host, meta.id, &row);
             inner.looked_at += 1;
+            if let Ok(Some(upto)) = inspect::applied(&row).map(|applied| applied.last) {
+                found.extend(inner.entries.installed(host, meta.id, upto));
+            }
             found.extend(stamps::violation(before.as_ref(), &meta));
             found.extend(inner.bounds.violation(host, &meta));
-            found.extend(inner.applied.violation(host, &row, &meta));
+            found.extend(inner.states.violation(host, &row, &meta));
         }
         inner.note(host, found);
+    }
+
+    /// The receipt of a read said that everything below `time` is among the entries up to `index`.
+    pub(crate) fn told(&self, client: &str, range: RangeId, index: u64, time: Timestamp) {
+        let mut inner = self.lock();
+        let found = inner.closed.told(range, index, time);
+        inner.note(client, found.into_iter().collect());
+    }
+
+    /// A client was told that it wrote this.
+    pub(crate) fn acknowledged(&self, client: &str, version: &WriteTime) {
+        let mut inner = self.lock();
+        let found = inner.ids.acknowledged(version);
+        inner.note(client, found.into_iter().collect());
+    }
+
+    /// How often a replica was seen to begin to lead, and how many receipts were held against INV-4.
+    pub(crate) fn elections_and_receipts(&self) -> (u64, u64) {
+        let inner = self.lock();
+        (inner.logs.elections(), inner.closed.receipts())
     }
 
     /// A host has synced.
@@ -133,19 +195,19 @@ impl Invariants {
 }
 
 /// The rows in a batch that say how far a range is applied.
-fn applied_rows(batch: &Batch) -> impl Iterator<Item = (latitude_types::RangeId, &[u8])> {
+fn applied_rows(batch: &Batch) -> impl Iterator<Item = (RangeId, &[u8])> {
     batch.iter().filter_map(|write| match write {
         Write::Put { column: Column::Base, key, value } => {
             // keyspace 0 (u32), range (u64), kind (u8): see the table of keys in `latitude_storage::key`.
             let range = u64::from_be_bytes(key.get(4..12)?.try_into().ok()?);
-            let range = latitude_types::RangeId(range);
+            let range = RangeId(range);
             (**key == key::local::applied(range)[..]).then_some((range, &**value))
         }
         _ => None,
     })
 }
 
-fn meta_in_batch(batch: &Batch, range: latitude_types::RangeId) -> Option<RangeMeta> {
+fn meta_in_batch(batch: &Batch, range: RangeId) -> Option<RangeMeta> {
     let wanted = key::local::meta(range);
     batch.iter().rev().find_map(|write| match write {
         Write::Put { column: Column::Base, key, value } if **key == wanted[..] => {
@@ -155,7 +217,7 @@ fn meta_in_batch(batch: &Batch, range: latitude_types::RangeId) -> Option<RangeM
     })
 }
 
-fn meta_in_store(store: &dyn View, range: latitude_types::RangeId) -> Option<RangeMeta> {
+fn meta_in_store(store: &dyn View, range: RangeId) -> Option<RangeMeta> {
     let row = store.get(Column::Base, &key::local::meta(range)).ok()??;
     RangeMeta::decode(&row).ok()
 }

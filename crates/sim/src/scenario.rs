@@ -46,6 +46,10 @@ pub struct Outcome {
     pub invariants_looked_at: u64,
     /// How often a snapshot was installed.
     pub snapshots_installed: u64,
+    /// How often a replica was seen to begin to lead.
+    pub elections: u64,
+    /// How many receipts of reads were held against what followed.
+    pub receipts: u64,
 }
 
 /// A run, right or wrong.
@@ -100,7 +104,10 @@ fn play(seed: u64, trace: &mut Option<Trace>) -> anyhow::Result<Outcome> {
             format!("{} reads were answered by a lease, and leases are off", summary.by_lease);
         bail!(Check::Proofs.found(what));
     }
+    let (elections, receipts) = cluster.elections_and_receipts();
     Ok(Outcome {
+        elections,
+        receipts,
         summary,
         faults: plan.faults.iter().map(|fault| fault.name()).collect(),
         trace: cluster.trace().clone(),

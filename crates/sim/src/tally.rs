@@ -39,6 +39,8 @@ struct Run {
     faults: Vec<String>,
     looked_at: u64,
     snapshots: u64,
+    elections: u64,
+    receipts: u64,
     trace: String,
 }
 
@@ -63,6 +65,8 @@ impl Report {
                 faults: outcome.faults.iter().map(|fault| fault.to_string()).collect(),
                 looked_at: outcome.invariants_looked_at,
                 snapshots: outcome.snapshots_installed,
+                elections: outcome.elections,
+                receipts: outcome.receipts,
                 trace: format!("{:016x}", outcome.trace.hash()),
             }
         });
@@ -107,6 +111,8 @@ pub(crate) struct Tally {
     looked_at: u64,
     snapshots: u64,
     marks: BTreeMap<String, u64>,
+    elections: u64,
+    receipts: u64,
 }
 
 impl Tally {
@@ -129,6 +135,8 @@ impl Tally {
         }
         self.looked_at += times * run.looked_at;
         self.snapshots += times * run.snapshots;
+        self.elections += times * run.elections;
+        self.receipts += times * run.receipts;
     }
 
     /// How many seeds were wrong.
@@ -144,7 +152,8 @@ impl Tally {
 
     /// All of it, after so much time of this machine.
     pub(crate) fn summary(&self, took: Duration) -> String {
-        let Self { right, ok, unknown, failed, looked_at, snapshots, .. } = self;
+        let Self { right, ok, unknown, failed, looked_at, elections, receipts, snapshots, .. } =
+            self;
         let (seeds, wrong, operations) =
             (right + self.wrong(), self.wrong(), ok + unknown + failed);
         let simulated = self.simulated.as_secs_f64();
@@ -159,7 +168,10 @@ impl Tally {
                  {:.0} per s",
                 operations as f64 / took
             ),
-            format!("applied batches looked at: {looked_at}; snapshots installed: {snapshots}"),
+            format!(
+                "looked at: {looked_at} applied batches, {elections} elections, {receipts} receipts; \
+                 snapshots installed: {snapshots}"
+            ),
             format!("faults: {faults}"),
             format!("marks: {}", self.marks.iter().map(counted).collect::<Vec<_>>().join(", ")),
         ];

@@ -12,10 +12,26 @@ pub enum Check {
     Bound,
     /// Applied stamps rise.
     Stamps,
+    /// What was closed stays closed.
+    Closed,
+    /// Each id takes effect once.
+    Ids,
     /// The base is a function of the log alone.
     Replicas,
     /// What is applied is durable on a quorum.
     Committed,
+    /// One place of a range's logs is one entry.
+    LogMatching,
+    /// Whoever leads has what was applied before.
+    Leader,
+    /// What was applied anywhere stays in every log until it is applied there.
+    Kept,
+    /// A vote never goes back.
+    Vote,
+    /// What is applied at an index is the same entry everywhere.
+    StateMachine,
+    /// What was acknowledged was applied, and stays.
+    Durability,
     /// A clock that is far ahead is refused.
     Clocks,
     /// Strict operations are linearizable, key by key.
@@ -50,8 +66,16 @@ impl Check {
         match self {
             Self::Bound => "INV-1",
             Self::Stamps => "INV-3",
+            Self::Closed => "INV-4",
+            Self::Ids => "INV-8",
             Self::Replicas => "INV-9",
             Self::Committed => "committed",
+            Self::LogMatching => "log matching",
+            Self::Leader => "leader completeness",
+            Self::Kept => "committed stays",
+            Self::Vote => "vote",
+            Self::StateMachine => "state machine safety",
+            Self::Durability => "durability",
             Self::Clocks => "clocks",
             Self::Linearizable => "linearizable",
             Self::Sequential => "sequential",

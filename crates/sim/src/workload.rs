@@ -417,8 +417,13 @@ impl Shared {
         self.recorder.invoke(client.process, nanos(host), read(Value::Absent), extras)?;
         match keyspace.get(&key).await {
             Ok(answer) => {
-                if answer.receipt.and_then(|receipt| receipt.proof) == Some(Proof::Lease) {
-                    self.by_lease.fetch_add(1, Ordering::Relaxed);
+                if let Some(receipt) = &answer.receipt {
+                    if receipt.proof == Some(Proof::Lease) {
+                        self.by_lease.fetch_add(1, Ordering::Relaxed);
+                    }
+                    if let (Some((_, index)), Some(time)) = (receipt.log, receipt.as_of) {
+                        host.told(receipt.range, index, time);
+                    }
                 }
                 let version = answer.value.as_ref().and_then(|value| version(&value.version));
                 let value = answer.value.map(|value| decode(&value.bytes)).transpose()?;
@@ -453,6 +458,7 @@ impl Shared {
         self.recorder.invoke(client.process, nanos(host), write.clone(), extras)?;
         match keyspace.put(&key, self.workload.encode(value)).await {
             Ok(answer) => {
+                host.acknowledged(&answer.value);
                 let extras = Extras { version: version(&answer.value), ..Extras::default() };
                 host.say(&format!("{} has written {key} at {:?}", client.process, extras.version));
                 self.note_written(at);
@@ -483,6 +489,7 @@ impl Shared {
         let answer = keyspace.compare_and_set(&key, condition, Some(encode(to).into())).await;
         match answer.map(|answer| answer.value) {
             Ok(CasOutcome::Applied { version: written }) => {
+                host.acknowledged(&written);
                 let extras = Extras { version: version(&written), ..Extras::default() };
                 host.say(&format!("{} has set {key} at {:?}", client.process, extras.version));
                 self.note_written(at);

@@ -34,6 +34,8 @@ fn whatever_the_seed_nothing_wrong_is_answered_and_everything_is_served_again() 
         match scenario::run(seed) {
             Ok(outcome) => {
                 assert!(outcome.invariants_looked_at > 0);
+                assert!(outcome.elections > 0, "no replica was seen to begin to lead");
+                assert!(outcome.receipts > 0, "no receipt was held against what followed");
                 snapshots_installed += outcome.snapshots_installed;
                 println!(
                     "seed {seed}: {:?} in {:?}, trace {:016x}, {} snapshots; {}",

@@ -10,7 +10,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use latitude_consensus::{AppliedAt, read_applied};
+use latitude_consensus::inspect::{self, Applied};
 use latitude_range::RangeMeta;
 use latitude_storage::{Batch, Column, View, Write, key};
 use latitude_types::{Generation, RangeId, ReplicaId};
@@ -96,7 +96,7 @@ impl Committed {
 
     /// A host has made a snapshot durable that says so of itself.
     pub(crate) fn replaced(&mut self, host: &Arc<str>, range: RangeId, row: &[u8]) {
-        if let Ok(AppliedAt { at, .. }) = read_applied(row) {
+        if let Ok(Applied { last: Some(at), .. }) = inspect::applied(row) {
             let disk = self.0.entry(Arc::clone(host)).or_default();
             let last = disk.snapshots.entry(range).or_default();
             *last = at.index.max(*last);
@@ -112,7 +112,9 @@ impl Committed {
         meta: &RangeMeta,
     ) -> Option<Violation> {
         let range = meta.id;
-        let AppliedAt { at, configs } = read_applied(row).ok()?;
+        let Applied { last: Some(at), voters: configs } = inspect::applied(row).ok()? else {
+            return None;
+        };
         // What a replica without a vote applies, some voter has applied before.
         let own = configs.iter().flatten().find(|voter| name(voter) == host)?;
         let entry = key::log::entry(range, own.generation, at.index);
