@@ -26,7 +26,7 @@ use latitude_types::{
     Error, KeyspaceId, LeaderHint, NodeId, RangeId, Reason, ReplicaId, Stamp, Timestamp,
 };
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use crate::clock_keeper::Clock;
 use crate::metrics::Metrics;
@@ -145,7 +145,11 @@ impl Proposer {
     pub(crate) async fn propose(&self, operation: Operation) -> Result<Written, Error> {
         let (answer, received) = oneshot::channel();
         let early = match &self.clock {
-            Some(clock) => Some(clock.now().await?),
+            Some(clock) => {
+                let time = clock.now().await?;
+                sleep(Duration::from_millis(time.ms() % 5)).await;
+                Some(time)
+            }
             None => None,
         };
         if self.queue.send(Proposal { operation, early, answer }).is_err() {

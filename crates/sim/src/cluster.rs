@@ -13,15 +13,16 @@ use std::time::Duration;
 
 use anyhow::{Result, anyhow, bail};
 use latitude_client::Client;
-use latitude_clock::{MAX_CLOCK_OFFSET_DEFAULT, SkewedClock};
+use latitude_clock::{MAX_CLOCK_OFFSET_DEFAULT, PhysicalClock, SkewedClock};
 use latitude_consensus::{Settings, SnapshotSettings, Step, seed_thread_rng};
 use latitude_node::{Limits, NodeConfig, ReadMode};
+use latitude_rpc::net::Net;
 use latitude_storage::View;
 use latitude_storage::memory::MemoryDisk;
 use latitude_types::{RangeId, StoreId, Timestamp, WriteTime};
 use program::{CrashPoint, Failure, NextReadMode, OpenEngine, Program};
-use rand::SeedableRng;
 use rand::rngs::SmallRng;
+use rand::{RngExt, SeedableRng};
 use turmoil::Sim;
 
 use crate::clock::{NodeClock, SimClock};
@@ -168,6 +169,7 @@ pub struct ClientHost {
     pub random: SmallRng,
     /// Where it is.
     pub region: String,
+    build: Box<dyn Fn(u64) -> Client>,
     host: Arc<str>,
     clock: SimClock,
     trace: Trace,
@@ -184,6 +186,11 @@ impl ClientHost {
     /// Notes that a write was acknowledged.
     pub fn acknowledged(&self, version: &WriteTime) {
         self.invariants.acknowledged(&self.host, version);
+    }
+
+    /// Gives the program another SDK, which knows nothing yet.
+    pub fn begin_anew(&mut self) {
+        self.client = (self.build)(self.random.random());
     }
 
     /// Says in the trace what the client does, or was told.
@@ -372,18 +379,17 @@ impl Cluster {
         let region = self.layout.region_of(self.clients - 1);
         let seed = derive(self.layout.seed, &host);
         let net = SimNet::new(Arc::clone(&host), self.links.clone(), self.trace.clone());
-        let client = Client::builder()
-            .seeds(self.seeds())
-            .region(&region)
-            .timeout(timeout)
-            .net(Arc::new(net))
-            .random_seed(seed)
-            .build();
+        let (net, seeds, here) = (Arc::new(net), self.seeds(), region.clone());
+        let build = move |seed| {
+            let client = Client::builder().seeds(seeds.clone()).region(&here).timeout(timeout);
+            client.net(Arc::clone(&net) as Arc<dyn Net>).random_seed(seed).build()
+        };
         let random = SmallRng::seed_from_u64(derive(seed, "program"));
         let program = program(ClientHost {
-            client,
+            client: build(seed),
             random,
             region: region.clone(),
+            build: Box::new(build),
             host: Arc::clone(&host),
             clock: self.clock.clone(),
             trace: self.trace.clone(),
@@ -472,7 +478,7 @@ impl Cluster {
             .iter()
             .map(|(host, engine)| (Arc::clone(host), &**engine as &dyn View))
             .collect();
-        invariants::difference(&stores)
+        self.invariants.lost_replica(&stores).or_else(|| invariants::difference(&stores))
     }
 
     fn site(&self, node: u32) -> &Site {

@@ -25,6 +25,7 @@ mod logs;
 mod replicas;
 mod stamps;
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use applied::First;
@@ -36,7 +37,7 @@ use latitude_types::{RangeId, Timestamp, WriteTime};
 pub(crate) use replicas::difference;
 
 use crate::clock::SimClock;
-use crate::violation::Violation;
+use crate::violation::{Check, Violation};
 
 /// The invariants of one cluster. Clones are the same.
 #[derive(Clone)]
@@ -54,6 +55,8 @@ struct Inner {
     entries: applied::AppliedEntries,
     ids: ids::Ids,
     closed: closed::Closed,
+    /// Who holds a replica of which range.
+    held: BTreeSet<(Arc<str>, latitude_types::RangeId)>,
     violations: Vec<Violation>,
     /// How many batches with applied entries were looked at.
     looked_at: u64,
@@ -113,6 +116,7 @@ impl Invariants {
             if let Ok(Some(upto)) = inspect::applied(row).map(|applied| applied.last) {
                 found.extend(inner.applies(host, range, upto));
             }
+            inner.held.insert((Arc::clone(host), range));
             let before = meta_in_store(store, range);
             let Some(after) = meta_in_batch(batch, range).or_else(|| before.clone()) else {
                 continue;
@@ -172,6 +176,18 @@ impl Invariants {
         let mut inner = self.lock();
         inner.bounds.synced(host);
         inner.committed.synced(host);
+    }
+
+    /// A replica that is gone from these stores, though no disk has lost what was synced.
+    pub(crate) fn lost_replica(&self, stores: &[(Arc<str>, &dyn View)]) -> Option<Violation> {
+        let inner = self.lock();
+        stores.iter().find_map(|(host, store)| {
+            let of_host = inner.held.iter().filter(|(holder, _)| holder == host);
+            let lost = of_host
+                .map(|(_, range)| *range)
+                .find(|range| meta_in_store(*store, *range).is_none())?;
+            Some(Check::ReplicasEqual.found(format!("{host} has lost its replica of {lost}")))
+        })
     }
 
     /// What was violated first, if anything was.

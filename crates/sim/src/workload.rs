@@ -53,6 +53,8 @@ pub struct Workload {
     /// Of ten times between two operations, how many end at once when somebody has written, and then that key
     /// is read.
     pub chases: u32,
+    /// Before how many of ten operations a client begins anew, knowing neither ranges nor leaders.
+    pub forgets: u32,
     /// How long a client waits between two operations, at least and at most, in milliseconds.
     pub pause_ms: (u64, u64),
     /// Bytes that a value has beside the number that says which it is.
@@ -71,6 +73,7 @@ impl Default for Workload {
             reads: 5,
             compares: 2,
             chases: 0,
+            forgets: 0,
             pause_ms: (20, 150),
             padding: 0,
         }
@@ -291,8 +294,6 @@ fn version(version: &WriteTime) -> Option<Version> {
 
 impl Shared {
     async fn run(&self, mut host: ClientHost) -> Result<()> {
-        let keyspace =
-            host.client.keyspace(KEYSPACE).with_timeout(TIMEOUT).with_receipt(ReceiptDetail::Full);
         let mut client = self.new_client();
         let mut seen: BTreeMap<u32, Option<i64>> = BTreeMap::new();
         let mut chased = None;
@@ -301,7 +302,16 @@ impl Shared {
             let at = chased.unwrap_or(drawn);
             let is_strict = host.random.random_range(0..10) < self.workload.strict;
             let level = if is_strict { Level::Strict } else { Level::Sequential };
-            let keyspace = keyspace.clone().with_level(level).with_session(client.session.clone());
+            if host.random.random_range(0..10) < self.workload.forgets {
+                host.begin_anew();
+            }
+            let keyspace = host
+                .client
+                .keyspace(KEYSPACE)
+                .with_timeout(TIMEOUT)
+                .with_receipt(ReceiptDetail::Full)
+                .with_level(level)
+                .with_session(client.session.clone());
             let Workload { reads, compares, .. } = self.workload;
             let went = match host.random.random_range(0..10) {
                 draw if draw < reads || chased.is_some() => {

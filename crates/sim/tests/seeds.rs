@@ -4,6 +4,7 @@
 
 use std::env;
 
+use latitude_probe::Marks;
 use latitude_sim::scenario;
 
 fn seeds() -> Vec<u64> {
@@ -28,6 +29,7 @@ fn whatever_the_seed_nothing_wrong_is_answered_and_everything_is_served_again() 
             .without_time()
             .init();
     }
+    let before = Marks::now();
     let mut failed = Vec::new();
     let mut snapshots_installed = 0;
     for seed in seeds() {
@@ -56,4 +58,9 @@ fn whatever_the_seed_nothing_wrong_is_answered_and_everything_is_served_again() 
         assert!(snapshots_installed > 0, "no run needed a snapshot: they show nothing about them");
     }
     assert!(failed.is_empty(), "{} seeds were wrong", failed.len());
+    if seeds() == scenario::STANDARD.collect::<Vec<_>>() {
+        let now = Marks::now();
+        let missed: Vec<_> = now.since(&before).filter(|(_, count)| *count == 0).collect();
+        assert!(missed.is_empty(), "never hit, so nothing is shown about them: {missed:?}");
+    }
 }

@@ -61,8 +61,8 @@ pub(crate) enum Kind {
     Transfer,
     /// Ranges change their leaders all the time.
     TransferStorm,
-    /// A node is cut off until it needs snapshots, and twice whoever gets to some step of one loses its power
-    /// there.
+    /// A node is cut off until it needs snapshots, and time and again whoever gets to some step of one loses its
+    /// power there.
     CrashInSnapshot,
 }
 
@@ -296,15 +296,27 @@ pub(crate) fn draw(
             });
         }
         Kind::CrashInSnapshot => {
-            let step = *Step::ALL.choose(random).unwrap_or(&Step::ALL[0]);
+            // Half of them where the old rows give way to the new.
+            let install = [Step::Mark, Step::Replace, Step::Apply, Step::Cleanup];
+            let mut step = || {
+                let steps = if random.random() { &install[..] } else { &Step::ALL[..] };
+                *steps.choose(random).unwrap_or(&Step::Mark)
+            };
+            let steps_hit = [step(), step(), step()];
             let needs = from + between(random, 3_000, 6_000);
             steps.until = needs;
             nodes[1..].iter().for_each(|other| steps.partition(one, *other));
-            steps.at(needs, Action::CrashAt(step, 2));
-            for after in [lasts, 2 * lasts] {
-                nodes.iter().for_each(|node| steps.at(needs + after, Action::Revive(*node)));
+            steps.at(needs, Action::CrashAt(steps_hit[0], 2));
+            for (times, step) in (1..).zip(steps_hit) {
+                steps.at(needs + times * lasts, Action::CrashAt(step, 2));
+                for node in &nodes {
+                    steps.at(needs + times * lasts, Action::Revive(*node));
+                }
             }
-            steps.at(needs + 2 * lasts, Action::CrashAt(step, 0));
+            for node in &nodes {
+                steps.at(needs + 4 * lasts, Action::Revive(*node));
+            }
+            steps.at(needs + 4 * lasts, Action::CrashAt(steps_hit[0], 0));
         }
     }
     steps.actions

@@ -93,7 +93,7 @@ fn workload(layout: &Layout, random: &mut SmallRng) -> Workload {
     let keys = random.random_range(2..=10);
     let on_all_nodes = layout.nodes > 3 && random.random_ratio(1, 3);
     Workload {
-        clients: random.random_range(2..=4),
+        clients: random.random_range(2..=5),
         keys,
         ranges: random.random_range(1..=keys.min(4)),
         on_all_nodes,
@@ -102,6 +102,7 @@ fn workload(layout: &Layout, random: &mut SmallRng) -> Workload {
         reads: random.random_range(2..=7),
         compares: random.random_range(1..=2),
         chases: random.random_range(0..=8),
+        forgets: *[0, 0, 1, 3].choose(random).unwrap_or(&0),
         pause_ms: if random.random_ratio(1, 3) { (1, 30) } else { (20, 150) },
         padding: if random.random_ratio(1, 4) { random.random_range(0..400) } else { 0 },
     }
