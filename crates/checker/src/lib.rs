@@ -13,14 +13,22 @@
 //!
 //! Nothing here reads a clock: the order of the lines of a history is its clock.
 
+pub mod causal;
 pub mod history;
+mod levels;
 pub mod linearizable;
+#[cfg(test)]
+mod measure;
 #[cfg(test)]
 mod numbers;
 pub mod recorder;
+#[cfg(test)]
+mod replicas;
 mod report;
 pub mod sequential;
+mod session_order;
 
 pub use history::{History, HistoryError};
+pub use levels::Level;
 pub use recorder::Recorder;
 pub use report::{Cited, Counts, Violation};
