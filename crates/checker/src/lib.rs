@@ -14,19 +14,26 @@
 //! Nothing here reads a clock: the order of the lines of a history is its clock.
 
 pub mod causal;
+pub mod convergence;
+pub mod counter;
+pub mod durability;
 pub mod history;
+mod known;
 mod levels;
 pub mod linearizable;
 #[cfg(test)]
 mod measure;
 #[cfg(test)]
 mod numbers;
+pub mod promise;
 pub mod recorder;
 #[cfg(test)]
 mod replicas;
 mod report;
 pub mod sequential;
 mod session_order;
+pub mod sessions;
+pub mod set;
 
 pub use history::{History, HistoryError};
 pub use levels::Level;
