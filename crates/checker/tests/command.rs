@@ -75,8 +75,78 @@ fn what_the_level_cannot_judge_exits_with_2() {
 }
 
 #[test]
+fn two_observers_in_opposite_orders_are_causal() {
+    let (status, said) = run(&["--level", "causal", FORK, STALE]);
+    assert!(
+        said.contains(&format!("{FORK}: 6 ok, 0 failed, 0 unknown, 2 keys: causally convergent\n")),
+        "{said}"
+    );
+    assert_eq!(status, Some(0));
+    let (status, said) = run(&["--level", "causal", BAD]);
+    assert!(
+        said.contains("not causally convergent (ThinAirRead)\nkey k: a value from thin air"),
+        "{said}"
+    );
+    assert_eq!(status, Some(1));
+}
+
+#[test]
+fn one_promise_is_judged_by_its_name() {
+    for (check, bad, rule) in [
+        ("sessions", "promises/bad/sessions_message_passing.jsonl", "monotonic writes is broken"),
+        (
+            "counter",
+            "promises/bad/counter_counts_a_retry_twice.jsonl",
+            "a counter ends above its additions",
+        ),
+        (
+            "set",
+            "promises/bad/set_brings_a_removed_element_back.jsonl",
+            "a removed element is back",
+        ),
+        (
+            "durability",
+            "promises/bad/durability_write_missing_at_the_end.jsonl",
+            "an acknowledged write is missing",
+        ),
+        (
+            "convergence",
+            "promises/bad/convergence_two_nodes_differ.jsonl",
+            "replicas differ at the end",
+        ),
+    ] {
+        let (status, said) = run(&["--check", check, bad]);
+        assert!(
+            said.contains(&format!(" keys: {check}: broken\nkey k")) && said.contains(rule),
+            "{said}"
+        );
+        assert_eq!(status, Some(1), "{check}");
+    }
+    let (status, said) = run(&["--check", "sessions", STALE]);
+    assert_eq!(said, format!("{STALE}: 2 ok, 0 failed, 0 unknown, 1 keys: sessions: kept\n"));
+    assert_eq!(status, Some(0));
+    let (status, said) = run(&["--check", "durability", STALE]);
+    assert!(said.contains("durability: unknown\nthere are no final reads"), "{said}");
+    assert_eq!(status, Some(2));
+}
+
+#[test]
+fn the_level_of_operations_that_name_none_decides_what_they_promise() {
+    let unnamed = "promises/levels/counter_read_by_another_session.jsonl";
+    assert_eq!(run(&["--check", "counter", unnamed]).0, Some(1));
+    assert_eq!(run(&["--check", "counter", "--level", "causal", unnamed]).0, Some(0));
+}
+
+#[test]
 fn wrong_arguments_exit_with_2() {
-    for arguments in [&["--level", "causal", STALE][..], &[STALE, "--level"], &["--lvl", STALE]] {
+    for arguments in [
+        &["--level", "eventual", STALE][..],
+        &["--level", "linear", STALE],
+        &["--check", "linear", STALE],
+        &[STALE, "--level"],
+        &[STALE, "--check"],
+        &["--lvl", STALE],
+    ] {
         assert_eq!(run(arguments), (Some(2), String::new()), "{arguments:?}");
     }
     assert_eq!(run(&["--level", "sequential"]).0, Some(2));

@@ -67,13 +67,29 @@ pub(super) enum Source {
     Open,
 }
 
+/// Writes of a key that are on one chain, in its order: the place of each, and the step.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Line(Vec<(u32, usize)>);
+
+impl Line {
+    /// Those up to a place of the chain.
+    pub(super) fn upto(&self, place: u32) -> impl DoubleEndedIterator<Item = usize> + '_ {
+        let count = match self.0.last() {
+            // Most have seen all of a chain that ended.
+            Some(&(last, _)) if last <= place => self.0.len(),
+            _ => self.0.partition_point(|&(at, _)| at <= place),
+        };
+        self.0[..count].iter().map(|&(_, step)| step)
+    }
+}
+
 /// The writes of a key.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Writes {
     /// The certain ones by chain, in its order.
-    pub(super) by_chain: BTreeMap<usize, Vec<usize>>,
+    pub(super) by_chain: BTreeMap<usize, Line>,
     /// As `by_chain`, but of the log only.
-    pub(super) log_by_chain: BTreeMap<usize, Vec<usize>>,
+    pub(super) log_by_chain: BTreeMap<usize, Line>,
     /// The loose ones by process, in its order.
     pub(super) loose: BTreeMap<u64, Vec<usize>>,
     /// Those that may have left it absent, in the order of their lines.
@@ -248,9 +264,9 @@ impl<'a> Program<'a> {
             let step = &self.steps[at];
             let of_key = &mut self.writes[step.key];
             if let Some(place) = step.place {
-                of_key.by_chain.entry(place.chain).or_default().push(at);
+                of_key.by_chain.entry(place.chain).or_default().0.push((place.at, at));
                 if step.level.is_log() {
-                    of_key.log_by_chain.entry(place.chain).or_default().push(at);
+                    of_key.log_by_chain.entry(place.chain).or_default().0.push((place.at, at));
                 }
             }
             if step.loose.is_some() {
@@ -274,28 +290,21 @@ impl<'a> Program<'a> {
             let at = eventual.get(&step.source.invoke_line).copied().unwrap_or(at);
             let step = &self.steps[at];
             let looks = step.action.and_then(Action::finds).is_some();
-            let places = |place: Place| own.holds(place);
             if looks && step.level.is_log() {
                 let by_chain = &self.writes[step.key].by_chain;
                 let local = |at: &usize| !self.steps[*at].level.is_log();
-                for writes in by_chain.values() {
-                    let writes = &writes[..self.count(writes, places)];
-                    own_writes[at].extend(writes.iter().copied().rfind(local));
+                for (&chain, writes) in by_chain {
+                    own_writes[at].extend(writes.upto(own.of(chain)).rfind(local));
                 }
             }
             if step.leaves().is_some() && step.level == Level::Eventual {
-                for writes in self.writes[step.key].by_chain.values() {
-                    let last = self.count(writes, places).checked_sub(1).map(|last| writes[last]);
+                for (&chain, writes) in &self.writes[step.key].by_chain {
+                    let last = writes.upto(own.of(chain)).next_back();
                     own_order.extend(last.map(|last| (last, at)));
                 }
             }
         });
         (self.own_writes, self.own_order) = (own_writes, own_order);
-    }
-
-    /// How many of some writes, in the order of their chain, are in a past.
-    pub(super) fn count(&self, writes: &[usize], holds: impl Fn(Place) -> bool) -> usize {
-        writes.partition_point(|&at| self.steps[at].place.is_some_and(&holds))
     }
 
     /// The line of the first operation that found a key absent which several deletes may have left so.

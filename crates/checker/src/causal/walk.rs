@@ -13,7 +13,7 @@ use std::collections::{BinaryHeap, HashMap};
 
 use super::program::{Program, Source, Step};
 use crate::levels::Level;
-use crate::session_order::{Clock, Place};
+use crate::session_order::Clock;
 
 /// What is in the past of a step, and itself.
 #[derive(Clone, Debug)]
@@ -342,9 +342,7 @@ impl<'p, 'a> Walk<'p, 'a> {
         let by_chain = if log { &writes.log_by_chain } else { &writes.by_chain };
         let mut seen = Vec::new();
         for (&chain, of_chain) in by_chain {
-            let upto = past.clock.of(chain);
-            let count = self.program.count(of_chain, |place: Place| place.at <= upto);
-            seen.extend(count.checked_sub(1).map(|last| of_chain[last]));
+            seen.extend(of_chain.upto(past.clock.of(chain)).next_back());
         }
         for of_process in writes.loose.values() {
             let held = |&&write: &&usize| {
