@@ -44,13 +44,14 @@ impl OffsetQuorum {
     /// Estimates kept per peer: of these the one with the shortest round trip is shown.
     const OFFSETS_KEPT: usize = 8;
 
-    /// Takes in a verdict; it replaces the earlier one of the same judge.
-    pub fn observe(&mut self, peer: NodeId, judge: Judge, refused: bool) {
+    /// Takes in a verdict; it replaces the earlier one of the same judge. Whether it is another one.
+    pub fn observe(&mut self, peer: NodeId, judge: Judge, refused: bool) -> bool {
         let peer = self.peers.entry(peer).or_default();
-        match judge {
-            Judge::Us => peer.refused_by_us = refused,
-            Judge::Peer => peer.refuses_us = refused,
-        }
+        let before = match judge {
+            Judge::Us => &mut peer.refused_by_us,
+            Judge::Peer => &mut peer.refuses_us,
+        };
+        std::mem::replace(before, refused) != refused
     }
 
     /// Takes in one exchange: our physical clock when the request left and when the reply came, and

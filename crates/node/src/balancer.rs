@@ -36,15 +36,20 @@ pub(crate) async fn keep(shared: Arc<Shared>) {
         }
         let was_fenced = std::mem::replace(&mut fenced, shared.peers().is_unsynced());
         match (was_fenced, fenced) {
-            (false, true) => Mark::NodeFenced.hit(),
-            (true, false) => Mark::NodeUnfenced.hit(),
+            (false, true) => {
+                Mark::NodeFenced.hit();
+                tracing::warn!(
+                    "this node's clock differs from those of most nodes: it gives up leadership"
+                );
+            }
+            (true, false) => {
+                Mark::NodeUnfenced.hit();
+                tracing::info!("this node's clock is in step with those of most nodes again");
+            }
             _ => {}
         }
         if fenced {
             // Its clock is the odd one out, so it must not stamp: others can lead.
-            tracing::warn!(
-                "this node's clock differs from those of most nodes: it gives up leadership"
-            );
             hand_over(&shared, LOOK_EVERY).await;
             continue;
         }

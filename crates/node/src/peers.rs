@@ -207,9 +207,20 @@ impl Peers {
         self.inner.offsets.lock().expect(NO_PANIC).is_unsynced(nodes)
     }
 
-    /// Notes whether a message of a peer was refused for its clock, or the peer refused one of ours.
+    /// Notes whether a message of a peer was refused for its clock, or the peer refused one of ours, and says so
+    /// when that changes.
     pub(crate) fn observe_refusal(&self, node: NodeId, judge: Judge, refused: bool) {
-        self.inner.offsets.lock().expect(NO_PANIC).observe(node, judge, refused);
+        let changed = self.inner.offsets.lock().expect(NO_PANIC).observe(node, judge, refused);
+        match (changed, refused, judge) {
+            (false, ..) => {}
+            (true, true, Judge::Us) => {
+                tracing::warn!(peer = %node, "its messages are refused: its clock is too far ahead");
+            }
+            (true, true, Judge::Peer) => {
+                tracing::warn!(peer = %node, "it refuses our messages: to it our clock is too far ahead");
+            }
+            (true, false, _) => tracing::info!(peer = %node, "clocks are in step again"),
+        }
     }
 
     /// This node's clocks, for a message about to leave.
@@ -375,7 +386,6 @@ impl Peers {
         let verdict = self.inner.clock.receive(reading).await;
         self.observe_refusal(node, Judge::Us, verdict.is_err());
         if let Err(refusal) = verdict {
-            tracing::warn!(peer = %node, %refusal, "answers refused for their clock");
             return Err(TransportError(format!("{node}: {refusal}")));
         }
         self.heard(node);

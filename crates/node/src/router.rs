@@ -72,7 +72,7 @@ async fn admitted(
     let keyspace = find_keyspace(shared, name, known).await?;
     let request = parse(shared, command.clone(), &keyspace, started)?;
     if let Some(session) = &request.session {
-        check_nodes(shared, session)?;
+        check_nodes(shared, session).await?;
         // Before the request has any effect (INV-2): what it leads to is above all the session has seen.
         shared.clock.admit_session(session.clock()).await?;
     }
@@ -99,10 +99,16 @@ fn parse(
 
 /// A token names only nodes that there are, or were: their numbers bound its size. One that is made up would
 /// otherwise grow every session that meets what was written with it.
-fn check_nodes(shared: &Shared, session: &Token) -> Result<(), Error> {
-    let directory = shared.catalog.current();
-    let highest = directory.nodes().map(|node| node.id).max();
-    match session.nodes().find(|node| Some(*node) > highest || node.0 == 0) {
+async fn check_nodes(shared: &Shared, session: &Token) -> Result<(), Error> {
+    let unknown = || {
+        let highest = shared.catalog.current().nodes().map(|node| node.id).max();
+        session.nodes().find(|node| Some(*node) > highest || node.0 == 0)
+    };
+    if unknown().is_some() {
+        // A node that joined a moment ago, of which this one has not heard.
+        catalog::refresh(shared).await;
+    }
+    match unknown() {
         None => Ok(()),
         Some(node) => Err(Error::new(
             Reason::TokenInvalid,

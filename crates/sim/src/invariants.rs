@@ -56,7 +56,7 @@ struct Inner {
     ids: ids::Ids,
     closed: closed::Closed,
     /// Who holds a replica of which range.
-    held: BTreeSet<(Arc<str>, latitude_types::RangeId)>,
+    held: BTreeSet<(Arc<str>, RangeId)>,
     violations: Vec<Violation>,
     /// How many batches with applied entries were looked at.
     looked_at: u64,
