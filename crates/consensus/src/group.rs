@@ -219,6 +219,8 @@ pub struct Group {
     pub(crate) network: Network,
     /// The leadership last seen here, and since when.
     leads_since: Arc<Mutex<Option<(LeaderToken, TokioInstant)>>>,
+    /// The leadership that was last given away, and to whom.
+    handed_over: Arc<Mutex<Option<(LeaderToken, ReplicaId)>>>,
 }
 
 impl Birth {
@@ -304,6 +306,7 @@ impl Group {
             silent_until,
             network,
             leads_since: Arc::default(),
+            handed_over: Arc::default(),
         })
     }
 
@@ -568,7 +571,20 @@ impl Group {
             Mark::TransferRefused.hit();
             return Err(TransferError::Behind(to));
         }
+        // Before it begins: from then on openraft's leader takes nothing and is to fall silent.
+        *self.handed_over() = status.leadership.token.map(|leadership| (leadership, *target));
         self.raft.trigger().transfer_leader(*target).await.map_err(|_| TransferError::Stopped)
+    }
+
+    /// To whom that leadership was given away, if it was. openraft never takes a transfer back: if it fails, the
+    /// leader must not be heard of until another one is elected.
+    pub(crate) fn handed_over_to(&self, leadership: LeaderToken) -> Option<ReplicaId> {
+        let handed_over = *self.handed_over();
+        handed_over.filter(|(given, _)| *given == leadership).map(|(_, to)| to)
+    }
+
+    fn handed_over(&self) -> MutexGuard<'_, Option<(LeaderToken, ReplicaId)>> {
+        self.handed_over.lock().expect("nothing panics while it holds this")
     }
 
     /// Whether the replica keeps silent: see [`GroupContext::silent_until`].

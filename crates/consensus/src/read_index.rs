@@ -13,6 +13,9 @@
 //! Any message of the leadership counts, also one with entries; the empty ones make sure that there is one. They
 //! are answered by Raft itself, and fenced by its vote like any other.
 //!
+//! A leadership that has been given away is not confirmed any more: if its transfer fails, the group needs an
+//! election, and each of these messages would put it off.
+//!
 //! openraft has a read index too. It keeps one heartbeat under way to each follower, so a read waits for the one
 //! before its own, which makes two round trips, and a lost one costs a heartbeat interval; and it counts answers
 //! for more than they say (see [`Acks`](crate::acks::Acks)).
@@ -52,6 +55,10 @@ impl Group {
         let Some(Standing { leadership, configs, index }) = self.standing().await? else {
             return Err(ReadError::NotLeader(self.leadership().leader));
         };
+        // The messages of a leader that takes nothing any more would keep its followers from electing another.
+        if let Some(to) = self.handed_over_to(leadership) {
+            return Err(ReadError::NotLeader(Some(to)));
+        }
         let others: BTreeSet<_> =
             configs.iter().flatten().copied().filter(|voter| *voter != self.replica()).collect();
         // The empty appends leave now; that their answers are noted is what they are for.

@@ -208,6 +208,33 @@ async fn leadership_is_handed_over_to_a_voter_that_has_everything_and_to_no_othe
     assert!(written(&cluster.put(2, token, "k", "w").await.expect("all are up")));
 }
 
+/// Found by a simulated run (a leader hands over while connections break, and clients read all along): the
+/// messages that confirmed the leader for its reads kept the others from electing, for as long as there were
+/// reads.
+#[tokio::test(start_paused = true)]
+async fn a_transfer_that_is_lost_costs_an_election_however_much_is_read_meanwhile() {
+    let (cluster, token) = Cluster::led().await;
+    let group = cluster.group(1);
+    cluster.put(1, token, "k", "before").await.expect("all are up");
+    cluster
+        .wait("all have everything", || {
+            group.status().caught_up.contains(&replica(3)).then_some(())
+        })
+        .await;
+    cluster.net.cut(1, 3);
+    group.transfer_leader(NodeId(3)).await.expect("it had everything when it was last heard");
+    let patience = Instant::now() + 4 * cluster.settings.election_timeout_max;
+    while group.leadership().leader == Some(replica(1)) {
+        assert!(Instant::now() < patience, "nobody else was elected");
+        let read = group.read_index(cluster.settings.heartbeat_interval).await;
+        assert!(matches!(read, Err(ReadError::NotLeader(_))), "{read:?}");
+        tokio::time::sleep(cluster.settings.heartbeat_interval / 2).await;
+    }
+    let (leader, successor) = cluster.leader_other_than(1).await;
+    cluster.group(leader).read_index(WAIT).await.expect("it hears a quorum");
+    assert!(written(&cluster.put(leader, successor, "k", "after").await.expect("two are up")));
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_caught_up_voter_that_has_fallen_silent_is_handed_nothing() {
     let (cluster, _) = Cluster::led().await;
