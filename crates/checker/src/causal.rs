@@ -168,29 +168,39 @@ fn judge(program: &Program<'_>, budget: Budget) -> Verdict {
     let mut left = budget.operations;
     let mut first = None;
     loop {
-        let Err(broken) = attempt(program, &mut Nulls::Guessed(&mut guesses)) else {
-            return Verdict::Causal;
-        };
-        if first.is_none() {
+        let mut nulls = Nulls::Guessed(&mut guesses);
+        if first.is_some() {
+            if is_right(program, &mut nulls) {
+                return Verdict::Causal;
+            }
+        } else {
+            let Err(broken) = attempt(program, &mut nulls) else { return Verdict::Causal };
             // Whatever the absent keys were, this is wrong: the better explanation.
             if let Err((pattern, violation)) = attempt(program, &mut Nulls::Open) {
                 return Verdict::Violation(pattern, violation);
             }
+            first = Some(broken);
         }
-        let (pattern, violation) = first.get_or_insert(broken);
-        if !guesses.advance() {
-            let mut violation = violation.clone();
+        if !guesses.advance()
+            && let Some((pattern, mut violation)) = first.take()
+        {
             if guesses.made > 1 {
                 violation.why +=
                     "; and no other choice of the deletes that the absent keys show is better";
             }
-            return Verdict::Violation(*pattern, violation);
+            return Verdict::Violation(pattern, violation);
         }
         match left.checked_sub(program.steps.len()) {
             Some(rest) => left = rest,
             None => return Verdict::Unknown(Doubt::Absent { line }),
         }
     }
+}
+
+/// As [`attempt`], without an explanation.
+fn is_right(program: &Program<'_>, nulls: &mut Nulls<'_>) -> bool {
+    let (sources, outcome) = walk::walk(program, nulls, &[]);
+    outcome.is_ok_and(|walked| walk::cyclic(program, &sources, &walked.replaced).is_none())
 }
 
 /// Judges with the absent keys explained in one way.

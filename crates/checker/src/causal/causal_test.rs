@@ -472,7 +472,7 @@ fn an_empty_history_is_causal() {
 #[test]
 #[ignore = "measures, and says nothing of right and wrong"]
 fn causal_is_measured() {
-    for (mix, levels) in [(PLAIN, CAUSAL), (PLAIN, MIXED), (EVERYTHING, MIXED)] {
+    for (mix, levels) in [(PLAIN, CAUSAL), (PLAIN, MIXED), (DELETES, MIXED)] {
         let version_percent = 100;
         let shape = Shape {
             operations: 100_000,

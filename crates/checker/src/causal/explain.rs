@@ -1,6 +1,6 @@
 //! What is said of a bad pattern, so that a person can follow it.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 
 use super::Pattern;
 use super::program::{Program, Source};
@@ -123,12 +123,17 @@ impl<'p, 'a> Explain<'p, 'a> {
         let found = edges.iter().map(|edge| (edge.older, Hop::Replaced(edge.finder), edge.newer));
         let own = self.program.own_order.iter().map(|&(older, newer)| (older, Hop::Own, newer));
         let own = own.filter(|&(older, _, newer)| on_cycle[older] && on_cycle[newer]);
-        for (tried, closing) in found.chain(own).enumerate() {
+        let closing: Vec<(usize, Hop, usize)> = found.chain(own).collect();
+        let mut incoming: HashMap<usize, Vec<(usize, Hop)>> = HashMap::new();
+        for &(older, hop, newer) in &closing {
+            incoming.entry(newer).or_default().push((older, hop));
+        }
+        for (tried, &closing) in closing.iter().enumerate() {
             if tried >= CYCLES_TRIED && best.is_some() {
                 break;
             }
             let (older, _, newer) = closing;
-            let Some(mut cycle) = self.back(older, newer, on_cycle, &edges) else { continue };
+            let Some(mut cycle) = self.back(older, newer, on_cycle, &incoming) else { continue };
             cycle.push(closing);
             if best.as_ref().is_none_or(|best| cycle.len() < best.len()) {
                 best = Some(cycle);
@@ -159,21 +164,17 @@ impl<'p, 'a> Explain<'p, 'a> {
         older: usize,
         newer: usize,
         on_cycle: &[bool],
-        edges: &[&Replaced],
+        incoming: &HashMap<usize, Vec<(usize, Hop)>>,
     ) -> Option<Path> {
-        let Program { steps, own_order, .. } = self.program;
-        let mut came: Vec<Option<(usize, Hop)>> = vec![None; steps.len()];
+        let mut came: Vec<Option<(usize, Hop)>> = vec![None; self.program.steps.len()];
         let mut queue = VecDeque::from([older]);
         while let Some(at) = queue.pop_front() {
             if at == newer {
                 return Some(follow(&came, newer, older));
             }
             let before = self.hops(at);
-            let own = own_order.iter().filter(|&&(_, to)| to == at);
-            let own = own.map(|&(from, _)| (from, Hop::Own));
-            let replaced = edges.iter().filter(|other| other.newer == at);
-            let replaced = replaced.map(|other| (other.older, Hop::Replaced(other.finder)));
-            for (from, hop) in before.chain(own).chain(replaced) {
+            let others = incoming.get(&at).into_iter().flatten().copied();
+            for (from, hop) in before.chain(others) {
                 if on_cycle[from] && came[from].is_none() && from != older {
                     came[from] = Some((at, hop));
                     queue.push_back(from);

@@ -9,7 +9,8 @@
 //! Of each chain only the last write of the key in the past matters: those before it come before it.
 
 use std::cmp::Reverse;
-use std::collections::{BinaryHeap, HashMap};
+use std::collections::BinaryHeap;
+use std::rc::Rc;
 
 use super::program::{Program, Source, Step};
 use crate::levels::Level;
@@ -36,7 +37,7 @@ pub(super) struct Replaced {
 pub(super) struct Walked {
     pub(super) replaced: Vec<Replaced>,
     /// Of the steps that were to be kept.
-    pub(super) pasts: Vec<Option<Past>>,
+    pub(super) pasts: Vec<Option<Rc<Past>>>,
 }
 
 /// Why some step cannot be.
@@ -196,9 +197,7 @@ struct Walk<'p, 'a> {
     program: &'p Program<'a>,
     sources: Vec<Source>,
     replaced: Vec<Replaced>,
-    /// Of each found write and chain (or loose process), up to which place writes came before it.
-    known: HashMap<(usize, Result<usize, u64>), usize>,
-    pasts: Vec<Option<Past>>,
+    pasts: Vec<Option<Rc<Past>>>,
     keep: Vec<bool>,
     /// How many steps that are not done come just before.
     waiting: Vec<u32>,
@@ -217,7 +216,6 @@ impl<'p, 'a> Walk<'p, 'a> {
             program,
             sources: program.sources.clone(),
             replaced: Vec::new(),
-            known: HashMap::new(),
             pasts: vec![None; count],
             keep: vec![false; count],
             waiting: vec![0; count],
@@ -258,7 +256,7 @@ impl<'p, 'a> Walk<'p, 'a> {
     fn run(&mut self, nulls: &mut Nulls<'_>) -> Result<(), Broken> {
         while let Some(Reverse((_, at))) = self.ready.pop() {
             let step = &self.program.steps[at];
-            let mut past = self.take_past(at);
+            let (mut past, mut found_past) = self.take_past(at);
             if self.sources[at] == Source::Open {
                 let source = self.look(at, &past, nulls)?;
                 if let Some(Source::Step(delete)) = source {
@@ -267,7 +265,9 @@ impl<'p, 'a> Walk<'p, 'a> {
                         self.wait(at, delete, past);
                         continue;
                     }
-                    past.join(self.kept(delete));
+                    let kept = self.kept(delete);
+                    past.join(&kept);
+                    found_past = Some(kept);
                 } else if source == Some(Source::Initial) {
                     self.sources[at] = Source::Initial;
                 }
@@ -278,13 +278,13 @@ impl<'p, 'a> Walk<'p, 'a> {
                         return Err(Broken::Initial(at, write));
                     }
                 }
-                Source::Step(found) => self.replace(at, found, &past),
+                Source::Step(found) => self.replace(at, found, &past, found_past.as_deref()),
                 Source::Nothing | Source::Open => {}
             }
             self.done[at] = true;
             if self.uses[at] > 0 || self.keep[at] {
                 past.put(step);
-                self.pasts[at] = Some(past);
+                self.pasts[at] = Some(Rc::new(past));
             }
             for next in std::mem::take(&mut self.next[at]) {
                 self.waiting[next] -= 1;
@@ -297,39 +297,44 @@ impl<'p, 'a> Walk<'p, 'a> {
         if left.is_empty() { Ok(()) } else { Err(Broken::Cycle(left)) }
     }
 
-    /// The past of a step, without itself. Pasts that nobody else needs are dropped.
-    fn take_past(&mut self, at: usize) -> Past {
-        if let (Some(mut past), Source::Step(found)) = (self.pasts[at].take(), self.sources[at]) {
-            // It waited for what it found.
-            past.join(self.kept(found));
-            return past;
+    /// The past of a step, without itself; and that of what it found. Pasts that nobody else needs are
+    /// dropped.
+    fn take_past(&mut self, at: usize) -> (Past, Option<Rc<Past>>) {
+        let found = match self.sources[at] {
+            Source::Step(found) => self.pasts[found].clone(),
+            _ => None,
+        };
+        if let (Some(waited), Some(found)) = (self.pasts[at].take(), &found) {
+            let mut past = Rc::unwrap_or_clone(waited);
+            past.join(found);
+            return (past, Some(Rc::clone(found)));
         }
         let mut past: Option<Past> = None;
         let before: Vec<usize> = before(self.program, &self.sources, at).collect();
         for before in before {
             self.uses[before] -= 1;
             let last = self.uses[before] == 0 && !self.keep[before];
-            let taken = if last { self.pasts[before].take() } else { None };
-            match (&mut past, taken) {
-                (None, Some(taken)) => past = Some(taken),
-                (None, None) => past = Some(self.kept(before).clone()),
-                (Some(past), Some(taken)) => past.join(&taken),
-                (Some(past), None) => past.join(self.kept(before)),
+            let known = if last { self.pasts[before].take() } else { self.pasts[before].clone() };
+            let known = known.expect("a past is kept for those that need it");
+            match &mut past {
+                None => past = Some(Rc::unwrap_or_clone(known)),
+                Some(past) => past.join(&known),
             }
         }
-        past.unwrap_or_else(|| Past {
+        let past = past.unwrap_or_else(|| Past {
             clock: Clock::new(self.program.chains),
             loose: vec![0; self.program.loose.div_ceil(64)],
-        })
+        });
+        (past, found)
     }
 
-    fn kept(&self, at: usize) -> &Past {
-        self.pasts[at].as_ref().expect("a past is kept for those that need it")
+    fn kept(&self, at: usize) -> Rc<Past> {
+        self.pasts[at].clone().expect("the writes of a key with open questions are kept")
     }
 
     /// Lets a step wait for the delete it is said to have found.
     fn wait(&mut self, at: usize, delete: usize, past: Past) {
-        self.pasts[at] = Some(past);
+        self.pasts[at] = Some(Rc::new(past));
         self.waiting[at] = 1;
         self.next[delete].push(at);
     }
@@ -357,19 +362,11 @@ impl<'p, 'a> Walk<'p, 'a> {
         seen
     }
 
-    fn replace(&mut self, finder: usize, found: usize, past: &Past) {
+    /// Notes what a found write replaced. What was in its own past it replaced anyway.
+    fn replace(&mut self, finder: usize, found: usize, past: &Past, found_past: Option<&Past>) {
         for older in self.seen(finder, past) {
-            if older == found {
-                continue;
-            }
             let step = &self.program.steps[older];
-            let by = match (step.loose, step.place) {
-                (None, Some(place)) => Ok(place.chain),
-                _ => Err(step.source.process),
-            };
-            let upto = self.known.entry((found, by)).or_insert(0);
-            if *upto < step.source.invoke_line {
-                *upto = step.source.invoke_line;
+            if older != found && !found_past.is_some_and(|past| past.holds(step)) {
                 self.replaced.push(Replaced { older, newer: found, finder });
             }
         }
