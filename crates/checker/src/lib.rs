@@ -3,12 +3,14 @@
 //!
 //! ```text
 //!   test or harness ──▶ Recorder ──▶ JSON lines ──▶ History ──▶ operations ──▶ a judge ──▶ verdict
-//!                          └────────── in memory ──────┘                    linearizable
-//!                                                                               sequential
+//!                          └────── in memory ──────┘
+//!
+//!   of a level      linearizable   sequential   causal
+//!   of a promise    sessions   counter   set   durability   convergence
 //! ```
 //!
-//! A judge knows the definition of one consistency level and nothing of the database. It answers
-//! one of three things: the history fits, it does not and here are the lines that show it, or
+//! A judge knows the definition of one consistency level, or of one promise, and nothing of the database.
+//! It answers one of three things: the history fits, it does not and here are the lines that show it, or
 //! nobody knows. A judge that cannot read something says so; it never passes over it.
 //!
 //! Nothing here reads a clock: the order of the lines of a history is its clock.

@@ -242,7 +242,13 @@ impl<'k, 'a> Sessions<'k, 'a> {
         clock: &'c Clock,
     ) -> impl Iterator<Item = Entry> + 'c {
         by_chain.iter().filter_map(|(&chain, entries)| {
-            let count = entries.partition_point(|entry| entry.at <= clock.of(chain));
+            let upto = clock.of(chain);
+            let count = match (entries.first(), entries.last()) {
+                (Some(first), _) if first.at > upto => 0,
+                // Most have seen all of a chain that ended.
+                (_, Some(last)) if last.at <= upto => entries.len(),
+                _ => entries.partition_point(|entry| entry.at <= upto),
+            };
             count.checked_sub(1).map(|last| entries[last])
         })
     }

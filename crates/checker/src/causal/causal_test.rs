@@ -468,6 +468,35 @@ fn an_empty_history_is_causal() {
     assert_eq!(check(&History::default()).verdict, Verdict::Causal);
 }
 
+/// How often a right run with deletes is left open.
+#[test]
+#[ignore = "measures, and says nothing of right and wrong"]
+fn runs_with_deletes_are_measured() {
+    for (version_percent, trouble_percent) in [(100, 0), (100, 2), (0, 0), (0, 2)] {
+        for (operations, keys) in [(300, 6), (1_000, 20), (3_000, 60)] {
+            for levels in [CAUSAL, MIXED] {
+                let shape = Shape {
+                    mix: EVERYTHING,
+                    levels,
+                    operations,
+                    keys,
+                    version_percent,
+                    trouble_percent,
+                    ..LONG
+                };
+                let judged = |seed| check_operations(&simulate(seed, shape), Budget::default());
+                let decided =
+                    (0..30).filter(|&seed| judged(seed).verdict == Verdict::Causal).count();
+                println!(
+                    "{operations} operations, versions {version_percent} %, trouble {trouble_percent} %, \
+                     {} levels: {decided} of 30 decided",
+                    levels.len()
+                );
+            }
+        }
+    }
+}
+
 /// `cargo test --release -p latitude-checker -- --ignored --nocapture measured`
 #[test]
 #[ignore = "measures, and says nothing of right and wrong"]

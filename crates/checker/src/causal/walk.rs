@@ -395,26 +395,40 @@ impl<'p, 'a> Walk<'p, 'a> {
         if let Some(&delete) = seen.iter().filter(deletes).find(last) {
             return Ok(Some(Source::Step(delete)));
         }
-        // The likeliest first: those it saw, the latest of those that had begun, the others.
+        // The likeliest first: the latest of what it had to see, if that is a delete; the first that began
+        // after that; the other ones it had to see; and the rest.
         let of_key = &self.program.writes[steps[at].key].deletes;
         let line = |at: usize| steps[at].source.invoke_line;
-        let begun = of_key.partition_point(|&delete| line(delete) < steps[at].line());
-        let in_past = seen.iter().rev().filter(deletes).copied();
-        let others = of_key[..begun].iter().rev().chain(&of_key[begun..]).copied();
-        let others = others.filter(|delete| !seen.contains(delete));
+        let mut in_past: Vec<usize> = seen.iter().filter(deletes).copied().collect();
+        in_past.sort_unstable_by_key(|&delete| Reverse(line(delete)));
+        let newest = seen.iter().map(|&write| line(write)).max().unwrap_or_default();
+        let at_once = in_past.first().map_or(0, |&delete| usize::from(line(delete) == newest));
+        let later = of_key.partition_point(|&delete| line(delete) <= newest);
+        let begun = of_key.partition_point(|&delete| line(delete) < steps[at].line()).max(later);
+        let outside = of_key[later..begun].iter().chain(of_key[..later].iter().rev());
+        let others = outside.chain(&of_key[begun..]).copied();
+        let others = others.filter(|delete| !in_past.contains(delete));
+        let (newer, older): (Vec<usize>, Vec<usize>) = match nulls {
+            // Whether there is any is all that matters.
+            Nulls::Open => (Vec::new(), Vec::new()),
+            Nulls::Guessed(_) => others.clone().partition(|&delete| line(delete) > newest),
+        };
+        let by_guess =
+            in_past[..at_once].iter().chain(&newer).chain(&in_past[at_once..]).chain(&older);
         let possible = |delete: &usize| {
             let carries = steps[*delete].level != Level::Eventual;
             let mine = steps[*delete].source.process == steps[at].source.process;
             let comes_later = mine && carries && line(*delete) > line(at);
             !comes_later && !seen.iter().any(|&other| is_before(*delete, other))
         };
-        let mut candidates = in_past.chain(others).filter(possible);
         match nulls {
-            Nulls::Open => match candidates.next() {
-                Some(_) => Ok(None),
-                None => Err(Broken::Absent(at, write)),
-            },
-            Nulls::Guessed(guesses) => match guesses.choose(candidates) {
+            Nulls::Open
+                if in_past.iter().copied().chain(others).any(|delete| possible(&delete)) =>
+            {
+                Ok(None)
+            }
+            Nulls::Open => Err(Broken::Absent(at, write)),
+            Nulls::Guessed(guesses) => match guesses.choose(by_guess.copied().filter(possible)) {
                 Some(delete) => Ok(Some(Source::Step(delete))),
                 None => Err(Broken::Absent(at, write)),
             },

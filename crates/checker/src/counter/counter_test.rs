@@ -225,12 +225,23 @@ fn a_deleted_counter_is_not_judged() {
 #[test]
 #[ignore = "measures, and says nothing of right and wrong"]
 fn counters_are_measured() {
-    let mut operations = history(1, 100_000, 200, 50, 0);
-    for operation in &mut operations {
-        // What it leaves out of far away is not for a final read.
-        operation.extras.is_final = false;
+    let mut numbers = Numbers(1);
+    let mut sums = [0; 200];
+    let mut steps = Vec::new();
+    let levels = ["strict", "sequential", "causal", "eventual"];
+    for _ in 0..100_000 {
+        let (process, level) = (numbers.below(50) as u64, levels[numbers.below(4)]);
+        let at = numbers.below(sums.len());
+        let amount = numbers.below(9) as i64 - 4;
+        let key = format!("c{at}");
+        if numbers.percent(50) {
+            steps.push((process, level, MicroOp::Read { key, value: Value::Integer(sums[at]) }));
+        } else {
+            sums[at] += amount;
+            steps.push((process, level, MicroOp::Add { key, amount }));
+        }
     }
-    crate::measure::report("counter", &operations, |operations| {
+    crate::measure::report("counter", &run(&steps), |operations| {
         check_operations(operations, Level::Strict).verdict.to_string()
     });
 }
