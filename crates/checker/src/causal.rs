@@ -38,7 +38,9 @@
 //!   a difference; if that takes too long, the verdict is [`Verdict::Unknown`], never a guess.
 //!
 //! Sound only if what clients told each other is in the history: a token handed on and not recorded is a
-//! cause this judge does not know, and it will accept too much. It does not look at versions otherwise.
+//! cause this judge does not know, and it will accept too much. For the rest, versions only say which delete
+//! to try first: where all acknowledged writes show theirs, right histories with deletes are nearly always decided,
+//! and long ones without versions often are not.
 //!
 //! Source: Bouajjani, Enea, Guerraoui, Hamza, "On verifying causal consistency" (POPL 2017): the patterns,
 //! and that they are all for values written once.

@@ -108,6 +108,9 @@ pub(super) struct Program<'a> {
     pub(super) thin_swap: Option<usize>,
     /// By key.
     pub(super) writes: Vec<Writes>,
+    /// The likely order of the writes, for guesses only: by version if all that were acknowledged show one,
+    /// else by line.
+    pub(super) ranks: Vec<usize>,
     pub(super) chains: usize,
     /// How many steps are loose.
     pub(super) loose: usize,
@@ -129,6 +132,7 @@ impl<'a> Program<'a> {
             sources: Vec::new(),
             thin_swap: None,
             writes: Vec::new(),
+            ranks: Vec::new(),
             chains: order.chains,
             loose: 0,
             own_writes: Vec::new(),
@@ -138,7 +142,34 @@ impl<'a> Program<'a> {
         program.find_sources()?;
         program.collect_writes();
         program.find_own(&order);
+        program.rank();
         Ok(program)
+    }
+
+    fn rank(&mut self) {
+        let steps = &self.steps;
+        let line = |at: usize| steps[at].source.invoke_line;
+        self.ranks = (0..steps.len()).map(line).collect();
+        let version = |at: usize| steps[at].source.extras.version.as_ref();
+        let mut writes: Vec<usize> =
+            (0..steps.len()).filter(|&at| steps[at].leaves().is_some()).collect();
+        if writes.iter().any(|&at| steps[at].is_certain() && version(at).is_none()) {
+            return;
+        }
+        writes.sort_by_key(|&at| version(at));
+        for (rank, &at) in writes.iter().enumerate() {
+            self.ranks[at] = 2 * rank;
+        }
+        // An unknown write is likely to come after what was acknowledged before it began.
+        writes.sort_by_key(|&at| line(at));
+        let mut highest = 0;
+        for at in writes {
+            if steps[at].is_certain() {
+                highest = highest.max(self.ranks[at]);
+            } else {
+                self.ranks[at] = highest + 1;
+            }
+        }
     }
 
     fn take_steps(&mut self, order: &SessionOrder) -> Result<(), Doubt> {

@@ -395,43 +395,41 @@ impl<'p, 'a> Walk<'p, 'a> {
         if let Some(&delete) = seen.iter().filter(deletes).find(last) {
             return Ok(Some(Source::Step(delete)));
         }
-        // The likeliest first: the latest of what it had to see, if that is a delete; the first that began
-        // after that; the other ones it had to see; and the rest.
         let of_key = &self.program.writes[steps[at].key].deletes;
         let line = |at: usize| steps[at].source.invoke_line;
         let mut in_past: Vec<usize> = seen.iter().filter(deletes).copied().collect();
-        in_past.sort_unstable_by_key(|&delete| Reverse(line(delete)));
-        let newest = seen.iter().map(|&write| line(write)).max().unwrap_or_default();
-        let at_once = in_past.first().map_or(0, |&delete| usize::from(line(delete) == newest));
-        let later = of_key.partition_point(|&delete| line(delete) <= newest);
-        let begun = of_key.partition_point(|&delete| line(delete) < steps[at].line()).max(later);
-        let outside = of_key[later..begun].iter().chain(of_key[..later].iter().rev());
-        let others = outside.chain(&of_key[begun..]).copied();
-        let others = others.filter(|delete| !in_past.contains(delete));
-        let (newer, older): (Vec<usize>, Vec<usize>) = match nulls {
-            // Whether there is any is all that matters.
-            Nulls::Open => (Vec::new(), Vec::new()),
-            Nulls::Guessed(_) => others.clone().partition(|&delete| line(delete) > newest),
-        };
-        let by_guess =
-            in_past[..at_once].iter().chain(&newer).chain(&in_past[at_once..]).chain(&older);
         let possible = |delete: &usize| {
             let carries = steps[*delete].level != Level::Eventual;
             let mine = steps[*delete].source.process == steps[at].source.process;
             let comes_later = mine && carries && line(*delete) > line(at);
             !comes_later && !seen.iter().any(|&other| is_before(*delete, other))
         };
+        let others = of_key.iter().copied().filter(|delete| !in_past.contains(delete));
         match nulls {
-            Nulls::Open
-                if in_past.iter().copied().chain(others).any(|delete| possible(&delete)) =>
-            {
-                Ok(None)
+            Nulls::Open => {
+                let mut all = in_past.iter().copied().chain(others);
+                let open = all.any(|delete| possible(&delete));
+                if open { Ok(None) } else { Err(Broken::Absent(at, write)) }
             }
-            Nulls::Open => Err(Broken::Absent(at, write)),
-            Nulls::Guessed(guesses) => match guesses.choose(by_guess.copied().filter(possible)) {
-                Some(delete) => Ok(Some(Source::Step(delete))),
-                None => Err(Broken::Absent(at, write)),
-            },
+            Nulls::Guessed(guesses) => {
+                // The likeliest first: the latest of what it had to see, if that is a delete; the first that
+                // began after that; the other ones it had to see; and the rest.
+                let rank = |at: usize| self.program.ranks[at];
+                let newest = seen.iter().map(|&write| rank(write)).max().unwrap_or_default();
+                let begun = |delete: usize| line(delete) < steps[at].line();
+                let (mut newer, mut older): (Vec<usize>, Vec<usize>) =
+                    others.partition(|&delete| rank(delete) > newest && begun(delete));
+                newer.sort_unstable_by_key(|&delete| rank(delete));
+                older.sort_unstable_by_key(|&delete| Reverse(rank(delete)));
+                in_past.sort_unstable_by_key(|&delete| Reverse(rank(delete)));
+                let latest = in_past.first().is_some_and(|&delete| rank(delete) == newest);
+                let (first, third) = in_past.split_at(usize::from(latest));
+                let candidates = first.iter().chain(&newer).chain(third).chain(&older).copied();
+                match guesses.choose(candidates.filter(possible)) {
+                    Some(delete) => Ok(Some(Source::Step(delete))),
+                    None => Err(Broken::Absent(at, write)),
+                }
+            }
         }
     }
 }
