@@ -13,7 +13,9 @@ use anyhow::{Context, ensure};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use latitude_checker::sequential::{Verdict, litmus};
-use latitude_client::{ClusterIdentity, Level, NodeId, Proof, ReceiptDetail, Role, Session};
+use latitude_client::{
+    ClusterIdentity, Level, NodeId, Proof, RangeId, ReceiptDetail, Role, Session,
+};
 use latitude_consistency::Token;
 use latitude_sim::workload::{KEYSPACE, Workload};
 use latitude_sim::{Cluster, Layout};
@@ -332,6 +334,81 @@ fn b6_a_strict_read_waits_for_what_was_stamped_below_its_session() {
         }
     }
     assert!(seen[1] > 0, "no run had the entry below the session: {seen:?}");
+}
+
+/// Pitfall 8: a leader stamps, is deposed before anybody has the entry, and is elected again. What it had stamped is
+/// below what its successor closed, so it must not come back as it was.
+#[test]
+fn p8_what_was_stamped_before_another_leader_closed_is_not_appended_after() {
+    for seed in 30..33 {
+        let mut cluster = cluster(seed);
+        let (key, old) = led_by(&mut cluster)[0];
+        run_near(&mut cluster, old, move |host| async move {
+            // A leader has a quorum confirm it before it stamps for the first time.
+            host.client.keyspace(KEYSPACE).put(key, "a").await?;
+            Ok(())
+        });
+        let others: Vec<u32> = (1..=3).filter(|node| *node != old).collect();
+        others.iter().for_each(|other| cluster.partition(old, *other));
+        let region = cluster.layout().regions[old as usize - 1].clone();
+        // Of three clients one is near the old leader, and writes to it at once: the entry reaches nobody.
+        let near = Rc::new(Cell::new(0));
+        let writers: Vec<_> = (0..3)
+            .map(|_| {
+                let (region, near) = (region.clone(), Rc::clone(&near));
+                cluster.start_client(WITHIN, move |host| async move {
+                    if host.region != region {
+                        return None;
+                    }
+                    near.set(near.get() + 1);
+                    // Not longer than the others take to elect, so that none of them is asked.
+                    let keyspace = host.client.keyspace(KEYSPACE);
+                    Some(keyspace.with_timeout(Duration::from_secs(1)).put(key, "e").await)
+                })
+            })
+            .collect();
+        let token = run_near(&mut cluster, others[0], move |host| async move {
+            let session = Session::new();
+            let keyspace = host.client.keyspace(KEYSPACE).with_session(session.clone());
+            let patient = keyspace.with_timeout(Duration::from_secs(40));
+            patient.put(key, "c").await?;
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            // A time is closed above it, and relied on.
+            let fresh = patient.clone().with_max_staleness(Duration::from_millis(500));
+            fresh.with_level(Level::Sequential).get(key).await?;
+            session.token().context("it has seen its write")
+        });
+        assert_eq!(near.get(), 1);
+        let stood = Token::decode(&BASE64.decode(&token).unwrap()).unwrap().stood();
+        cluster.heal();
+        run_near(&mut cluster, old, move |host| async move {
+            let admin = host.client.admin();
+            loop {
+                let ranges = admin.ranges(KEYSPACE).await?;
+                let of_key = ranges.iter().filter(|range| &range.start[..] <= key.as_bytes());
+                let range =
+                    of_key.max_by_key(|range| range.start.clone()).context("it is there")?;
+                if range.leader == old {
+                    return Ok(());
+                }
+                // It may lag, or be on its way.
+                let _ = admin.transfer_leader(RangeId(range.range_id), NodeId(old)).await;
+                tokio::time::sleep(Duration::from_millis(500)).await;
+            }
+        });
+        let outcome = writers.into_iter().find_map(|writer| writer.take().unwrap()).unwrap();
+        assert!(
+            outcome.is_err_and(|error| error.may_have_applied()),
+            "seed {seed}: it was stamped"
+        );
+        let last = run_near(&mut cluster, old, move |host| async move {
+            let keyspace = host.client.keyspace(KEYSPACE).with_level(Level::Strict);
+            let found = keyspace.get(key).await?.value.context("it was written")?;
+            ensure!(&found.bytes[..] == b"c", "seed {seed}: {found:?}");
+            Ok(keyspace.put(key, "f").await?.value.time)
+        });
+        assert!(last > stood.time, "seed {seed}: {last} is not above {stood}");
+    }
 }
 
 /// Pitfalls 22 and B19: a token's clock is waited for, or refused; one of another cluster means nothing.
