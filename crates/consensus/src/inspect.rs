@@ -115,9 +115,11 @@ mod tests {
         let row = wire::encode_entry(&Entry::new(id, proposal));
         let command = Some(Bytes::from_static(b"put"));
         assert_eq!(entry(&row).unwrap(), LogEntry { id: there, command });
-        let row =
-            wire::encode(&wire::AppliedRow::new(Some(&id), &types::StoredMembership::default()));
-        assert_eq!(applied(&row).unwrap(), Some(there));
+        let voters = vec![BTreeSet::from([node_id])];
+        let membership = types::Membership::new_with_defaults(voters.clone(), []);
+        let membership = types::StoredMembership::new(Some(id), membership);
+        let row = wire::encode(&wire::AppliedRow::new(Some(&id), &membership));
+        assert_eq!(applied(&row).unwrap(), Applied { last: Some(there), voters });
         assert!(vote(&row[..1]).is_err() && entry(&row).is_err());
     }
 }
