@@ -23,6 +23,7 @@
 mod clock;
 pub mod cluster;
 mod disk;
+mod freshness;
 pub mod invariants;
 mod links;
 mod net;

@@ -38,6 +38,8 @@ pub enum Check {
     Linearizable,
     /// All operations fit into one order over all keys.
     Sequential,
+    /// A read sees what was acknowledged before the bound it asked for.
+    Staleness,
     /// What no fault explains: an answer nobody can have given, an error of the wrong kind.
     Answers,
     /// Reads are proved as the cluster is set up.
@@ -79,6 +81,7 @@ impl Check {
             Self::Clocks => "clocks",
             Self::Linearizable => "linearizable",
             Self::Sequential => "sequential",
+            Self::Staleness => "staleness",
             Self::Answers => "answers",
             Self::Proofs => "proofs",
             Self::Served => "served",

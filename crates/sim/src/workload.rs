@@ -21,9 +21,13 @@ use latitude_client::{
     wire,
 };
 use latitude_types::Writer;
-use rand::RngExt;
+use rand::rngs::SmallRng;
+use rand::seq::IndexedRandom;
+use rand::{RngExt, SeedableRng};
 
 use crate::cluster::{ClientHost, Cluster, Layout, Pending};
+use crate::freshness::Freshness;
+use crate::seeds::derive;
 use crate::violation::Check;
 
 /// The keyspace of the workload.
@@ -94,6 +98,9 @@ struct Shared {
     /// How many writes were acknowledged, and the key of the last of them.
     written: Mutex<(u64, u32)>,
     by_lease: AtomicUsize,
+    freshness: Freshness,
+    /// What clients draw that have nothing of their own to draw from.
+    random: Mutex<SmallRng>,
     /// Sessions that their clients have left: process and token. Whoever takes one over goes on with it.
     left: Mutex<Vec<(u64, Session)>>,
 }
@@ -178,6 +185,8 @@ impl Workload {
             stop: AtomicBool::new(false),
             written: Mutex::default(),
             by_lease: AtomicUsize::new(0),
+            freshness: Freshness::default(),
+            random: Mutex::new(SmallRng::seed_from_u64(derive(cluster.layout().seed, "bounds"))),
             left: Mutex::default(),
         });
         let clients = (0..self.clients)
@@ -423,10 +432,22 @@ impl Shared {
         let key = self.workload.key(at);
         let read = |value| vec![MicroOp::Read { key: key.clone(), value }];
         let extras = Extras { is_final, ..client.extras(level) };
-        host.say(&format!("{} reads {key} {level}", client.process));
+        let bound = self.bound(level);
+        let keyspace = match bound {
+            Some(bound) if level == Level::Sequential => {
+                &keyspace.clone().with_max_staleness(bound)
+            }
+            _ => keyspace,
+        };
+        host.say(&format!("{} reads {key} {level}, no staler than {bound:?}", client.process));
         self.recorder.invoke(client.process, nanos(host), read(Value::Absent), extras)?;
+        let sent = host.now();
         match keyspace.get(&key).await {
             Ok(answer) => {
+                if let Some(bound) = bound {
+                    let seen = answer.value.as_ref().map(|value| &value.version);
+                    self.freshness.seen(at, sent, bound, seen)?;
+                }
                 if let Some(receipt) = &answer.receipt {
                     if receipt.proof == Some(Proof::Lease) {
                         self.by_lease.fetch_add(1, Ordering::Relaxed);
@@ -452,6 +473,16 @@ impl Shared {
         }
     }
 
+    /// How stale the answer of a read may be: not at all if it is strict, else often anything.
+    fn bound(&self, level: Level) -> Option<Duration> {
+        if level == Level::Strict {
+            return Some(Duration::ZERO);
+        }
+        let mut random = self.random.lock().expect("no client panics");
+        let bounds = [None, None, Some(0), Some(30), Some(300), Some(2_000)];
+        bounds.choose(&mut *random).copied().flatten().map(Duration::from_millis)
+    }
+
     async fn write(
         &self,
         host: &ClientHost,
@@ -469,6 +500,7 @@ impl Shared {
         match keyspace.put(&key, self.workload.encode(value)).await {
             Ok(answer) => {
                 host.acknowledged(&answer.value);
+                self.freshness.written(at, host.now(), &answer.value);
                 let extras = Extras { version: version(&answer.value), ..Extras::default() };
                 host.say(&format!("{} has written {key} at {:?}", client.process, extras.version));
                 self.note_written(at);
@@ -500,6 +532,7 @@ impl Shared {
         match answer.map(|answer| answer.value) {
             Ok(CasOutcome::Applied { version: written }) => {
                 host.acknowledged(&written);
+                self.freshness.written(at, host.now(), &written);
                 let extras = Extras { version: version(&written), ..Extras::default() };
                 host.say(&format!("{} has set {key} at {:?}", client.process, extras.version));
                 self.note_written(at);

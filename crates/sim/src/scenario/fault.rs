@@ -206,8 +206,15 @@ pub(crate) fn draw(
             steps.lasting(Action::LeaveFree(one, free), Action::DiskRight(one));
         }
         Kind::SlowDisk => {
-            let more = between(random, 10, 800);
-            steps.lasting(Action::SlowDisk(one, more), Action::SlowDisk(one, Duration::ZERO));
+            // All of them at once is what a loss of power must meet: much is written and not synced.
+            let (more, slow) =
+                (between(random, 10, 800), if random.random() { 1 } else { nodes.len() });
+            for node in &nodes[..slow] {
+                steps.lasting(
+                    Action::SlowDisk(*node, more),
+                    Action::SlowDisk(*node, Duration::ZERO),
+                );
+            }
         }
         Kind::Isolate => nodes[1..].iter().for_each(|other| steps.partition(one, *other)),
         Kind::Split => {
