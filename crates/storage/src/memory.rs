@@ -104,6 +104,9 @@ impl MemoryDisk {
 
     /// Cuts the power. Of the batches not yet synced a prefix survives: `keep` is told how many there
     /// are and answers how many of them. The open engine, if any, fails from now on.
+    ///
+    /// A torn tail is a batch less: a write-ahead log finds a record that is not whole by its checksum, and
+    /// ends before it.
     pub fn crash(&self, keep: impl FnOnce(usize) -> usize) {
         let mut state = self.lock();
         let unsynced = (state.written() - state.synced) as usize;
