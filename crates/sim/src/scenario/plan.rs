@@ -9,6 +9,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use latitude_consensus::Step;
 use rand::rngs::SmallRng;
 use rand::seq::{IndexedRandom, SliceRandom};
 use rand::{RngExt, SeedableRng};
@@ -44,7 +45,7 @@ pub(crate) struct Away {
 
 impl Plan {
     pub(crate) fn of(seed: u64) -> Self {
-        let random = |name| SmallRng::seed_from_u64(derive(seed, name));
+        let random = |name| random_of(seed, name);
         let leases = derive(seed, "read mode").is_multiple_of(3);
         let layout = layout(seed, leases, &mut random("layout"));
         let workload = workload(&layout, &mut random("workload"));
@@ -66,10 +67,37 @@ impl Plan {
         drawn.sort_by_key(|(from, ..)| *from);
         let faults = drawn.iter().map(|(_, kind, _)| *kind).collect();
         let mut steps: Vec<_> = drawn.into_iter().flat_map(|(.., steps)| steps).collect();
+        steps.extend(losses_in_snapshots(layout.nodes, lasts, &mut random_of(seed, "losses")));
         steps.sort_by_key(|(at, _)| *at);
         let away = away(&layout, &workload, liar, random);
         Self { layout, leases, workload, faults, steps, lasts, away }
     }
+}
+
+fn random_of(seed: u64, name: &str) -> SmallRng {
+    SmallRng::seed_from_u64(derive(seed, name))
+}
+
+/// In half of the runs whoever gets to some step of a snapshot loses its power there, whatever made it need one.
+fn losses_in_snapshots(
+    nodes: u32,
+    lasts: Duration,
+    random: &mut SmallRng,
+) -> Vec<(Duration, Action)> {
+    let mut steps = Vec::new();
+    if random.random() {
+        let step = *[Step::Receive, Step::Stage, Step::Mark, Step::Replace, Step::Apply]
+            .choose(random)
+            .unwrap_or(&Step::Mark);
+        steps.push((Duration::ZERO, Action::CrashAt(step, 6)));
+        let mut at = Duration::ZERO;
+        while at < lasts {
+            at += Duration::from_millis(random.random_range(500..2_000));
+            steps.extend((1..=nodes).map(|node| (at, Action::Revive(node))));
+        }
+        steps.push((at, Action::CrashAt(step, 0)));
+    }
+    steps
 }
 
 fn layout(seed: u64, leases: bool, random: &mut SmallRng) -> Layout {
@@ -85,7 +113,7 @@ fn layout(seed: u64, leases: bool, random: &mut SmallRng) -> Layout {
     layout.far = (ms(far), ms(far + random.random_range(0..20)));
     // Often so short that a node which was down for a while needs snapshots.
     layout.snapshots.log_bytes_max =
-        *[2 << 10, 4 << 10, 4 << 10, 64 << 10].choose(random).unwrap_or(&4096);
+        *[1 << 10, 2 << 10, 4 << 10, 64 << 10].choose(random).unwrap_or(&4096);
     if leases { layout.with_leases() } else { layout }
 }
 
