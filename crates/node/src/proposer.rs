@@ -130,13 +130,10 @@ impl Proposer {
         // or will never be.
         match now.map(|settled| settled.lost_under) {
             Ok(lost) if lost < Some(section.token) => Ok(()),
-            Ok(_) => {
-                Mark::SectionLost.hit();
-                Err(Error::new(
-                    Reason::LeaderChanged,
-                    "another leader took over while entries of this one were under way",
-                ))
-            }
+            Ok(_) => Err(Error::new(
+                Reason::LeaderChanged,
+                "another leader took over while entries of this one were under way",
+            )),
             Err(_) => Err(Error::new(Reason::RangeNotHere, "the replica has just left this node")),
         }
     }
@@ -278,7 +275,6 @@ fn gather(
         let Ok(proposal) = waiting.try_recv() else { break };
         // Nobody waits for it any more, and it was never proposed.
         if proposal.answer.is_closed() {
-            Mark::ProposalAbandoned.hit();
             continue;
         }
         bytes += size(&proposal.operation);
@@ -332,11 +328,7 @@ impl Stamper {
                 ReadError::Stopped => not_leader(group.range(), None),
             })?;
             // A new leader is above every stamp in its own log before it gives its first (INV-3 ii).
-            let stamp_max = group.stamp_max().time;
-            if clock.hybrid().peek() < stamp_max {
-                Mark::LeaderBehindItsLog.hit();
-            }
-            clock.merge(stamp_max).await?;
+            clock.merge(group.stamp_max().time).await?;
             *stamped_under = Some(token);
         }
         // The births, and the clocks of sessions, were merged when the requests came in, so the stamp is

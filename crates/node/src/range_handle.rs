@@ -95,8 +95,9 @@ impl RangeHandle {
         self.proposer.settled(section).await?;
         // Of a leadership that is over, what was settled may still be committed by another.
         let leads = token.is_some() && self.group.leadership().token == token;
-        let mark = if leads { Mark::LeaseAfterSettling } else { Mark::LeaseLostWhileSettling };
-        mark.hit();
+        if leads {
+            Mark::LeaseAfterSettling.hit();
+        }
         Ok(leads.then_some(index))
     }
 

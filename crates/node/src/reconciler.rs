@@ -15,7 +15,6 @@ use std::sync::Arc;
 use futures::FutureExt;
 use latitude_consensus::{Birth, Group, ReadError};
 use latitude_directory::RangeRecord;
-use latitude_probe::Mark;
 use latitude_range::RangeMeta;
 use latitude_storage::{Batch, Column, key};
 use latitude_types::{KeyspaceId, RangeId, ReplicaId};
@@ -104,7 +103,6 @@ async fn open(
     let group = match Group::open(&shared.group_context(), record.id, replica).await {
         Ok(group) => group,
         Err(error) => {
-            Mark::ReplicaQuarantined.hit();
             // It may have acknowledged what it no longer has. The node's other replicas are not worse for it.
             tracing::error!(%error, "replica quarantined: it neither votes nor serves until it is rebuilt");
             shared.quarantined.lock().expect(NO_PANIC).insert(record.id, error.to_string());

@@ -55,7 +55,6 @@ async fn admitted(
         return Err(not_initialized());
     }
     let Ok(_permit) = shared.admission.try_acquire() else {
-        Mark::TooManyRequests.hit();
         let message = format!(
             "the node has {} requests in hand, as many as it takes: wait and retry",
             shared.config.limits.requests_in_flight_max

@@ -40,8 +40,6 @@ marks! {
     BatchApplied = "batch-applied",
     /// Entries of a leader that nobody else had are cut off.
     LogTruncated = "log-truncated",
-    /// An entry is handed to Raft under a leadership that is over, and certainly not appended.
-    ProposalNotAppended = "proposal-not-appended",
     /// A leader that has not heard from a quorum lately takes no entry.
     ProposalWithoutQuorum = "proposal-without-quorum",
     /// Another leader takes over while an entry is under way: nobody knows what became of it.
@@ -54,32 +52,12 @@ marks! {
     SilentVoteRefused = "silent-vote-refused",
     /// A replica may campaign from now on, a lease after its node's start.
     SilenceEnded = "silence-ended",
-    /// A log has grown so large that it is cut though a follower still reads it.
-    LogCutUnderFollower = "log-cut-under-follower",
     /// A log is cut less than it could be, because a follower still reads it.
     LogCutWaits = "log-cut-waits",
-    /// A replica is opened amid an installation, and takes it up again.
-    SnapshotResumed = "snapshot-resumed",
-    /// An installation that is taken up again had replaced the rows already.
-    SnapshotWasInPlace = "snapshot-was-in-place",
-    /// A transfer begins while the rows of another are still staged.
-    SnapshotSentAgain = "snapshot-sent-again",
-    /// A snapshot is offered to a replica that has applied as much.
-    SnapshotNotNeeded = "snapshot-not-needed",
-    /// A part of a snapshot comes after its transfer is over.
-    SnapshotPartStray = "snapshot-part-stray",
-    /// A time is not closed, because entries stamped below it were lost with their leadership.
-    SectionLost = "section-lost",
     /// A leader that closes a time waits for entries it has stamped before.
     SectionWaits = "section-waits",
-    /// Nobody waits any more for a write that was never proposed: it is dropped.
-    ProposalAbandoned = "proposal-abandoned",
-    /// A new leader's clock is below a stamp in its own log, and is moved on before it stamps.
-    LeaderBehindItsLog = "leader-behind-its-log",
     /// A session stands above what is applied, and the lease and its settled entries answer it all the same.
     LeaseAfterSettling = "lease-after-settling",
-    /// A leadership ends while a read by its lease waits for its entries.
-    LeaseLostWhileSettling = "lease-lost-while-settling",
     /// A strict read's session stands above what is applied, and a time is closed for it.
     SessionClosesTime = "session-closes-time",
     /// A read has its index before the replica has applied it.
@@ -94,8 +72,6 @@ marks! {
     LeaderReadsStrictly = "leader-reads-strictly",
     /// A replica does not get to know enough for a session, and the read goes to another one.
     ReadMovedOn = "read-moved-on",
-    /// A leader's entries do not settle in time, so it closes nothing.
-    CloseTimedOut = "close-timed-out",
     /// A closed time is known, and its place in the log is not applied here yet.
     ClosedNotReached = "closed-not-reached",
     /// The clock stands at its durable bound, and whoever wants a time waits for the disk.
@@ -106,8 +82,6 @@ marks! {
     ClientTimeRefused = "client-time-refused",
     /// A peer's message is refused, because its physical clock is too far ahead.
     PeerRefused = "peer-refused",
-    /// A peer's message is refused, because no chain of good clocks explains its logical one.
-    PeerAlarm = "peer-alarm",
     /// A node waits at its start until real time has come near its clock.
     ClockSettles = "clock-settles",
     /// A node finds its clock at odds with those of most nodes, and gives up what it leads.
@@ -116,8 +90,6 @@ marks! {
     NodeUnfenced = "node-unfenced",
     /// Wall and monotonic clock have parted: no acknowledgement counts any more for a lease.
     ClocksParted = "clocks-parted",
-    /// What a lease rests on has changed while it was looked at.
-    LeaseOvertaken = "lease-overtaken",
     /// A voter speaks in another life: what it promised in the last one counts no more.
     VoterRestarted = "voter-restarted",
     /// A leader that reads by its lease hands over.
@@ -130,14 +102,10 @@ marks! {
     PassedOn = "passed-on",
     /// A node that a command is passed on to does not answer.
     PassedOnInVain = "passed-on-in-vain",
-    /// A node has as many requests in hand as it takes, and refuses one more.
-    TooManyRequests = "too-many-requests",
     /// A write is refused because the disk is nearly full.
     DiskFull = "disk-full",
     /// A sync fails, and the node stops.
     SyncFailed = "sync-failed",
-    /// A replica has lost what it may have acknowledged, and neither votes nor serves.
-    ReplicaQuarantined = "replica-quarantined",
     /// A connection owes an answer for too long, and is given up.
     ConnectionSilent = "connection-silent",
     /// A client is told who leads, and asks there.

@@ -25,7 +25,7 @@
 use std::io;
 use std::sync::Arc;
 
-use latitude_probe::{Mark, Plant};
+use latitude_probe::Plant;
 use latitude_range::image_spans;
 use latitude_storage::{Batch, Column, Engine, SetName, key};
 use latitude_types::{Generation, RangeId};
@@ -78,7 +78,6 @@ pub(crate) async fn resume(place: &Place) -> io::Result<()> {
     let marker = wire::decode::<Installing>(&marker)?;
     let header = Header::decode(&marker.header)?;
     tracing::info!(range = %place.range, upto = header.last.index, "installing a snapshot, again");
-    Mark::SnapshotResumed.hit();
     finish(place, &header, marker.set()).await
 }
 
@@ -88,8 +87,6 @@ async fn finish(place: &Place, header: &Header, set: SetName) -> io::Result<()> 
     // Nothing is applied while this goes on, so the base is either what it was or the snapshot.
     if before.is_none_or(|before| before.last.index < header.last.index) {
         ended(|done| engine.replace(set, done)).await?;
-    } else {
-        Mark::SnapshotWasInPlace.hit();
     }
     place.reached(Step::Replace)?;
     let mut batch = Batch::new();

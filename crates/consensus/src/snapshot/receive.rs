@@ -8,7 +8,6 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use bytes::Bytes;
-use latitude_probe::Mark;
 use latitude_range::{ImageChecksum, RangeMeta, image_spans};
 use latitude_storage::{Column, SetName, Staging, key};
 use openraft::async_runtime::WatchReceiver;
@@ -127,9 +126,7 @@ impl Receiver {
             return Ok(SnapshotAnswer::HigherVote((&other.vote).into()));
         }
         // Whatever came of another is of no use any more.
-        if incoming.take().is_some() {
-            Mark::SnapshotSentAgain.hit();
-        }
+        *incoming = None;
         let header = Header::decode(encoded)?;
         let before = Header::read(*range, &*engine.snapshot())?;
         let meta = match &before {
@@ -147,7 +144,6 @@ impl Receiver {
             return Err(refused("it holds entries of a leader after its sender"));
         }
         if before.is_some_and(|before| before.last.index >= header.last.index) {
-            Mark::SnapshotNotNeeded.hit();
             return Ok(SnapshotAnswer::Installed((&own).into()));
         }
         let set = SetName(snapshots.next());
@@ -244,7 +240,6 @@ fn current(slot: &mut Option<Incoming>, vote: Vote, transfer: u64) -> io::Result
         Some(incoming) if (incoming.vote, incoming.transfer) == (vote, transfer) => Ok(incoming),
         other => {
             *slot = other;
-            Mark::SnapshotPartStray.hit();
             Err(refused("this part is of a transfer that is over"))
         }
     }
