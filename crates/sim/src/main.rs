@@ -21,7 +21,7 @@ use std::ops::RangeFrom;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 use std::{env, thread};
 
 use anyhow::{Context, Result, bail};
@@ -31,6 +31,9 @@ use latitude_sim::scenario::{self, Ran, STANDARD};
 use latitude_sim::{Check, Trace};
 use tally::{Report, Tally};
 use tracing_subscriber::EnvFilter;
+
+/// How long a nightly run lasts.
+const NIGHTLY_MINUTES: f64 = 240.0;
 
 /// Simulates clusters, each from a seed, and says what was wrong.
 #[derive(Parser, Debug)]
@@ -48,6 +51,10 @@ struct Arguments {
     /// Begins no seed after this many minutes.
     #[arg(long, value_name = "M")]
     minutes: Option<f64>,
+    /// Runs seeds that no other run is likely to have had, for four hours unless `--minutes` says otherwise, and
+    /// prints where they began.
+    #[arg(long, conflicts_with_all = ["seed", "seeds"])]
+    nightly: bool,
     /// How many seeds run side by side.
     #[arg(long, value_name = "N", default_value_t = 1)]
     jobs: u32,
@@ -147,13 +154,17 @@ fn write_trace(trace: Option<&Trace>, file: Option<&PathBuf>) -> Result<()> {
 ///
 /// Tokio numbers tasks through the whole process, so two runs at once in one would disturb each other.
 fn many(arguments: &Arguments) -> Result<bool> {
-    let Seeds { from, until } = arguments.seeds;
-    if until.is_none() && arguments.minutes.is_none() {
+    let Seeds { from, until } = match arguments.nightly {
+        true => nightly(),
+        false => arguments.seeds.clone(),
+    };
+    if until.is_none() && arguments.minutes.is_none() && !arguments.nightly {
         bail!("seeds without an end need --minutes");
     }
     let program = env::current_exe().context("this program has no path")?;
     let begun = now();
-    let limit = arguments.minutes.map(|minutes| Duration::from_secs_f64(minutes.max(0.0) * 60.0));
+    let minutes = arguments.minutes.or(arguments.nightly.then_some(NIGHTLY_MINUTES));
+    let limit = minutes.map(|minutes| Duration::from_secs_f64(minutes.max(0.0) * 60.0));
     let is_over = |next: u64, tally: &Tally| {
         until.is_some_and(|until| next >= until)
             || limit.is_some_and(|limit| begun.elapsed() >= limit)
@@ -187,6 +198,15 @@ fn many(arguments: &Arguments) -> Result<bool> {
     let owes_marks = from == STANDARD.start && until.is_none_or(|until| until >= STANDARD.end);
     let misses = owes_marks && !PLANTED && tally.wrong() == 0 && !tally.missed().is_empty();
     Ok(tally.wrong() == 0 && !misses)
+}
+
+/// Seeds that begin with the second of now, far above those that people name.
+#[expect(clippy::disallowed_methods, reason = "chooses the seeds of a run, outside of any")]
+fn nightly() -> Seeds {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    let from = now.as_secs() << 20;
+    println!("seeds from {from}");
+    Seeds { from, until: None }
 }
 
 /// Runs a seed in a process of its own.

@@ -38,6 +38,10 @@ pub enum Check {
     Linearizable,
     /// All operations fit into one order over all keys.
     Sequential,
+    /// No effect is seen without its causes, over keys and sessions.
+    Causal,
+    /// A session sees its own writes, and what it saw before.
+    Sessions,
     /// A read sees what was acknowledged before the bound it asked for.
     Staleness,
     /// What no fault explains: an answer nobody can have given, an error of the wrong kind.
@@ -81,6 +85,8 @@ impl Check {
             Self::Clocks => "clocks",
             Self::Linearizable => "linearizable",
             Self::Sequential => "sequential",
+            Self::Causal => "causal",
+            Self::Sessions => "sessions",
             Self::Staleness => "staleness",
             Self::Answers => "answers",
             Self::Proofs => "proofs",

@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail};
 use latitude_checker::history::{Extras, MicroOp, Operation, Outcome, Value, Version};
-use latitude_checker::{History, Recorder, linearizable, sequential};
+use latitude_checker::{History, Recorder, causal, linearizable, promise, sequential, sessions};
 use latitude_client::{
     CasOutcome, Error, Expected, Keyspace, Level, Proof, Reason, ReceiptDetail, Session, WriteTime,
     wire,
@@ -284,6 +284,15 @@ impl Seen {
         let report = linearizable::check_operations(&strict, linearizable::Budget::default());
         if report.verdict != linearizable::Verdict::Linearizable {
             bail!(Check::Linearizable.found(report.verdict.to_string()));
+        }
+        // Weaker than what was judged already: what they reject here they would get wrong elsewhere.
+        let report = causal::check_operations(&operations, causal::Budget::default());
+        if let causal::Verdict::Violation(..) = &report.verdict {
+            bail!(Check::Causal.found(report.verdict.to_string()));
+        }
+        let report = sessions::check_operations(&operations, latitude_checker::Level::Causal);
+        if let promise::Verdict::Violation(_) = &report.verdict {
+            bail!(Check::Sessions.found(report.verdict.to_string()));
         }
         let count = |outcome| operations.iter().filter(|op| op.outcome == outcome).count();
         let outcomes = [Outcome::Ok, Outcome::Fail, Outcome::Info].map(count);
