@@ -40,7 +40,7 @@ const NIGHTLY_MINUTES: f64 = 240.0;
 #[command(name = "latitude-sim")]
 struct Arguments {
     /// The seeds to run: `A..B` (B excluded), or `A..` together with `--minutes`.
-    #[arg(long, value_name = "A..B", default_value = "0..20", conflicts_with = "seed")]
+    #[arg(long, value_name = "A..B", default_value = "0..60", conflicts_with = "seed")]
     seeds: Seeds,
     /// Runs this one seed.
     #[arg(long, value_name = "N")]

@@ -24,7 +24,7 @@ use crate::violation::{Check, Violation, catch};
 use crate::workload::{KEYSPACE, Summary, Workload};
 
 /// The seeds that are run before every commit. Together they must hit every [`Mark`].
-pub const STANDARD: Range<u64> = 0..20;
+pub const STANDARD: Range<u64> = 0..60;
 /// How long a quorum that is whole may take to serve everything, and all nodes after it.
 const SERVED_WITHIN: Duration = Duration::from_secs(30);
 /// How long replicas may then take to be the same. A clock that was 10 s ahead is slewed back over 20 s,
