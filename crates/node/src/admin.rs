@@ -429,6 +429,9 @@ pub(crate) fn status(shared: &Shared) -> v1::StatusReply {
         physical_unix_ms: reading.physical_us / 1000,
         nodes: node_statuses(shared),
         uptime_ms: shared.started.elapsed().as_millis() as u64,
+        read_mode: shared.config.read_mode.name().to_string(),
+        snapshots_sent: shared.snapshots.stats().sent(),
+        snapshots_installed: shared.snapshots.stats().installed(),
     }
 }
 

@@ -98,6 +98,8 @@ pub fn status(status: &StatusReply) -> String {
     if status.writes_refused {
         free += ", below the floor: writes are refused";
     }
+    let snapshots =
+        format!("{} sent, {} installed", status.snapshots_sent, status.snapshots_installed);
     let quarantine = match status.quarantine.as_str() {
         "" => "none",
         why => why,
@@ -112,6 +114,8 @@ pub fn status(status: &StatusReply) -> String {
         ("free space", free),
         ("quarantine", quarantine.to_string()),
         ("clock", Timestamp(status.clock).to_string()),
+        ("read mode", status.read_mode.clone()),
+        ("snapshots", snapshots),
         ("up", format!("{} s", status.uptime_ms / 1000)),
     ];
     let mut text = String::new();
@@ -145,6 +149,9 @@ pub fn status_json(status: &StatusReply) -> Json {
         "clock": Timestamp(status.clock).to_string(),
         "physical_unix_ms": status.physical_unix_ms,
         "uptime_ms": status.uptime_ms,
+        "read_mode": status.read_mode,
+        "snapshots_sent": status.snapshots_sent,
+        "snapshots_installed": status.snapshots_installed,
         "nodes": status.nodes.iter().map(node_json).collect::<Vec<_>>(),
     })
 }

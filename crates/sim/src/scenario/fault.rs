@@ -187,7 +187,11 @@ pub(crate) fn draw(
     nodes.shuffle(random);
     let (one, other) = (nodes[0], nodes[1]);
     let client = Party::Client(random.random_range(0..targets.clients));
-    let until = from + lasts;
+    // Half of the cuts outlast a lease and an election, so that both sides have somebody who led.
+    let cuts = matches!(kind, Kind::Isolate | Kind::Split | Kind::OneWay | Kind::Bridge);
+    let longer =
+        if cuts && random.random() { between(random, 3_000, 6_000) } else { Duration::ZERO };
+    let until = from + lasts + longer;
     let how = if random.random() { Crash::Killed } else { Crash::PowerLost };
     let mut steps = Steps { from, until, actions: Vec::new() };
     match kind {

@@ -125,7 +125,7 @@ fn workload(layout: &Layout, random: &mut SmallRng) -> Workload {
         keys,
         ranges: random.random_range(1..=keys.min(4)),
         on_all_nodes,
-        learners: layout.nodes > 3 && !on_all_nodes && random.random(),
+        learners: layout.nodes > 3 && !on_all_nodes && random.random_ratio(2, 3),
         strict: random.random_range(2..=8),
         reads: random.random_range(2..=7),
         compares: random.random_range(1..=2),
