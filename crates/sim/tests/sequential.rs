@@ -278,7 +278,7 @@ fn a_replica_that_is_cut_off_answers_what_it_knows_and_falls_back_only_if_told_t
     });
 }
 
-/// Pitfall B6: an entry that was stamped below the session and is still on its way to its quorum.
+/// Pitfalls B6 and 20 (c): an entry that was stamped below the session and is still on its way to its quorum.
 #[test]
 fn b6_a_strict_read_waits_for_what_was_stamped_below_its_session() {
     let mut seen = [0, 0];
