@@ -36,6 +36,8 @@ pub mod sequential;
 mod session_order;
 pub mod sessions;
 pub mod set;
+#[cfg(test)]
+mod steps;
 
 pub use history::{History, HistoryError};
 pub use levels::Level;

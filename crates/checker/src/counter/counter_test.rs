@@ -2,6 +2,7 @@ use super::*;
 use crate::history::Extras;
 use crate::numbers::Numbers;
 use crate::promise::Verdict;
+use crate::steps::run;
 
 /// A history in which reads saw what they had to and some of the rest, or something a little beside it.
 fn history(
@@ -139,18 +140,6 @@ fn the_judge_agrees_with_every_choice_of_what_is_possible() {
         *(if expected { &mut kept } else { &mut broken }) += 1;
     }
     assert!(kept > 1_000 && broken > 500, "{kept} {broken}");
-}
-
-fn run(steps: &[(u64, &str, MicroOp)]) -> Vec<Operation> {
-    let at = |(at, (process, level, op)): (usize, &(u64, &str, MicroOp))| Operation {
-        process: *process,
-        invoke_line: 2 * at + 1,
-        return_line: Some(2 * at + 2),
-        micro_ops: vec![op.clone()],
-        outcome: Outcome::Ok,
-        extras: Extras { level: Some((*level).to_owned()), ..Extras::default() },
-    };
-    steps.iter().enumerate().map(at).collect()
 }
 
 fn add(amount: i64) -> MicroOp {

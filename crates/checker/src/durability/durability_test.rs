@@ -3,6 +3,7 @@ use crate::history::{MicroOp, Value};
 use crate::numbers::Numbers;
 use crate::promise::Verdict;
 use crate::replicas::{MIXED, Shape, simulate};
+use crate::steps::run;
 
 const SMALL: Shape = Shape {
     clients: 3,
@@ -113,22 +114,6 @@ fn the_judge_agrees_with_the_definition() {
         *(if expected { &mut kept } else { &mut broken }) += 1;
     }
     assert!(kept > 1_000 && broken > 500, "{kept} {broken}");
-}
-
-fn run(steps: &[(u64, &str, MicroOp)]) -> Vec<Operation> {
-    let at = |(at, (process, level, op)): (usize, &(u64, &str, MicroOp))| Operation {
-        process: *process,
-        invoke_line: 2 * at + 1,
-        return_line: Some(2 * at + 2),
-        micro_ops: vec![op.clone()],
-        outcome: Outcome::Ok,
-        extras: crate::history::Extras {
-            level: Some((*level).to_owned()),
-            is_final: matches!(op, MicroOp::Read { .. }) && *process == 9,
-            ..crate::history::Extras::default()
-        },
-    };
-    steps.iter().enumerate().map(at).collect()
 }
 
 fn write(value: i64) -> MicroOp {

@@ -2,6 +2,7 @@ use super::*;
 use crate::history::Extras;
 use crate::numbers::Numbers;
 use crate::promise::Verdict;
+use crate::steps::run;
 
 /// What a simulated run is like.
 #[derive(Clone, Copy)]
@@ -177,22 +178,6 @@ fn the_judge_agrees_with_every_choice_of_what_is_possible() {
         }
         assert!(kept > 700 && broken > 200, "{elements:?}: {kept} {broken}");
     }
-}
-
-fn run(steps: &[(u64, &str, MicroOp)]) -> Vec<Operation> {
-    let at = |(at, (process, level, op)): (usize, &(u64, &str, MicroOp))| Operation {
-        process: *process,
-        invoke_line: 2 * at + 1,
-        return_line: Some(2 * at + 2),
-        micro_ops: vec![op.clone()],
-        outcome: Outcome::Ok,
-        extras: Extras {
-            level: Some((*level).to_owned()),
-            is_final: *process == 9,
-            ..Extras::default()
-        },
-    };
-    steps.iter().enumerate().map(at).collect()
 }
 
 fn add(element: i64) -> MicroOp {
