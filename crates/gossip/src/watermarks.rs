@@ -1,0 +1,130 @@
+//! How much of each origin's stream a node holds, range by range (INV-6).
+
+use std::collections::BTreeMap;
+
+use latitude_types::{NodeId, RangeId, Timestamp};
+
+/// W of every range and origin at one node: every delta of the origin in the range positioned up to there is
+/// held durably, in base or overlay.
+///
+/// A mark rises in two ways: by a stretch of the stream that begins where the mark is, or lower; and by folds,
+/// because what is folded is in the base.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Watermarks {
+    ranges: BTreeMap<RangeId, BTreeMap<NodeId, Timestamp>>,
+}
+
+impl Watermarks {
+    /// The base of a range has folded an origin up to there. The first word of an origin is how a range gets to
+    /// know it.
+    pub fn folded(&mut self, range: RangeId, origin: NodeId, up_to: Timestamp) {
+        let mark = self.ranges.entry(range).or_default().entry(origin).or_default();
+        *mark = (*mark).max(up_to);
+    }
+
+    /// Every delta of the origin in the range in (`from`, `to`] is held durably. No effect if there is a gap
+    /// between the mark and `from`, or if the range does not know the origin: `false`.
+    pub fn lift(&mut self, range: RangeId, origin: NodeId, from: Timestamp, to: Timestamp) -> bool {
+        let mark = self.ranges.get_mut(&range).and_then(|marks| marks.get_mut(&origin));
+        match mark {
+            Some(mark) if from <= *mark => {
+                *mark = (*mark).max(to);
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// The range is not served here any more.
+    pub fn forget(&mut self, range: RangeId) {
+        self.ranges.remove(&range);
+    }
+
+    /// W; `None` if the range is not served here, or does not know the origin.
+    pub fn of(&self, range: RangeId, origin: NodeId) -> Option<Timestamp> {
+        self.ranges.get(&range)?.get(&origin).copied()
+    }
+
+    /// The least mark of an origin over all ranges served here that know it: how far its stream is held whole.
+    pub fn least(&self, origin: NodeId) -> Option<Timestamp> {
+        self.ranges.values().filter_map(|marks| marks.get(&origin)).min().copied()
+    }
+
+    /// Every origin that some range here knows.
+    pub fn origins(&self) -> std::collections::BTreeSet<NodeId> {
+        self.ranges.values().flat_map(|marks| marks.keys().copied()).collect()
+    }
+
+    /// The origins of a range with their marks.
+    pub fn of_range(&self, range: RangeId) -> impl Iterator<Item = (NodeId, Timestamp)> {
+        self.ranges.get(&range).into_iter().flatten().map(|(origin, mark)| (*origin, *mark))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const RANGE: RangeId = RangeId(4);
+    const ORIGIN: NodeId = NodeId(1);
+
+    proptest! {
+        /// INV-6 by its definition, with stretches that come in any order, twice, or not at all.
+        #[test]
+        fn every_delta_up_to_the_mark_is_held(
+            deltas in prop::collection::btree_set(1u64..50, 0..20),
+            messages in prop::collection::vec((0u64..50, 0u64..20, any::<bool>()), 1..30),
+        ) {
+            let mut marks = Watermarks::default();
+            marks.folded(RANGE, ORIGIN, Timestamp::ZERO);
+            let mut held: BTreeSet<u64> = BTreeSet::new();
+            for (from, len, is_fold) in messages {
+                let to = from + len;
+                if is_fold && len > 0 {
+                    // A base that has folded up to there has every delta up to there.
+                    held.extend(deltas.range(..=from));
+                    marks.folded(RANGE, ORIGIN, Timestamp(from));
+                } else {
+                    held.extend(deltas.iter().filter(|at| (from + 1..=to).contains(at)));
+                    marks.lift(RANGE, ORIGIN, Timestamp(from), Timestamp(to));
+                }
+                let mark = marks.of(RANGE, ORIGIN).unwrap().0;
+                prop_assert!(deltas.range(..=mark).all(|position| held.contains(position)));
+            }
+        }
+    }
+
+    #[test]
+    fn a_stretch_behind_a_gap_lifts_nothing() {
+        let mut marks = Watermarks::default();
+        assert!(
+            !marks.lift(RANGE, ORIGIN, Timestamp(0), Timestamp(9)),
+            "an origin nobody admitted"
+        );
+        marks.folded(RANGE, ORIGIN, Timestamp(10));
+        assert!(!marks.lift(RANGE, ORIGIN, Timestamp(11), Timestamp(20)));
+        assert!(marks.lift(RANGE, ORIGIN, Timestamp(5), Timestamp(20)));
+        assert!(
+            marks.lift(RANGE, ORIGIN, Timestamp(5), Timestamp(15)),
+            "known already, and no gap"
+        );
+        assert_eq!(marks.of(RANGE, ORIGIN), Some(Timestamp(20)));
+    }
+
+    #[test]
+    fn a_stream_is_held_whole_as_far_as_every_range_holds_it() {
+        let mut marks = Watermarks::default();
+        marks.folded(RANGE, ORIGIN, Timestamp(10));
+        marks.folded(RangeId(5), ORIGIN, Timestamp(7));
+        marks.folded(RangeId(6), NodeId(2), Timestamp(3));
+        assert_eq!(marks.least(ORIGIN), Some(Timestamp(7)));
+        marks.forget(RangeId(5));
+        assert_eq!(marks.least(ORIGIN), Some(Timestamp(10)));
+        assert_eq!(marks.least(NodeId(3)), None);
+        assert_eq!(marks.origins(), BTreeSet::from([ORIGIN, NodeId(2)]));
+    }
+}
