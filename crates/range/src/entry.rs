@@ -72,6 +72,8 @@ pub struct Entry {
 pub enum Body {
     /// Kind [`EntryKind::Write`].
     Write(Write),
+    /// Kind [`EntryKind::Admit`]: this node may take local writes from here on.
+    Admit(NodeId),
 }
 
 /// Folds, then operations, applied in this order in one batch.
@@ -95,13 +97,13 @@ pub struct Segment {
     /// The keys it covers.
     pub span: KeySpan,
     /// The deltas, in the order of their positions.
-    pub deltas: Vec<Delta>,
+    pub deltas: Vec<Carried>,
 }
 
 /// A delta in a segment: whole, or named by its hash where the receiver is known to hold it.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub enum Delta {
-    /// The delta's bytes.
+pub enum Carried {
+    /// The bytes of a [`Delta`](crate::Delta).
     Whole(Bytes),
     /// Its position and the hash of its bytes.
     Stripped(Timestamp, u64),
@@ -151,6 +153,17 @@ pub enum Op {
     },
 }
 
+impl Op {
+    /// How many bytes it brings.
+    pub fn size(&self) -> usize {
+        match self {
+            Self::Put { value } => value.len(),
+            Self::Delete => 0,
+            Self::CompareAndSet { new_value, .. } => new_value.as_ref().map_or(0, Bytes::len),
+        }
+    }
+}
+
 /// What a conditional write expects.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub enum Expected {
@@ -182,16 +195,23 @@ struct Header {
 impl Entry {
     /// The entry as it stands in the log.
     pub fn encode(&self) -> Bytes {
-        let Body::Write(write) = &self.body;
         let header = Header {
             stamp: self.stamp,
             range: self.range,
             epoch: self.epoch,
             keyspace: self.keyspace,
         };
-        let mut bytes = codec::encode(VERSION, &(EntryKind::Write as u8));
+        let kind = match self.body {
+            Body::Write(_) => EntryKind::Write,
+            Body::Admit(_) => EntryKind::Admit,
+        };
+        let mut bytes = codec::encode(VERSION, &(kind as u8));
         bytes = postcard::to_extend(&header, bytes).expect("our structures serialize");
-        bytes = postcard::to_extend(write, bytes).expect("our structures serialize");
+        bytes = match &self.body {
+            Body::Write(write) => postcard::to_extend(write, bytes),
+            Body::Admit(node) => postcard::to_extend(node, bytes),
+        }
+        .expect("our structures serialize");
         bytes.into()
     }
 
@@ -204,11 +224,16 @@ impl Entry {
             what: "log entry",
             message: error.to_string(),
         };
+        const WRITE: u8 = EntryKind::Write as u8;
+        const ADMIT: u8 = EntryKind::Admit as u8;
         match bytes {
-            [VERSION, kind, rest @ ..] if *kind == EntryKind::Write as u8 => {
+            [VERSION, kind @ (WRITE | ADMIT), rest @ ..] => {
                 let (header, rest) = postcard::take_from_bytes::<Header>(rest).map_err(damaged)?;
                 let Header { stamp, range, epoch, keyspace } = header;
-                let body = Body::Write(codec::decode_to_end("log entry", rest)?);
+                let body = match *kind {
+                    WRITE => Body::Write(codec::decode_to_end("log entry", rest)?),
+                    _ => Body::Admit(codec::decode_to_end("log entry", rest)?),
+                };
                 Ok(Self { stamp, range, epoch, keyspace, body })
             }
             [VERSION, kind, ..] => Err(DecodeError::Kind(*kind)),
@@ -275,6 +300,13 @@ mod tests {
     fn the_layout_of_version_1_never_changes() {
         let hex: String = entry().encode().iter().map(|byte| format!("{byte:02x}")).collect();
         assert_eq!(hex, include_str!("entry_v1.hex").trim());
+    }
+
+    #[test]
+    fn an_admission_decodes_to_itself() {
+        let admit = Entry { body: Body::Admit(NodeId(3)), ..entry() };
+        assert_eq!(Entry::decode(&admit.encode()), Ok(admit.clone()));
+        assert_eq!(Entry::stamp_of(&admit.encode()), Some(admit.stamp));
     }
 
     #[test]

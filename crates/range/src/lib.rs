@@ -20,22 +20,28 @@
 
 mod codec;
 mod commands;
+mod delta;
 mod entry;
+mod fold;
 mod ids;
 mod image;
 mod meta;
+mod overlay;
 mod range;
 mod reader;
 mod row;
 mod staged;
 
 pub use codec::DecodeError;
+pub use delta::Delta;
 pub use entry::{
-    Body, Delta, Entry, EntryKind, Expected, Extension, Op, Operation, Segment, Write,
+    Body, Carried, Entry, EntryKind, Expected, Extension, Op, Operation, Segment, Write,
 };
+pub use fold::{FoldCursor, has_folded};
 pub use ids::{Answer, IdTable, Lookup};
 pub use image::{ImageChecksum, image_spans};
 pub use meta::{FEATURE_LEVEL, Origin, OriginState, RangeMeta, ValueType};
+pub use overlay::Overlay;
 pub use range::{Applied, ApplyError, Done, Range, Refusal, Reply};
 pub use reader::{Page, Reader, ScanRequest, ScanRow};
 pub use row::{Content, Element, ValueRow};

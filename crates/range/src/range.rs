@@ -2,14 +2,16 @@
 
 use latitude_probe::Mark;
 use latitude_storage::{Column, View, key};
-use latitude_types::{Error, RangeId, Reason, Stamp, Timestamp, WriteTime};
+use latitude_types::{Error, NodeId, RangeId, Reason, Stamp, Timestamp, WriteTime};
 use serde::{Deserialize, Serialize};
 
 use crate::codec::DecodeError;
 use crate::commands;
-use crate::entry::{Body, Entry, Operation};
+use crate::delta::Delta;
+use crate::entry::{Body, Carried, Entry, Operation, Segment};
+use crate::fold::has_folded;
 use crate::ids::{Answer, IdTable, Lookup};
-use crate::meta::{FEATURE_LEVEL, RangeMeta};
+use crate::meta::{FEATURE_LEVEL, Origin, OriginState, RangeMeta};
 use crate::staged::Staged;
 
 /// One key range, replayed identically on every replica.
@@ -72,6 +74,8 @@ pub enum Refusal {
     IdRetired,
     /// The range is frozen, to be merged.
     Frozen,
+    /// Local writes that the operation needs in the base are not folded yet.
+    NotFolded,
 }
 
 impl Refusal {
@@ -102,6 +106,10 @@ impl Refusal {
             Self::Frozen => Error::new(
                 Reason::RangeFrozen,
                 "the range is frozen for a moment, to be merged: try again",
+            ),
+            Self::NotFolded => Error::new(
+                Reason::NotFolded,
+                "local writes of the session are not in the range's log yet: try again",
             ),
             // Its answer is gone, whether it was that the write happened or that it was refused.
             Self::IdRetired => Error::unknown(
@@ -186,18 +194,18 @@ impl Range {
         entry: &Entry,
         staged: &mut Staged<'_>,
     ) -> Result<Applied, ApplyError> {
-        let Body::Write(write) = &entry.body;
         if self.meta.feature_level > FEATURE_LEVEL {
             return Err(ApplyError::Unsupported("a newer feature level"));
         }
-        if !write.segments.is_empty() {
-            return Err(ApplyError::Unsupported("folds"));
-        }
-        if write.operations.iter().any(|operation| !operation.extensions.is_empty()) {
+        let operations: &[Operation] = match &entry.body {
+            Body::Write(write) => &write.operations,
+            Body::Admit(_) => &[],
+        };
+        if operations.iter().any(|operation| !operation.extensions.is_empty()) {
             return Err(ApplyError::Unsupported("an extension"));
         }
         let refuse_all = |refusal: Refusal| Applied {
-            replies: write.operations.iter().map(|_| Reply::refused(refusal.clone())).collect(),
+            replies: operations.iter().map(|_| Reply::refused(refusal.clone())).collect(),
         };
         if entry.stamp <= self.meta.last_stamp || entry.stamp <= self.meta.floor {
             return Ok(refuse_all(Refusal::Restamp));
@@ -209,14 +217,77 @@ impl Range {
         } else if self.meta.freeze.is_some() {
             refuse_all(Refusal::Frozen)
         } else {
-            let mut replies = Vec::with_capacity(write.operations.len());
-            for (ordinal, operation) in (0..).zip(&write.operations) {
+            match &entry.body {
+                Body::Write(write) => {
+                    for segment in &write.segments {
+                        self.apply_segment(entry.stamp, segment, staged)?;
+                    }
+                }
+                Body::Admit(node) => self.admit(*node, entry.stamp),
+            }
+            let mut replies = Vec::with_capacity(operations.len());
+            for (ordinal, operation) in (0..).zip(operations) {
                 replies.push(self.apply_operation(entry.stamp, ordinal, operation, staged)?);
             }
             Applied { replies }
         };
         self.stage_own_rows(staged);
         Ok(applied)
+    }
+
+    /// The node may take local writes from here on, above this stamp. No effect on one that may already, or
+    /// might once and has stopped.
+    fn admit(&mut self, node: NodeId, stamp: Stamp) {
+        if self.meta.log_only {
+            return;
+        }
+        if let Err(at) = self.meta.origins.binary_search_by_key(&node, |origin| origin.node) {
+            let origin = Origin {
+                node,
+                state: OriginState::Active,
+                admitted: stamp,
+                folded: stamp.time,
+                last: None,
+            };
+            self.meta.origins.insert(at, origin);
+        }
+    }
+
+    /// Takes deltas into the base: exactly those of the segment that are positioned above what is folded, in
+    /// order. A segment that begins above it is skipped as a whole: what lies between would be lost.
+    fn apply_segment(
+        &mut self,
+        stamp: Stamp,
+        segment: &Segment,
+        staged: &mut Staged<'_>,
+    ) -> Result<(), ApplyError> {
+        let Self { meta, .. } = self;
+        let Ok(at) = meta.origins.binary_search_by_key(&segment.origin, |origin| origin.node)
+        else {
+            return Ok(());
+        };
+        let Origin { folded, last, .. } = meta.origins[at];
+        let to = last.map_or(segment.to, |last| segment.to.min(last));
+        // A segment of part of the range cannot say how far all of it is folded.
+        let covers = segment.span.intersection(&meta.span).as_ref() == Some(&meta.span);
+        if segment.from > folded || to <= folded || stamp.time <= to || !covers {
+            return Ok(());
+        }
+        for carried in &segment.deltas {
+            let Carried::Whole(bytes) = carried else {
+                return Err(ApplyError::Unsupported("a delta that is not there"));
+            };
+            let delta = Delta::decode(bytes)?;
+            if delta.position <= folded || delta.position > to {
+                continue;
+            }
+            if meta.span.contains(delta.key.as_bytes()) {
+                let place = commands::Place { keyspace: meta.keyspace, stamp, ordinal: 0 };
+                commands::fold(&place, &delta, staged)?;
+            }
+        }
+        self.meta.origins[at].folded = to;
+        Ok(())
     }
 
     fn apply_operation(
@@ -249,7 +320,9 @@ impl Range {
         if !self.meta.span.contains(operation.key.as_bytes()) {
             return Ok(Reply::refused(Refusal::Moved));
         }
-        // `need` holds by itself: only origins take local writes, and no range has one in this version.
+        if !has_folded(&self.meta.origins, &operation.need) {
+            return Ok(Reply::refused(Refusal::NotFolded));
+        }
         let place = commands::Place { keyspace: self.meta.keyspace, stamp, ordinal };
         let done = commands::apply(&place, operation, staged)?;
         self.ids.record(id, operation.answered_below, Answer { done: done.clone() });
@@ -302,7 +375,7 @@ mod tests {
     };
 
     use super::*;
-    use crate::entry::{Expected, Extension, Op, Segment, Write};
+    use crate::entry::{Expected, Extension, Op, Write};
 
     /// A store with the metadata of one range and nothing else, where key `bad` cannot be read.
     struct OneRange(Bytes);
@@ -418,16 +491,18 @@ mod tests {
         let mut extended = operation(1, b"a", Op::Delete);
         extended.extensions.push(Extension { kind: 1, body: Bytes::new() });
         let mut folding = entry(5, vec![]);
-        let Body::Write(write) = &mut folding.body;
+        let Body::Write(write) = &mut folding.body else { panic!("it is a write") };
         write.segments.push(Segment {
             origin: NodeId(1),
             from: Timestamp::ZERO,
             to: Timestamp::from_ms(4),
             span: KeySpan::all(),
-            deltas: vec![],
+            deltas: vec![Carried::Stripped(Timestamp::from_ms(4), 7)],
         });
-        for (entry, what) in [(entry(5, vec![extended]), "an extension"), (folding, "folds")] {
+        let what_folds = "a delta that is not there";
+        for (entry, what) in [(entry(5, vec![extended]), "an extension"), (folding, what_folds)] {
             let mut range = Range::open(RangeId(4), &view).unwrap();
+            range.admit(NodeId(1), Stamp { time: Timestamp::from_ms(2), node: NodeId(1) });
             let applied = range.apply(&entry, &mut Staged::new(&view));
             assert_eq!(applied, Err(ApplyError::Unsupported(what)));
         }

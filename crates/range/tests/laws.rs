@@ -1,5 +1,6 @@
 //! What holds for every log: the invariants of the state machine, each against something dumber.
 
+mod folds;
 mod replica;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -7,7 +8,7 @@ use std::ops::Bound;
 
 use bytes::Bytes;
 use latitude_range::{
-    Applied, Body, Content, DecodeError, Delta, Done, Element, Entry, Expected, Extension, Op,
+    Applied, Body, Carried, Content, DecodeError, Done, Element, Entry, Expected, Extension, Op,
     Operation, Origin, OriginState, RangeMeta, Refusal, ScanRequest, ScanRow, Segment, ValueRow,
     Write,
 };
@@ -117,7 +118,7 @@ fn log() -> impl Strategy<Value = Vec<Entry>> {
 fn with_unique_values(mut log: Vec<Entry>) -> Vec<Entry> {
     let mut counter = 0u64;
     for entry in &mut log {
-        let Body::Write(write) = &mut entry.body;
+        let Body::Write(write) = &mut entry.body else { continue };
         for operation in &mut write.operations {
             counter += 1;
             let value = Bytes::from(counter.to_be_bytes().to_vec());
@@ -132,7 +133,7 @@ fn with_unique_values(mut log: Vec<Entry>) -> Vec<Entry> {
 }
 
 fn operations(entry: &Entry) -> &[Operation] {
-    let Body::Write(write) = &entry.body;
+    let Body::Write(write) = &entry.body else { panic!("these logs hold writes alone") };
     &write.operations
 }
 
@@ -207,6 +208,7 @@ proptest! {
                     Err(Refusal::IdExpired) => prop_assert!(now > id.expires_at()),
                     Err(Refusal::Moved) => prop_assert!(false, "the range holds every key"),
                     Err(Refusal::Frozen) => prop_assert!(false, "nobody froze the range"),
+                    Err(Refusal::NotFolded) => prop_assert!(false, "nothing needs to be folded"),
                     Ok(done) if reply.duplicate => prop_assert_eq!(Some(&done), effects.get(&id)),
                     Ok(done) => {
                         prop_assert!(id.birth <= now && now <= id.expires_at());
@@ -467,8 +469,8 @@ fn operation() -> impl Strategy<Value = Operation> {
 
 fn segment() -> impl Strategy<Value = Segment> {
     let delta = prop_oneof![
-        bytes().prop_map(Delta::Whole),
-        (timestamp(), any::<u64>()).prop_map(|(position, hash)| Delta::Stripped(position, hash)),
+        bytes().prop_map(Carried::Whole),
+        (timestamp(), any::<u64>()).prop_map(|(position, hash)| Carried::Stripped(position, hash)),
     ];
     (node(), timestamp(), timestamp(), any_span(), prop::collection::vec(delta, 0..3))
         .prop_map(|(origin, from, to, span, deltas)| Segment { origin, from, to, span, deltas })

@@ -167,7 +167,7 @@ impl Script {
         let body = Body::Write(Write { segments: Vec::new(), operations });
         let entry = Entry { stamp, range, epoch, keyspace, body };
         let applied = self.replica.apply(std::slice::from_ref(&entry))?.remove(0);
-        let Body::Write(Write { operations, .. }) = &entry.body;
+        let Body::Write(Write { operations, .. }) = &entry.body else { panic!("it is a write") };
         let mut out = String::new();
         for (operation, reply) in operations.iter().zip(&applied.replies) {
             writeln!(out, "{} → {}", show_operation(operation), show_reply(reply))?;

@@ -143,6 +143,10 @@ reasons! {
     StalenessUnproved = "STALENESS_UNPROVED", Unavailable;
     /// The range is frozen for a moment, to be merged with its neighbour.
     RangeFrozen = "RANGE_FROZEN", Unavailable;
+    /// Local writes of the session are not in the range's log yet, and the request must not be served without.
+    NotFolded = "NOT_FOLDED", Unavailable;
+    /// The replica does not take local writes, or not yet.
+    NotOrigin = "NOT_ORIGIN", Unavailable;
     /// The range has no leader at the moment.
     NoLeader = "NO_LEADER", Unavailable;
     /// A leader was deposed while it held the request.
@@ -157,6 +161,8 @@ reasons! {
     Unreachable = "UNREACHABLE", Unavailable;
     /// The node has as many requests in hand as it takes.
     TooManyRequests = "TOO_MANY_REQUESTS", Exhausted;
+    /// The range has as many local writes that are not in its log yet as it takes: reads and log writes go on.
+    UnfoldedQuota = "UNFOLDED_QUOTA", Exhausted;
     /// The disk has less free space than the floor: writes are refused, reads go on.
     DiskFull = "DISK_FULL", Exhausted;
     /// A fault of ours.

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use latitude_storage::key;
 use latitude_types::{Key, KeyspaceId, Past, Stamp, WriteTime};
 
+use crate::delta::Delta;
 use crate::entry::{Op, Operation};
 use crate::range::{ApplyError, Done};
 use crate::row::{Content, ValueRow};
@@ -56,6 +57,38 @@ impl Place {
         let row = ValueRow::decode(&row)?;
         Ok(row.value().map(|value| (value.clone(), row.version)))
     }
+}
+
+/// Takes a delta into the base: the register's larger time wins, and what the value follows grows by what the
+/// delta follows, also where it loses.
+pub(crate) fn fold(
+    place: &Place,
+    delta: &Delta,
+    staged: &mut Staged<'_>,
+) -> Result<(), ApplyError> {
+    let row_key = key::base::value_key(place.keyspace, &delta.key);
+    let found = staged.get(&row_key)?.map(|row| ValueRow::decode(&row)).transpose()?;
+    let content = match &delta.op {
+        Op::Put { value } => Content::Plain(value.clone()),
+        Op::Delete => Content::Deleted,
+        Op::CompareAndSet { .. } => return Err(ApplyError::Unsupported("a local condition")),
+    };
+    let version = delta.time();
+    let mut row = found.unwrap_or(ValueRow {
+        stamp: place.stamp,
+        ordinal: place.ordinal,
+        version,
+        content: content.clone(),
+        extensions: Vec::new(),
+        past: Past::default(),
+    });
+    if version > row.version {
+        (row.version, row.content) = (version, content);
+    }
+    (row.stamp, row.ordinal) = (place.stamp, place.ordinal);
+    row.past.join(&delta.past);
+    staged.put(row_key, row.encode());
+    Ok(())
 }
 
 /// Applies one operation whose id is new and whose key is in the range.

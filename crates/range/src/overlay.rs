@@ -1,0 +1,113 @@
+//! The deltas of one range that a replica holds and its base does not include.
+//!
+//! ```text
+//!   key ──▶ deltas of the key         what a local read merges with the base
+//!   origin ─▶ position ─▶ delta       what the leader folds, in order
+//! ```
+//!
+//! In memory: a quota bounds it, and what it holds is durable elsewhere (the column `Stream`). A reader looks
+//! here first and takes its snapshot of the base second, and a delta is removed here only after the batch that
+//! folds it can be read: so a delta is always in one of the two, and counted once, because a reader leaves
+//! out what its snapshot has folded.
+
+use std::collections::BTreeMap;
+use std::ops::Bound;
+use std::sync::Arc;
+
+use latitude_types::{Key, KeySpan, NodeId, Timestamp};
+
+use crate::delta::Delta;
+use crate::meta::Origin;
+
+/// Unfolded deltas of one range.
+#[derive(Clone, Debug, Default)]
+pub struct Overlay {
+    by_key: BTreeMap<Key, Vec<Arc<Delta>>>,
+    by_origin: BTreeMap<NodeId, BTreeMap<Timestamp, Arc<Delta>>>,
+    bytes: usize,
+}
+
+impl Overlay {
+    /// Takes in a delta. `false` if it is there already.
+    pub fn insert(&mut self, delta: Arc<Delta>) -> bool {
+        let of_origin = self.by_origin.entry(delta.origin).or_default();
+        if of_origin.contains_key(&delta.position) {
+            return false;
+        }
+        of_origin.insert(delta.position, Arc::clone(&delta));
+        self.bytes += delta.size();
+        self.by_key.entry(delta.key.clone()).or_default().push(delta);
+        true
+    }
+
+    /// Removes what the base has folded.
+    pub fn prune(&mut self, origins: &[Origin]) {
+        for origin in origins {
+            let Some(held) = self.by_origin.get_mut(&origin.node) else { continue };
+            let rest = held.split_off(&origin.folded.next());
+            for delta in std::mem::replace(held, rest).into_values() {
+                self.bytes -= delta.size();
+                if let Some(of_key) = self.by_key.get_mut(&delta.key) {
+                    of_key.retain(|held| !Arc::ptr_eq(held, &delta));
+                    if of_key.is_empty() {
+                        self.by_key.remove(&delta.key);
+                    }
+                }
+            }
+            if held.is_empty() {
+                self.by_origin.remove(&origin.node);
+            }
+        }
+    }
+
+    /// The deltas of a key, in the order in which they came here.
+    pub fn of_key(&self, key: &Key) -> &[Arc<Delta>] {
+        self.by_key.get(key).map_or(&[], Vec::as_slice)
+    }
+
+    /// The keys in a span that have deltas, with them.
+    pub fn in_span(
+        &self,
+        span: &KeySpan,
+    ) -> impl DoubleEndedIterator<Item = (&Key, &[Arc<Delta>])> {
+        self.by_key
+            .iter()
+            .filter(|(key, _)| span.contains(key.as_bytes()))
+            .map(|(key, deltas)| (key, deltas.as_slice()))
+    }
+
+    /// The deltas of an origin positioned in (`from`, `to`], in order.
+    pub fn of_origin(
+        &self,
+        origin: NodeId,
+        from: Timestamp,
+        to: Timestamp,
+    ) -> impl Iterator<Item = &Arc<Delta>> {
+        let span = (Bound::Excluded(from), Bound::Included(to.max(from)));
+        // An empty span is none that a map takes.
+        let held = self.by_origin.get(&origin).filter(|_| from < to);
+        held.into_iter().flat_map(move |held| held.range(span)).map(|(_, delta)| delta)
+    }
+
+    /// Each origin with deltas: how many, and the first position.
+    pub fn origins(&self) -> impl Iterator<Item = (NodeId, usize, Timestamp)> {
+        self.by_origin
+            .iter()
+            .filter_map(|(origin, held)| Some((*origin, held.len(), *held.first_key_value()?.0)))
+    }
+
+    /// How many deltas there are.
+    pub fn len(&self) -> usize {
+        self.by_origin.values().map(BTreeMap::len).sum()
+    }
+
+    /// Whether everything is folded.
+    pub fn is_empty(&self) -> bool {
+        self.by_origin.is_empty()
+    }
+
+    /// About how many bytes of memory they take.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+}

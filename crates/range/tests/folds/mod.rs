@@ -1,0 +1,264 @@
+//! Folding: whatever stretches leaders propose, every delta enters the base once, in one place.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use latitude_range::{
+    Body, Carried, Delta, Entry, FoldCursor, Op, Operation, Overlay, RangeMeta, Refusal, Segment,
+    ValueRow, Write,
+};
+use latitude_types::{
+    ClientId, Epoch, Key, KeySpan, KeyspaceId, Level, NodeId, OperationId, OperationKind, Past,
+    Positions, RangeId, Stamp, Timestamp, WriteTime,
+};
+use proptest::prelude::*;
+
+use crate::replica::Replica;
+
+const RANGE: RangeId = RangeId(4);
+const KEYSPACE: KeyspaceId = KeyspaceId(16);
+
+fn key(name: &str) -> Key {
+    Key::new(name.as_bytes()).expect("the tests' keys are keys")
+}
+
+fn ms(ms: u64) -> Timestamp {
+    Timestamp::from_ms(ms)
+}
+
+fn stamp(at: u64) -> Stamp {
+    Stamp { time: ms(at), node: NodeId(1) }
+}
+
+fn entry(at: u64, body: Body) -> Entry {
+    Entry { stamp: stamp(at), range: RANGE, epoch: Epoch(1), keyspace: KEYSPACE, body }
+}
+
+fn fold(at: u64, segments: Vec<Segment>) -> Entry {
+    entry(at, Body::Write(Write { segments, operations: vec![] }))
+}
+
+fn id(kind: OperationKind, birth: u64, sequence: u64) -> OperationId {
+    OperationId { birth: ms(birth), client: ClientId([1; 16]), sequence, kind }
+}
+
+fn delta(origin: u32, position: u64, birth: u64, name: &str, op: Op) -> Delta {
+    Delta {
+        origin: NodeId(origin),
+        position: ms(position),
+        range: RANGE,
+        admitted: stamp(2),
+        keyspace: KEYSPACE,
+        key: key(name),
+        op,
+        id: id(OperationKind::Local, birth, position),
+        level: Level::Causal,
+        named: vec![],
+        extensions: vec![],
+        past: Past::default(),
+    }
+}
+
+fn put(value: u64) -> Op {
+    Op::Put { value: Bytes::from(value.to_be_bytes().to_vec()) }
+}
+
+fn segment(origin: u32, from: u64, to: u64, deltas: &[Delta]) -> Segment {
+    let within = |delta: &&Delta| {
+        delta.origin == NodeId(origin) && delta.position > ms(from) && delta.position <= ms(to)
+    };
+    Segment {
+        origin: NodeId(origin),
+        from: ms(from),
+        to: ms(to),
+        span: KeySpan::all(),
+        deltas: deltas.iter().filter(within).map(|d| Carried::Whole(d.encode())).collect(),
+    }
+}
+
+fn log_write(need: &[(u32, u64)], sequence: u64, birth: u64, op: Op) -> Operation {
+    let mut positions = Positions::default();
+    need.iter().for_each(|(node, at)| positions.raise(NodeId(*node), ms(*at)));
+    Operation {
+        id: id(OperationKind::Log, birth, sequence),
+        answered_below: 1,
+        level: Level::Strict,
+        key: key("a"),
+        op,
+        named: vec![],
+        need: positions,
+        past: Past::default(),
+        extensions: vec![],
+    }
+}
+
+/// A replica that has admitted two origins.
+fn replica() -> Replica {
+    let mut replica =
+        Replica::create(&RangeMeta::new(RANGE, KEYSPACE, KeySpan::all(), 1024, false), &[])
+            .expect("a store in memory does not fail");
+    for (at, node) in [(1, 1), (2, 2)] {
+        replica
+            .apply(&[entry(at, Body::Admit(NodeId(node)))])
+            .expect("a store in memory does not fail");
+    }
+    replica
+}
+
+fn row(replica: &Replica, name: &str) -> Option<ValueRow> {
+    replica
+        .reader()
+        .expect("a store in memory does not fail")
+        .get(&key(name))
+        .expect("a store in memory does not fail")
+}
+
+fn folded(replica: &Replica) -> BTreeMap<NodeId, Timestamp> {
+    replica.range().meta().origins.iter().map(|origin| (origin.node, origin.folded)).collect()
+}
+
+proptest! {
+    /// INV-8 and pitfall 3: stretches of any length from anywhere, repeated, overlapping, behind gaps, in any
+    /// number of entries. What is in the base is exactly what is at or below F, and the largest birth wins.
+    #[test]
+    fn whatever_stretches_are_proposed_the_base_holds_what_f_says(
+        births in prop::collection::vec((1u32..3, 0u64..10, 0usize..2, any::<bool>()), 1..30),
+        stretches in prop::collection::vec((1u32..3, 0u64..45, 0u64..25), 1..25),
+    ) {
+        let names = ["a", "b"];
+        let deltas: Vec<_> = births.iter().enumerate().map(|(i, (origin, before, name, deletes))| {
+            let position = 10 + i as u64;
+            let op = if *deletes { Op::Delete } else { put(position) };
+            delta(*origin, position, position - before.min(&(position - 1)), names[*name], op)
+        }).collect();
+        let mut replica = replica();
+        let mut f = BTreeMap::from([(1, 1), (2, 2)]);
+        for (i, (origin, from, len)) in stretches.iter().enumerate() {
+            let (to, at) = (from + len, 100 + i as u64);
+            replica.apply(&[fold(at, vec![segment(*origin, *from, to, &deltas)])]).unwrap();
+            let reached = f.get_mut(origin).unwrap();
+            if *from <= *reached {
+                *reached = to.max(*reached);
+            }
+            let expected = f.iter().map(|(node, at)| (NodeId(*node), ms(*at))).collect();
+            prop_assert_eq!(folded(&replica), expected);
+        }
+        for name in names {
+            let winner = deltas.iter()
+                .filter(|d| d.position <= ms(f[&d.origin.0]) && d.key.as_bytes() == name.as_bytes())
+                .max_by_key(|d| d.time());
+            let row = row(&replica, name);
+            prop_assert_eq!(row.as_ref().map(|row| row.version), winner.map(Delta::time));
+            let value = row.as_ref().and_then(|row| row.value().cloned());
+            let written = winner.and_then(|winner| match &winner.op {
+                Op::Put { value } => Some(value.clone()),
+                _ => None,
+            });
+            prop_assert_eq!(value, written);
+        }
+    }
+
+    /// A cursor over an overlay proposes each delta once per leadership, without a gap, in stretches that apply.
+    #[test]
+    fn a_cursor_folds_everything_once(
+        positions in prop::collection::btree_set(10u64..80, 0..40),
+        bytes_max in 1usize..2_000,
+    ) {
+        let deltas: Vec<_> =
+            positions.iter().map(|at| delta(1 + *at as u32 % 2, *at, *at - 1, "a", put(*at))).collect();
+        let mut overlay = Overlay::default();
+        for delta in &deltas {
+            prop_assert!(overlay.insert(delta.clone().into()));
+            prop_assert!(!overlay.insert(delta.clone().into()));
+        }
+        let (mut replica, mut cursor) = (replica(), FoldCursor::default());
+        let mut entries = 0;
+        loop {
+            let origins = replica.range().meta().origins.clone();
+            let need = Positions::default();
+            let marks = |_| Some(ms(90));
+            let segments =
+                cursor.next(&origins, &KeySpan::all(), &overlay, marks, &need, bytes_max);
+            if segments.is_empty() {
+                break;
+            }
+            // What is under way is not proposed again before it is applied.
+            let again = cursor.clone().next(&origins, &KeySpan::all(), &overlay, marks, &need, usize::MAX);
+            let twice = again.iter().any(|next| segments.iter().any(|s| s.origin == next.origin && next.from < s.to));
+            prop_assert!(!twice);
+            replica.apply(&[fold(100 + entries, segments)]).unwrap();
+            overlay.prune(&replica.range().meta().origins);
+            entries += 1;
+        }
+        prop_assert!(overlay.is_empty() && overlay.bytes() == 0);
+        let last = deltas.iter().max_by_key(|delta| delta.time()).map(Delta::time);
+        prop_assert_eq!(row(&replica, "a").map(|row| row.version), last);
+    }
+}
+
+/// Pitfall 3, both executions: a leader that folds from what it has applied while an entry of the one before it
+/// is under way, and one whose first entry of two came to nothing.
+#[test]
+fn p3_overlapping_folds_count_once_and_a_gap_folds_nothing() {
+    let deltas = [delta(1, 110, 109, "a", put(1)), delta(1, 155, 154, "b", put(2))];
+    let mut replica = replica();
+    let first = [fold(200, vec![segment(1, 1, 150, &deltas)])];
+    replica.apply(&first).unwrap();
+    let stamped = row(&replica, "a").unwrap().stamp;
+    replica.apply(&[fold(201, vec![segment(1, 1, 160, &deltas)])]).unwrap();
+    assert_eq!(row(&replica, "a").unwrap().stamp, stamped, "folded once, by the first");
+    assert_eq!(folded(&replica)[&NodeId(1)], ms(160));
+    replica.apply(&[fold(202, vec![segment(1, 170, 180, &deltas)])]).unwrap();
+    assert_eq!(folded(&replica)[&NodeId(1)], ms(160), "(160, 170] would be lost");
+}
+
+/// Pitfall 19: an operation that needs local writes in the base has them, or says so; never silently without.
+#[test]
+fn p19_an_operation_is_refused_unless_what_it_needs_is_folded() {
+    let deltas = [delta(2, 110, 109, "a", put(1))];
+    let mut replica = replica();
+    let operation = log_write(&[(2, 110)], 1, 111, Op::Delete);
+    let alone =
+        entry(200, Body::Write(Write { segments: vec![], operations: vec![operation.clone()] }));
+    let refused = replica.apply(&[alone]).unwrap().remove(0);
+    assert_eq!(refused.replies[0].result, Err(Refusal::NotFolded));
+    // The id is not spent by that: with the segment ahead of it, in one entry, the same operation is done.
+    let segments = vec![segment(2, 2, 110, &deltas)];
+    let together = entry(201, Body::Write(Write { segments, operations: vec![operation] }));
+    let done = replica.apply(&[together]).unwrap().remove(0);
+    assert!(done.replies[0].result.is_ok() && !done.replies[0].duplicate);
+    assert!(row(&replica, "a").unwrap().value().is_none());
+    // Of an origin that this range does not have there is nothing to wait for.
+    let elsewhere = log_write(&[(7, 500)], 2, 111, Op::Delete);
+    let body = Body::Write(Write { segments: vec![], operations: vec![elsewhere] });
+    assert!(replica.apply(&[entry(202, body)]).unwrap()[0].replies[0].result.is_ok());
+}
+
+/// A log write between local ones: its stamp counts, their births do.
+#[test]
+fn a_local_write_born_before_a_log_write_loses_to_it_wherever_it_is_folded() {
+    let deltas = [delta(1, 110, 109, "a", put(1)), delta(2, 160, 159, "a", put(2))];
+    let mut replica = replica();
+    let write = log_write(&[], 1, 120, put(9));
+    let body = Body::Write(Write { segments: vec![], operations: vec![write] });
+    replica.apply(&[entry(150, body)]).unwrap();
+    replica.apply(&[fold(200, vec![segment(1, 1, 120, &deltas)])]).unwrap();
+    let kept = row(&replica, "a").unwrap();
+    assert_eq!(kept.version, WriteTime::of_log_write(stamp(150), 0));
+    assert_eq!(kept.stamp, stamp(200), "the row has changed: what its value follows grew");
+    replica.apply(&[fold(201, vec![segment(2, 2, 170, &deltas)])]).unwrap();
+    assert_eq!(row(&replica, "a").unwrap().version, deltas[1].time());
+}
+
+/// What an origin is admitted above, no delta of it is below; and a range that takes no local writes admits nobody.
+#[test]
+fn an_origin_begins_at_the_stamp_of_its_admission() {
+    let mut replica = replica();
+    assert_eq!(folded(&replica)[&NodeId(2)], ms(2));
+    replica.apply(&[entry(50, Body::Admit(NodeId(2)))]).unwrap();
+    assert_eq!(folded(&replica)[&NodeId(2)], ms(2), "it is one already");
+    let meta = RangeMeta::new(RANGE, KEYSPACE, KeySpan::all(), 1024, true);
+    let mut log_only = Replica::create(&meta, &[]).unwrap();
+    log_only.apply(&[entry(1, Body::Admit(NodeId(1)))]).unwrap();
+    assert!(log_only.range().meta().origins.is_empty());
+}
