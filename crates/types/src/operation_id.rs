@@ -86,6 +86,12 @@ impl WriteTime {
     pub fn of_log_write(stamp: Stamp, ordinal: u32) -> Self {
         Self { time: stamp.time, writer: Writer::Node(stamp.node), sequence: u64::from(ordinal) }
     }
+
+    /// The time of a local write: its birth, then its client and its place in that client, so that all
+    /// its copies have the same one wherever they were taken.
+    pub fn of_local_write(id: &OperationId) -> Self {
+        Self { time: id.birth, writer: Writer::Client(id.client), sequence: id.sequence }
+    }
 }
 
 impl fmt::Display for WriteTime {
