@@ -269,7 +269,7 @@ fn gather(
     held: &mut Option<Proposal>,
     waiting: &mut mpsc::UnboundedReceiver<Proposal>,
 ) -> Vec<Proposal> {
-    let mut bytes = size(&first.operation);
+    let mut bytes = first.operation.size();
     let mut batch = vec![first];
     while batch.len() < OPERATIONS_MAX {
         let Ok(proposal) = waiting.try_recv() else { break };
@@ -277,7 +277,7 @@ fn gather(
         if proposal.answer.is_closed() {
             continue;
         }
-        bytes += size(&proposal.operation);
+        bytes += proposal.operation.size();
         if bytes > BYTES_MAX {
             *held = Some(proposal);
             break;
@@ -285,16 +285,6 @@ fn gather(
         batch.push(proposal);
     }
     batch
-}
-
-fn size(operation: &Operation) -> usize {
-    use latitude_range::Op;
-    operation.key.as_bytes().len()
-        + match &operation.op {
-            Op::Put { value } => value.len(),
-            Op::Delete => 0,
-            Op::CompareAndSet { new_value, .. } => new_value.as_ref().map_or(0, bytes::Bytes::len),
-        }
 }
 
 impl Stamper {

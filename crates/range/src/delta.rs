@@ -10,14 +10,15 @@
 //! delta is what its origin made of it wherever it is.
 
 use bytes::Bytes;
+use latitude_crdt::{Op, Write};
 use latitude_types::{
-    Key, KeyspaceId, Level, NodeId, OperationId, Past, RangeId, Stamp, Timestamp, WriteTime, Writer,
+    Key, KeyspaceId, Level, NodeId, OperationId, Past, RangeId, Stamp, Timestamp, WriteTime,
 };
 use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::codec::{self, DecodeError};
-use crate::entry::{Extension, Op};
+use crate::entry::{Extension, op_size};
 
 const VERSION: u8 = 1;
 const CHECKSUM_LEN: usize = 8;
@@ -54,8 +55,12 @@ pub struct Delta {
 impl Delta {
     /// The time by which it compares with other writes to a register: its birth, below its position.
     pub fn time(&self) -> WriteTime {
-        let OperationId { birth, client, sequence, .. } = self.id;
-        WriteTime { time: birth, writer: Writer::Client(client), sequence }
+        WriteTime::of_local_write(&self.id)
+    }
+
+    /// As it is merged.
+    pub fn write(&self) -> Write<'_> {
+        Write::local(&self.id, &self.op, &self.named)
     }
 
     /// Its bytes.
@@ -90,7 +95,7 @@ impl Delta {
         let past = self.past.log.len() * 24 + self.past.seen.by_node.len() * 16;
         size_of::<Self>()
             + self.key.as_bytes().len()
-            + self.op.size()
+            + op_size(&self.op)
             + self.named.len() * size_of::<OperationId>()
             + past
     }

@@ -11,9 +11,10 @@
 //! voter cannot apply.
 
 use bytes::Bytes;
+use latitude_crdt::Op;
 use latitude_types::{
     Epoch, Key, KeySpan, KeyspaceId, Level, NodeId, OperationId, Past, Positions, RangeId, Stamp,
-    Timestamp, WriteTime,
+    Timestamp,
 };
 use serde::{Deserialize, Serialize};
 
@@ -134,45 +135,28 @@ pub struct Operation {
     pub extensions: Vec<Extension>,
 }
 
-/// What an operation does.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub enum Op {
-    /// The key now has this value.
-    Put {
-        /// The value.
-        value: Bytes,
-    },
-    /// The key has no value.
-    Delete,
-    /// The key gets a new value if it holds what is expected.
-    CompareAndSet {
-        /// What it must hold.
-        expected: Expected,
-        /// The new value; `None` removes the key.
-        new_value: Option<Bytes>,
-    },
-}
-
-impl Op {
-    /// How many bytes it brings.
+impl Operation {
+    /// About how many bytes it brings.
     pub fn size(&self) -> usize {
-        match self {
-            Self::Put { value } => value.len(),
-            Self::Delete => 0,
-            Self::CompareAndSet { new_value, .. } => new_value.as_ref().map_or(0, Bytes::len),
-        }
+        self.key.as_bytes().len() + op_size(&self.op)
     }
 }
 
-/// What a conditional write expects.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub enum Expected {
-    /// The key does not exist.
-    Absent,
-    /// The key holds exactly these bytes.
-    Value(Bytes),
-    /// The key holds the value written then.
-    Version(WriteTime),
+/// How many bytes an operation brings.
+pub(crate) fn op_size(op: &Op) -> usize {
+    match op {
+        Op::Put { value } => value.len(),
+        Op::CompareAndSet { new_value, .. } => new_value.as_ref().map_or(0, Bytes::len),
+        Op::SetAdd { element } | Op::SetRemove { element } => element.len(),
+        Op::MapPut { field, value } => field.len() + value.len(),
+        Op::MapRemove { field } => field.len(),
+        Op::Delete
+        | Op::Add { .. }
+        | Op::AddWithin { .. }
+        | Op::Reset
+        | Op::Enable
+        | Op::Disable => 0,
+    }
 }
 
 /// Something a later version adds to an operation or a value.

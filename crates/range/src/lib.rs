@@ -19,12 +19,13 @@
 //! somebody else's.
 
 mod codec;
-mod commands;
 mod delta;
 mod entry;
 mod fold;
+mod id_rows;
 mod ids;
 mod image;
+mod merge;
 mod meta;
 mod overlay;
 mod range;
@@ -34,15 +35,14 @@ mod staged;
 
 pub use codec::DecodeError;
 pub use delta::Delta;
-pub use entry::{
-    Body, Carried, Entry, EntryKind, Expected, Extension, Op, Operation, Segment, Write,
-};
+pub use entry::{Body, Carried, Entry, EntryKind, Extension, Operation, Segment, Write};
 pub use fold::{FoldCursor, has_folded};
 pub use ids::{Answer, IdTable, Lookup};
 pub use image::{ImageChecksum, image_spans};
-pub use meta::{FEATURE_LEVEL, Origin, OriginState, RangeMeta, ValueType};
-pub use overlay::Overlay;
+pub use latitude_crdt::{Content, Element, Expected, Op, Value, ValueType};
+pub use meta::{FEATURE_LEVEL, Origin, OriginState, RangeMeta};
+pub use overlay::{Overlay, Shown};
 pub use range::{Applied, ApplyError, Done, Range, Refusal, Reply};
 pub use reader::{Page, Reader, ScanRequest, ScanRow};
-pub use row::{Content, Element, ValueRow};
+pub use row::{FOLDED, ValueRow};
 pub use staged::Staged;

@@ -1,5 +1,6 @@
 //! What the log decides about a range as a whole. Part of the base, on every replica alike.
 
+use latitude_crdt::ValueType;
 use latitude_types::{Epoch, KeySpan, KeyspaceId, NodeId, Past, RangeId, Stamp, Timestamp};
 use serde::{Deserialize, Serialize};
 
@@ -9,13 +10,6 @@ const VERSION: u8 = 1;
 
 /// The highest feature level this version knows. A range's own level only rises through its log.
 pub const FEATURE_LEVEL: u32 = 1;
-
-/// The type of a keyspace's values.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub enum ValueType {
-    /// A value that is overwritten; the larger time wins.
-    Register,
-}
 
 /// A range's metadata.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]

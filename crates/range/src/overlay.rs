@@ -19,6 +19,41 @@ use latitude_types::{Key, KeySpan, NodeId, Timestamp};
 use crate::delta::Delta;
 use crate::meta::Origin;
 
+/// The deltas that a read merges with the base.
+#[derive(Clone, Debug, Default)]
+pub struct Shown(BTreeMap<Key, Vec<Arc<Delta>>>);
+
+impl Shown {
+    /// Those of one key.
+    pub(crate) fn of_key(&self, key: &Key) -> &[Arc<Delta>] {
+        self.0.get(key).map_or(&[], Vec::as_slice)
+    }
+
+    /// The keys that have any, in order.
+    pub(crate) fn keys(&self) -> impl DoubleEndedIterator<Item = &Key> {
+        self.0.keys()
+    }
+
+    /// How many of each origin a base that has folded so far leaves, and the highest position of them.
+    pub fn unfolded(&self, origins: &[Origin]) -> BTreeMap<NodeId, (usize, Timestamp)> {
+        let mut unfolded = BTreeMap::new();
+        for delta in self.0.values().flatten().filter(|delta| !is_folded(delta, origins)) {
+            let (count, highest) = unfolded.entry(delta.origin).or_insert((0, Timestamp::ZERO));
+            *count += 1;
+            *highest = delta.position.max(*highest);
+        }
+        unfolded
+    }
+}
+
+/// Whether a base has a delta, or will never have it: of a node that is no origin nothing counts.
+pub(crate) fn is_folded(delta: &Delta, origins: &[Origin]) -> bool {
+    origins
+        .iter()
+        .find(|origin| origin.node == delta.origin)
+        .is_none_or(|origin| delta.position <= origin.folded)
+}
+
 /// Unfolded deltas of one range.
 #[derive(Clone, Debug, Default)]
 pub struct Overlay {
@@ -65,15 +100,25 @@ impl Overlay {
         self.by_key.get(key).map_or(&[], Vec::as_slice)
     }
 
-    /// The keys in a span that have deltas, with them.
-    pub fn in_span(
-        &self,
-        span: &KeySpan,
-    ) -> impl DoubleEndedIterator<Item = (&Key, &[Arc<Delta>])> {
-        self.by_key
-            .iter()
-            .filter(|(key, _)| span.contains(key.as_bytes()))
-            .map(|(key, deltas)| (key, deltas.as_slice()))
+    /// What a read of these keys may show: of each origin the deltas positioned up to what `limit` says.
+    pub fn shown(&self, span: &KeySpan, limit: impl Fn(NodeId) -> Timestamp) -> Shown {
+        // One key is what most reads are about.
+        let keys = self.by_key.range::<[u8], _>((
+            Bound::Included(span.start()),
+            span.end().map_or(Bound::Unbounded, Bound::Excluded),
+        ));
+        let mut shown = BTreeMap::new();
+        for (key, deltas) in keys {
+            let deltas: Vec<_> = deltas
+                .iter()
+                .filter(|delta| delta.position <= limit(delta.origin))
+                .cloned()
+                .collect();
+            if !deltas.is_empty() {
+                shown.insert(key.clone(), deltas);
+            }
+        }
+        Shown(shown)
     }
 
     /// The deltas of an origin positioned in (`from`, `to`], in order.

@@ -1,17 +1,19 @@
 //! Applying log entries.
 
+use latitude_crdt::LogPlace;
 use latitude_probe::Mark;
 use latitude_storage::{Column, View, key};
-use latitude_types::{Error, NodeId, RangeId, Reason, Stamp, Timestamp, WriteTime};
+use latitude_types::{Error, NodeId, OperationKind, RangeId, Reason, Stamp, Timestamp, WriteTime};
 use serde::{Deserialize, Serialize};
 
 use crate::codec::DecodeError;
-use crate::commands;
 use crate::delta::Delta;
 use crate::entry::{Body, Carried, Entry, Operation, Segment};
 use crate::fold::has_folded;
 use crate::ids::{Answer, IdTable, Lookup};
+use crate::merge::Place;
 use crate::meta::{FEATURE_LEVEL, Origin, OriginState, RangeMeta};
+use crate::row::FOLDED;
 use crate::staged::Staged;
 
 /// One key range, replayed identically on every replica.
@@ -55,6 +57,11 @@ pub enum Done {
         /// The version found.
         found: Option<WriteTime>,
     },
+    /// The sum would have been out of bounds; this is the one found.
+    OutOfBounds {
+        /// The sum found.
+        found: i64,
+    },
 }
 
 /// Why an operation had no effect: decided by the log alone, so that every replica refuses alike.
@@ -76,6 +83,8 @@ pub enum Refusal {
     Frozen,
     /// Local writes that the operation needs in the base are not folded yet.
     NotFolded,
+    /// The type of the range's values has no such operation.
+    Misfit,
 }
 
 impl Refusal {
@@ -110,6 +119,10 @@ impl Refusal {
             Self::NotFolded => Error::new(
                 Reason::NotFolded,
                 "local writes of the session are not in the range's log yet: try again",
+            ),
+            Self::Misfit => Error::new(
+                Reason::TypeMismatch,
+                "values of the keyspace's type have no such operation",
             ),
             // Its answer is gone, whether it was that the write happened or that it was refused.
             Self::IdRetired => Error::unknown(
@@ -235,6 +248,11 @@ impl Range {
         Ok(applied)
     }
 
+    fn place(&self, stamp: Stamp, ordinal: u32) -> Place {
+        let RangeMeta { keyspace, value_type, .. } = self.meta;
+        Place { keyspace, value_type, at: LogPlace { stamp, ordinal } }
+    }
+
     /// The node may take local writes from here on, above this stamp. No effect on one that may already, or
     /// might once and has stopped.
     fn admit(&mut self, node: NodeId, stamp: Stamp) {
@@ -261,7 +279,7 @@ impl Range {
         segment: &Segment,
         staged: &mut Staged<'_>,
     ) -> Result<(), ApplyError> {
-        let Self { meta, .. } = self;
+        let meta = &self.meta;
         let Ok(at) = meta.origins.binary_search_by_key(&segment.origin, |origin| origin.node)
         else {
             return Ok(());
@@ -281,9 +299,10 @@ impl Range {
             if delta.position <= folded || delta.position > to {
                 continue;
             }
-            if meta.span.contains(delta.key.as_bytes()) {
-                let place = commands::Place { keyspace: meta.keyspace, stamp, ordinal: 0 };
-                commands::fold(&place, &delta, staged)?;
+            // No origin takes one that does not fit; one that did must not stop every replica.
+            let fits = delta.op.check(meta.value_type, OperationKind::Local).is_ok();
+            if fits && meta.span.contains(delta.key.as_bytes()) {
+                self.place(stamp, FOLDED).fold(&delta, staged)?;
             }
         }
         self.meta.origins[at].folded = to;
@@ -323,8 +342,10 @@ impl Range {
         if !has_folded(&self.meta.origins, &operation.need) {
             return Ok(Reply::refused(Refusal::NotFolded));
         }
-        let place = commands::Place { keyspace: self.meta.keyspace, stamp, ordinal };
-        let done = commands::apply(&place, operation, staged)?;
+        if operation.op.check(self.meta.value_type, OperationKind::Log).is_err() {
+            return Ok(Reply::refused(Refusal::Misfit));
+        }
+        let done = self.place(stamp, ordinal).log_write(operation, staged)?;
         self.ids.record(id, operation.answered_below, Answer { done: done.clone() });
         Ok(Reply { result: Ok(done), duplicate: false })
     }
@@ -368,6 +389,7 @@ pub(crate) fn read_meta(id: RangeId, view: &dyn View) -> Result<RangeMeta, Apply
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;
+    use latitude_crdt::{Expected, Op};
     use latitude_storage::Rows;
     use latitude_types::{
         ClientId, Epoch, Key, KeySpan, KeyspaceId, Level, NodeId, OperationId, OperationKind, Past,
@@ -375,7 +397,7 @@ mod tests {
     };
 
     use super::*;
-    use crate::entry::{Expected, Extension, Op, Write};
+    use crate::entry::{Extension, Write};
 
     /// A store with the metadata of one range and nothing else, where key `bad` cannot be read.
     struct OneRange(Bytes);

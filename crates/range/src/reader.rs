@@ -1,10 +1,15 @@
 //! Reading a range's base, from one snapshot.
 
+use std::collections::BTreeMap;
+
 use bytes::Bytes;
 use latitude_storage::{Column, View, key};
-use latitude_types::{Key, KeySpan, Past, RangeId, WriteTime};
+use latitude_types::{Key, KeySpan, NodeId, Past, RangeId, Stamp, Timestamp, WriteTime};
 
+use crate::id_rows::ReadIds;
+use crate::merge::into_apply_error;
 use crate::meta::RangeMeta;
+use crate::overlay::{Shown, is_folded};
 use crate::range::{ApplyError, read_meta};
 use crate::row::ValueRow;
 
@@ -13,6 +18,7 @@ use crate::row::ValueRow;
 pub struct Reader<'a> {
     view: &'a dyn View,
     meta: RangeMeta,
+    shown: Shown,
 }
 
 /// Which rows of a range to read.
@@ -55,7 +61,13 @@ pub struct ScanRow {
 impl<'a> Reader<'a> {
     /// Reads range `id` in `view`, which must be a snapshot if more than one thing is read.
     pub fn new(id: RangeId, view: &'a dyn View) -> Result<Self, ApplyError> {
-        Ok(Self { view, meta: read_meta(id, view)? })
+        Ok(Self { view, meta: read_meta(id, view)?, shown: Shown::default() })
+    }
+
+    /// Merges these deltas into what is read, as far as the snapshot has not folded them. They were looked up
+    /// before the snapshot was taken.
+    pub fn with_deltas(self, shown: Shown) -> Self {
+        Self { shown, ..self }
     }
 
     /// The bug `TwoSnapshots` of `latitude-probe`: takes the metadata of another snapshot.
@@ -70,24 +82,51 @@ impl<'a> Reader<'a> {
         &self.meta
     }
 
+    /// The deltas that are merged, and not in the snapshot's base: of each origin how many, and the highest.
+    pub fn unfolded(&self) -> BTreeMap<NodeId, (usize, Timestamp)> {
+        self.shown.unfolded(&self.meta.origins)
+    }
+
     /// The key's row: `None` if it was never written; a row without a value if it was deleted. The
     /// caller has checked that the key is in the span of [`Reader::meta`].
     pub fn get(&self, key: &Key) -> Result<Option<ValueRow>, ApplyError> {
         let row = self.view.get(Column::Base, &key::base::value_key(self.meta.keyspace, key))?;
-        Ok(row.as_deref().map(ValueRow::decode).transpose()?)
+        self.merged(key, row.as_deref().map(ValueRow::decode).transpose()?)
+    }
+
+    /// A row of the base with the key's deltas merged into it. What it follows is what they follow, and they.
+    fn merged(&self, key: &Key, row: Option<ValueRow>) -> Result<Option<ValueRow>, ApplyError> {
+        let origins = &self.meta.origins;
+        let mut deltas =
+            self.shown.of_key(key).iter().filter(|delta| !is_folded(delta, origins)).peekable();
+        let Some(first) = deltas.peek() else { return Ok(row) };
+        let (stamp, ordinal) =
+            row.as_ref().map_or((Stamp::ZERO, 0), |row| (row.stamp, row.ordinal));
+        let base = row.as_ref().map(ValueRow::state).unwrap_or_default();
+        let otherwise = first.time();
+        let mut past = row.map(|row| row.past).unwrap_or_default();
+        let writes = deltas.map(|delta| {
+            past.join(&delta.past);
+            past.seen.raise(delta.origin, delta.position);
+            past.add_log(delta.range, self.meta.epoch, delta.admitted);
+            delta.write()
+        });
+        let ids = ReadIds { view: self.view, keyspace: self.meta.keyspace, key };
+        let state =
+            base.with_deltas(self.meta.value_type, &ids, writes).map_err(into_apply_error)?;
+        let version = state.version.unwrap_or(otherwise);
+        let extensions = Vec::new();
+        Ok(Some(ValueRow { stamp, ordinal, version, content: state.content, extensions, past }))
     }
 
     /// The rows of the wanted keys that this range holds.
     pub fn scan(&self, request: &ScanRequest) -> Result<Page, ApplyError> {
         let mut page = Page::default();
         let Some(span) = request.span.intersection(&self.meta.span) else { return Ok(page) };
-        let mut scan = key::base::value_span(self.meta.keyspace, &span).scan();
-        scan.reverse = request.reverse;
         let mut bytes = 0;
-        for row in self.view.scan(Column::Base, scan) {
-            let (row_key, row) = row?;
-            let Some((_, user_key)) = key::base::key_of_value(&row_key) else { continue };
-            let row = ValueRow::decode(&row)?;
+        for found in self.rows(&span, request.reverse) {
+            let (user_key, row) = found?;
+            let Some(row) = self.merged(&user_key, row)? else { continue };
             let Some(value) = row.value() else {
                 page.past.join(&row.past);
                 continue;
@@ -105,5 +144,48 @@ impl<'a> Reader<'a> {
             page.rows.push(ScanRow { key, value, version: row.version });
         }
         Ok(page)
+    }
+
+    /// The keys of a span that have a row in the base or deltas to be shown, in order, with their rows.
+    fn rows(
+        &self,
+        span: &KeySpan,
+        reverse: bool,
+    ) -> impl Iterator<Item = Result<(Key, Option<ValueRow>), ApplyError>> {
+        let mut scan = key::base::value_span(self.meta.keyspace, span).scan();
+        scan.reverse = reverse;
+        let mut base = self
+            .view
+            .scan(Column::Base, scan)
+            .filter_map(|found| match found {
+                Ok((row_key, row)) => {
+                    let (_, user_key) = key::base::key_of_value(&row_key)?;
+                    Some(ValueRow::decode(&row).map(|row| (user_key, row)).map_err(Into::into))
+                }
+                Err(error) => Some(Err(ApplyError::from(error))),
+            })
+            .peekable();
+        let mut keys: Vec<_> =
+            self.shown.keys().filter(|key| span.contains(key.as_bytes())).collect();
+        // The next one is at the end.
+        if !reverse {
+            keys.reverse();
+        }
+        std::iter::from_fn(move || {
+            let delta_first = match (base.peek(), keys.last()) {
+                (_, None) => false,
+                (None, Some(_)) => true,
+                (Some(Err(_)), Some(_)) => false,
+                (Some(Ok((in_base, _))), Some(key)) if in_base == *key => {
+                    keys.pop();
+                    false
+                }
+                (Some(Ok((in_base, _))), Some(key)) => (*key < in_base) != reverse,
+            };
+            if delta_first {
+                return keys.pop().map(|key| Ok((key.clone(), None)));
+            }
+            base.next().map(|found| found.map(|(key, row)| (key, Some(row))))
+        })
     }
 }

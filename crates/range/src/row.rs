@@ -1,7 +1,8 @@
 //! The row of a key in the base.
 
 use bytes::Bytes;
-use latitude_types::{OperationId, Past, Stamp, WriteTime};
+use latitude_crdt::{Content, State};
+use latitude_types::{Past, Stamp, WriteTime};
 use serde::{Deserialize, Serialize};
 
 use crate::codec::{self, DecodeError};
@@ -9,12 +10,15 @@ use crate::entry::Extension;
 
 const VERSION: u8 = 1;
 
+/// The ordinal of a row that a fold changed last.
+pub const FOLDED: u32 = u32::MAX;
+
 /// A key's row. A deleted key keeps one, with its stamp and past, until nothing can bring it back.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct ValueRow {
     /// The stamp of the entry that last changed it.
     pub stamp: Stamp,
-    /// Which operation of that entry.
+    /// Which operation of that entry; [`FOLDED`] if it folded a local write.
     pub ordinal: u32,
     /// The time of the write that won; also the value's version.
     pub version: WriteTime,
@@ -26,28 +30,6 @@ pub struct ValueRow {
     /// What the value causally follows. Last, and not part of what replicas compare: each may know
     /// of another part of it that it is stable.
     pub past: Past,
-}
-
-/// What a key holds.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub enum Content {
-    /// Nothing: it was deleted.
-    Deleted,
-    /// A register's value.
-    Plain(Bytes),
-    /// Live elements with their ids (siblings, sets, maps, flags).
-    Live(Vec<Element>),
-}
-
-/// A live element.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub struct Element {
-    /// The operation that made it.
-    pub id: OperationId,
-    /// Its time.
-    pub time: WriteTime,
-    /// Its content.
-    pub value: Bytes,
 }
 
 impl ValueRow {
@@ -73,8 +55,18 @@ impl ValueRow {
     pub fn value(&self) -> Option<&Bytes> {
         match &self.content {
             Content::Plain(value) => Some(value),
-            Content::Deleted | Content::Live(_) => None,
+            Content::Deleted | Content::Live(_) | Content::Counter(_) => None,
         }
+    }
+
+    /// Whether the key exists for a reader.
+    pub fn exists(&self) -> bool {
+        self.content != Content::Deleted
+    }
+
+    /// What merging works on.
+    pub fn state(&self) -> State {
+        State { version: Some(self.version), content: self.content.clone() }
     }
 }
 

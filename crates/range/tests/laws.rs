@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 
 use bytes::Bytes;
+use latitude_crdt::LogPlace;
 use latitude_range::{
     Applied, Body, Carried, Content, DecodeError, Done, Element, Entry, Expected, Extension, Op,
     Operation, Origin, OriginState, RangeMeta, Refusal, ScanRequest, ScanRow, Segment, ValueRow,
@@ -209,6 +210,7 @@ proptest! {
                     Err(Refusal::Moved) => prop_assert!(false, "the range holds every key"),
                     Err(Refusal::Frozen) => prop_assert!(false, "nobody froze the range"),
                     Err(Refusal::NotFolded) => prop_assert!(false, "nothing needs to be folded"),
+                    Err(Refusal::Misfit) => prop_assert!(false, "these are operations of registers"),
                     Ok(done) if reply.duplicate => prop_assert_eq!(Some(&done), effects.get(&id)),
                     Ok(done) => {
                         prop_assert!(id.birth <= now && now <= id.expires_at());
@@ -218,6 +220,7 @@ proptest! {
                                 Op::Put { value } => Some(value.clone()),
                                 Op::Delete => None,
                                 Op::CompareAndSet { new_value, .. } => new_value.clone(),
+                                other => panic!("{other:?} is none of a register's"),
                             };
                             values.insert(operation.key.clone(), (value, version));
                         }
@@ -491,11 +494,13 @@ fn entry() -> impl Strategy<Value = Entry> {
 }
 
 fn value_row() -> impl Strategy<Value = ValueRow> {
-    let element = (operation_id(), write_time(), bytes()).prop_map(|(id, time, value)| Element {
-        id,
-        time,
-        value,
-    });
+    let element = (operation_id(), prop::option::of((stamp(), any::<u32>())), bytes(), bytes())
+        .prop_map(|(id, logged, name, value)| Element {
+            id,
+            logged: logged.map(|(stamp, ordinal)| LogPlace { stamp, ordinal }),
+            name,
+            value,
+        });
     let content = prop_oneof![
         Just(Content::Deleted),
         bytes().prop_map(Content::Plain),

@@ -238,7 +238,7 @@ impl Script {
                     format!("{key}={} {}", value.escape_ascii(), show_version(row.version))
                 }
                 Content::Deleted => format!("{key} deleted {}", show_version(row.version)),
-                Content::Live(_) => return Err("a register has no live elements".into()),
+                content => format!("{key}: {content:?} {}", show_version(row.version)),
             },
         })
     }
@@ -385,6 +385,7 @@ fn show_operation(operation: &Operation) -> String {
             format!("put {key}={}", value.escape_ascii())
         }
         Op::Delete | Op::CompareAndSet { new_value: None, .. } => format!("delete {key}"),
+        other => format!("{} {key}", other.name()),
     };
     match &operation.id {
         id if id.client == NOBODY => what,
@@ -399,6 +400,7 @@ fn show_reply(reply: &Reply) -> String {
             format!("mismatch: found {}", show_version(*version))
         }
         Ok(Done::Mismatch { found: None }) => "mismatch: found nothing".into(),
+        Ok(Done::OutOfBounds { found }) => format!("out of bounds: found {found}"),
         Err(refusal) => format!("refused: {refusal:?}"),
     };
     if reply.duplicate { format!("{result}, a duplicate") } else { result }

@@ -1,6 +1,7 @@
 //! Keys and spans of keys, as users see them. How they are stored is the business of
 //! `latitude-storage`'s key encoding.
 
+use std::borrow::Borrow;
 use std::fmt;
 use std::sync::Arc;
 
@@ -15,6 +16,13 @@ pub const KEY_LEN_MAX: usize = 4096;
 /// A key: 1 to [`KEY_LEN_MAX`] bytes of any value, ordered as bytes. Cheap to clone.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Key(Arc<[u8]>);
+
+/// Keys compare as their bytes do.
+impl Borrow<[u8]> for Key {
+    fn borrow(&self) -> &[u8] {
+        self.as_bytes()
+    }
+}
 
 impl Key {
     /// A key of these bytes, or why they cannot be one.

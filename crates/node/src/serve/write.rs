@@ -88,6 +88,7 @@ impl Serving<'_> {
         let version = match &done {
             Done::Written { version } => Some(*version),
             Done::Mismatch { found } => *found,
+            Done::OutOfBounds { .. } => None,
         };
         let result = if conditional {
             v1::reply::Result::CompareAndSet(v1::CompareAndSetResult {

@@ -28,7 +28,7 @@ type OperationKey = (u64, [u8; 16], u64);
 impl Ids {
     /// An entry was applied for the first time.
     pub(crate) fn applied(&mut self, entry: &Entry) {
-        let Body::Write(write) = &entry.body;
+        let Body::Write(write) = &entry.body else { return };
         let ids = write.operations.iter().map(|operation| operation.id).collect();
         self.applied.insert(entry.stamp, ids);
     }

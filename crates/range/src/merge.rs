@@ -1,0 +1,96 @@
+//! Writes into the rows of a key: log writes at their place, deltas that are folded.
+
+use latitude_crdt::{LogPlace, MergeError, Outcome, State, ValueType, Write};
+use latitude_storage::key;
+use latitude_types::{Key, KeyspaceId, Past, WriteTime};
+
+use crate::codec::DecodeError;
+use crate::delta::Delta;
+use crate::entry::Operation;
+use crate::id_rows::StagedIds;
+use crate::range::{ApplyError, Done};
+use crate::row::ValueRow;
+use crate::staged::Staged;
+
+/// Where in the log something is merged, and into what.
+#[derive(Clone, Copy)]
+pub(crate) struct Place {
+    pub(crate) keyspace: KeyspaceId,
+    pub(crate) value_type: ValueType,
+    pub(crate) at: LogPlace,
+}
+
+impl Place {
+    /// Applies a log write whose id is new and whose key is in the range.
+    pub(crate) fn log_write(
+        &self,
+        operation: &Operation,
+        staged: &mut Staged<'_>,
+    ) -> Result<Done, ApplyError> {
+        let Operation { id, key, op, named, past, .. } = operation;
+        let write = Write::log(id, self.at, op, named);
+        let (outcome, state) = self.merge(key, &write, past, staged)?;
+        Ok(match outcome {
+            Outcome::Mismatch { found } => Done::Mismatch { found },
+            Outcome::OutOfBounds { found } => Done::OutOfBounds { found },
+            Outcome::Applied { .. } | Outcome::Duplicate => {
+                Done::Written { version: state.version.unwrap_or_else(|| write.time()) }
+            }
+        })
+    }
+
+    /// Takes a delta into the base.
+    pub(crate) fn fold(&self, delta: &Delta, staged: &mut Staged<'_>) -> Result<(), ApplyError> {
+        self.merge(&delta.key, &delta.write(), &delta.past, staged)?;
+        Ok(())
+    }
+
+    fn merge(
+        &self,
+        key: &Key,
+        write: &Write<'_>,
+        past: &Past,
+        staged: &mut Staged<'_>,
+    ) -> Result<(Outcome, State), ApplyError> {
+        let row_key = key::base::value_key(self.keyspace, key);
+        let found = staged.get(&row_key)?.map(|row| ValueRow::decode(&row)).transpose()?;
+        let mut state = found.as_ref().map(ValueRow::state).unwrap_or_default();
+        let mut ids = StagedIds { staged, keyspace: self.keyspace, key };
+        let outcome = state.merge(self.value_type, write, &mut ids).map_err(into_apply_error)?;
+        if matches!(outcome, Outcome::Mismatch { .. } | Outcome::OutOfBounds { .. }) {
+            return Ok((outcome, state));
+        }
+        let mut followed = past.clone();
+        // What a register held before it was overwritten through the log is followed no more: its reader stands
+        // above the entry. Anything else holds, or may show again, something of what was merged before.
+        let overwritten = self.value_type == ValueType::Register && write.logged.is_some();
+        if let Some(found) = found.filter(|_| !overwritten) {
+            followed.join(&found.past);
+        }
+        let row = ValueRow {
+            stamp: self.at.stamp,
+            ordinal: self.at.ordinal,
+            version: version(&state, write),
+            content: state.content.clone(),
+            extensions: Vec::new(),
+            past: followed,
+        };
+        staged.put(row_key, row.encode());
+        Ok((outcome, state))
+    }
+}
+
+/// The version of what a write was merged into: it has one from the first on.
+fn version(state: &State, write: &Write<'_>) -> WriteTime {
+    state.version.unwrap_or_else(|| write.time())
+}
+
+/// Whatever merging fails with but the store is damage: requests are checked before they are taken.
+pub(crate) fn into_apply_error(error: MergeError<ApplyError>) -> ApplyError {
+    match error {
+        MergeError::Ids(error) => error,
+        MergeError::Misfit(_) | MergeError::Content(_) => {
+            ApplyError::Decode(DecodeError::Damaged { what: "write", message: error.to_string() })
+        }
+    }
+}
