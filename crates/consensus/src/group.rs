@@ -8,7 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::FutureExt;
 use latitude_probe::Mark;
-use latitude_range::{Applied, Range, RangeMeta, Staged};
+use latitude_range::{Applied, Origin, Range, RangeMeta, Staged};
 use latitude_storage::{Batch, Engine};
 use latitude_types::{Epoch, NodeId, RangeId, ReplicaId, Stamp, Timestamp};
 use openraft::async_runtime::WatchReceiver;
@@ -25,7 +25,7 @@ use tokio::time::Instant as TokioInstant;
 use crate::acks::Acks;
 use crate::committer::Committer;
 use crate::log::RangeLog;
-use crate::machine::{ClosedUsed, Progress, StateMachine};
+use crate::machine::{ClosedUsed, Progress, StateMachine, Watched};
 use crate::network::{Network, Transport};
 use crate::settings::Settings;
 use crate::snapshot::Snapshots;
@@ -210,6 +210,7 @@ pub struct Group {
     pub(crate) raft: Raft<TypeConfig, StateMachine>,
     pub(crate) log: RangeLog,
     pub(crate) progress: watch::Receiver<Progress>,
+    origins: watch::Receiver<Arc<[Origin]>>,
     closed_used: Arc<ClosedUsed>,
     settings: Settings,
     pub(crate) snapshots: Snapshots,
@@ -273,7 +274,7 @@ impl Group {
         )
         .map_err(fail)?;
         let closed_used = Arc::new(ClosedUsed::default());
-        let (machine, progress) =
+        let (machine, Watched { progress, origins }) =
             StateMachine::open(place.clone(), log.clone(), Arc::clone(&closed_used))
                 .map_err(fail)?;
         log.check_complete(progress.borrow().index).map_err(fail)?;
@@ -299,6 +300,7 @@ impl Group {
             raft,
             log,
             progress,
+            origins,
             closed_used,
             settings: *settings,
             snapshots: snapshots.clone(),
@@ -318,6 +320,11 @@ impl Group {
     /// The range's epoch.
     pub fn epoch(&self) -> Epoch {
         self.epoch
+    }
+
+    /// The range's origins, and how far each is folded in what is applied here. Told once it can be read.
+    pub fn origins(&self) -> watch::Receiver<Arc<[Origin]>> {
+        self.origins.clone()
     }
 
     /// This replica.

@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use futures::{FutureExt, Stream, StreamExt};
 use latitude_probe::Mark;
-use latitude_range::{Applied, Entry as RangeEntry, Range, Staged};
+use latitude_range::{Applied, Entry as RangeEntry, Origin, Range, Staged};
 use latitude_storage::{Batch, Column, Engine, key};
 use latitude_types::{RangeId, Stamp, Timestamp};
 use openraft::alias::{SnapshotMetaOf, SnapshotOf};
@@ -71,25 +71,59 @@ pub(crate) struct StateMachine {
     applied: Option<LogId>,
     membership: StoredMembership,
     progress: watch::Sender<Progress>,
+    origins: watch::Sender<Arc<[Origin]>>,
     closed_used: Arc<ClosedUsed>,
 }
 
+/// What others watch of a state machine.
+#[derive(Clone)]
+pub(crate) struct Watched {
+    pub(crate) progress: watch::Receiver<Progress>,
+    /// The range's origins, and how far each is folded: told once it can be read in the base.
+    pub(crate) origins: watch::Receiver<Arc<[Origin]>>,
+}
+
 impl StateMachine {
-    /// The state machine as the store has it, and where to watch its progress.
+    /// The state machine as the store has it, and where to watch it.
     pub(crate) fn open(
         place: Place,
         log: RangeLog,
         closed_used: Arc<ClosedUsed>,
-    ) -> io::Result<(Self, watch::Receiver<Progress>)> {
+    ) -> io::Result<(Self, Watched)> {
         let (engine, id) = (Arc::clone(&place.engine), place.range);
         let (range, applied, membership) = read(&*engine, id)?;
         // What is purged from the log is known here alone.
         log.raise_stamp_max(range.last_stamp().max(range.meta().floor));
         let progress = watch::Sender::new(progress(applied.as_ref(), &range));
-        let watcher = progress.subscribe();
-        let machine =
-            Self { engine, place, log, range, id, applied, membership, progress, closed_used };
-        Ok((machine, watcher))
+        let origins = watch::Sender::new(Arc::from(&range.meta().origins[..]));
+        let watched = Watched { progress: progress.subscribe(), origins: origins.subscribe() };
+        let machine = Self {
+            engine,
+            place,
+            log,
+            range,
+            id,
+            applied,
+            membership,
+            progress,
+            origins,
+            closed_used,
+        };
+        Ok((machine, watched))
+    }
+
+    /// Tells whoever watches where the state machine stands, once that can be read in the base.
+    fn tell(&self) {
+        if self.applied.is_some() {
+            self.progress.send_replace(progress(self.applied.as_ref(), &self.range));
+        }
+        self.origins.send_if_modified(|origins| {
+            let changed = origins[..] != self.range.meta().origins[..];
+            if changed {
+                *origins = Arc::from(&self.range.meta().origins[..]);
+            }
+            changed
+        });
     }
 
     /// What the store has, in a form that costs nothing until it is sent.
@@ -138,9 +172,7 @@ impl StateMachine {
         let row = wire::AppliedRow::new(self.applied.as_ref(), &self.membership);
         batch.put(Column::Base, key::local::applied(self.id), wire::encode(&row));
         self.engine.write(batch).map_err(io::Error::other)?;
-        if self.applied.is_some() {
-            self.progress.send_replace(progress(self.applied.as_ref(), &self.range));
-        }
+        self.tell();
         for (responder, applied) in answers {
             responder.send(applied);
         }
@@ -234,7 +266,7 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
         (self.range, self.applied, self.membership) = read(&*self.engine, self.id)?;
         self.log.raise_stamp_max(self.range.last_stamp());
         tracing::info!(range = %self.id, upto = header.last.index, "a snapshot is installed");
-        self.progress.send_replace(progress(self.applied.as_ref(), &self.range));
+        self.tell();
         Ok(())
     }
 
