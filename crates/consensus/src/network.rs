@@ -42,6 +42,8 @@ pub enum Class {
     Raft,
     /// Snapshots.
     Bulk,
+    /// Local writes, as they are taken.
+    Stream,
 }
 
 /// A message was not answered.

@@ -74,6 +74,11 @@ impl Closing {
         self.questions.ask().await
     }
 
+    /// Has one asked for, by and by.
+    pub(crate) fn nudge(&self) {
+        self.questions.nudge();
+    }
+
     /// Notes a sequential read: the replica is refreshed for a while.
     pub(crate) fn note_read(&self) {
         self.state().read = Some(Instant::now());

@@ -64,6 +64,9 @@ pub struct Limits {
     pub free_space_floor: u64,
     /// The deadline of a request that names none.
     pub default_timeout: Duration,
+    /// Local writes of one range that are not in its log yet take about this much memory, in bytes, before
+    /// further ones are refused.
+    pub unfolded_bytes_max: usize,
 }
 
 impl Default for Limits {
@@ -72,6 +75,7 @@ impl Default for Limits {
             requests_in_flight_max: 4096,
             free_space_floor: 512 << 20,
             default_timeout: Duration::from_secs(10),
+            unfolded_bytes_max: 64 << 20,
         }
     }
 }

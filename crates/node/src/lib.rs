@@ -27,6 +27,7 @@ mod disk_watch;
 mod identity;
 mod leases;
 mod liveness;
+mod local;
 mod metrics;
 mod node;
 mod peers;

@@ -25,11 +25,12 @@ use crate::clock_keeper::{self, Clock};
 use crate::config::NodeConfig;
 use crate::identity::{Identity, IdentityError, Membership};
 use crate::leases::{Leases, Promise};
+use crate::local::Local;
 use crate::metrics::Metrics;
 use crate::peers::{Peers, PeersConfig};
 use crate::ports::Ports;
 use crate::shared::{NO_PANIC, OwnIds, Shared};
-use crate::{balancer, bootstrap, closing, disk_watch, liveness, reconciler, service};
+use crate::{balancer, bootstrap, closing, disk_watch, liveness, local, reconciler, service};
 
 /// How long a stopping node waits for others to take over its ranges.
 const HAND_OVER_PATIENCE: Duration = Duration::from_secs(10);
@@ -134,6 +135,7 @@ impl Node {
             reconcile: Notify::new(),
             joined: watch::Sender::new(None),
             peers: OnceLock::new(),
+            local: OnceLock::new(),
             ranges: RwLock::default(),
             quarantined: Mutex::default(),
             disk_full: watch::Sender::new(false),
@@ -310,9 +312,35 @@ pub(crate) fn join_cluster(shared: &Arc<Shared>, membership: Membership) {
         // Two calls at once, for the same place: the other one does the rest.
         return;
     }
+    let opened = Local::open(
+        membership.node,
+        shared.clock.clone(),
+        Arc::clone(&shared.engine),
+        shared.committer.clone(),
+        shared.config.limits.unfolded_bytes_max,
+    );
+    let (local, folder) = match opened {
+        Ok(opened) => opened,
+        Err(error) => {
+            shared.fail(format!("the store's local writes cannot be read: {error}"));
+            return;
+        }
+    };
+    let _ = shared.local.set(local.clone());
     shared.catalog.offer(Directory::of_meta(membership.meta.clone(), membership.founders.clone()));
     tracing::info!(node = %membership.node, cluster = %membership.cluster, "in the cluster");
     shared.joined.send_replace(Some(membership));
+    tokio::spawn({
+        let shared = Arc::clone(shared);
+        async move {
+            if let Err(error) = local.run_writer(shared.stop.clone()).await {
+                shared.fail(format!("local writes cannot be written: {error}"));
+            }
+        }
+    });
+    tokio::spawn(folder.run(Arc::clone(shared)));
+    tokio::spawn(local::keep_streams(Arc::clone(shared)));
+    tokio::spawn(local::keep_showing(Arc::clone(shared)));
     tokio::spawn(reconciler::keep(Arc::clone(shared)));
     tokio::spawn(catalog::keep(Arc::clone(shared)));
     tokio::spawn(liveness::keep(Arc::clone(shared)));

@@ -173,6 +173,28 @@ impl Peers {
         Ok((LogPosition { term, index }, Timestamp(time)))
     }
 
+    /// Asks an origin for the next stretch of its stream of local writes. In its place among the pulls before
+    /// this returns.
+    pub(crate) fn pull(
+        &self,
+        origin: NodeId,
+        pull: &pb::Pull,
+    ) -> BoxFuture<'static, Result<pb::Stretch, TransportError>> {
+        let to = ReplicaId { node: origin, ..ReplicaId::default() };
+        let body = pull.encode_to_vec().into();
+        let answer = self.queue(pb::MessageKind::Pull, to, RangeId(0), Class::Stream, body);
+        async move {
+            let body = answer.await?;
+            pb::Stretch::decode(body).map_err(|error| TransportError(format!("{origin}: {error}")))
+        }
+        .boxed()
+    }
+
+    /// Asks an origin to answer this node's pulls now.
+    pub(crate) async fn nudge(&self, origin: NodeId) -> Result<(), TransportError> {
+        self.send(origin, pb::MessageKind::Nudge, RangeId(0)).await.map(drop)
+    }
+
     /// Sends what is small and urgent to a node.
     fn send(
         &self,
@@ -423,6 +445,7 @@ pub(crate) fn class_to_wire(class: Class) -> i32 {
         Class::Heartbeat => pb::Class::Heartbeat,
         Class::Raft => pb::Class::Raft,
         Class::Bulk => pb::Class::Bulk,
+        Class::Stream => pb::Class::Stream,
     }) as i32
 }
 

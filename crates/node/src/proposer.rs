@@ -21,7 +21,7 @@ use futures::stream::FuturesUnordered;
 use futures::{FutureExt, StreamExt};
 use latitude_consensus::{Appended, Group, LeaderToken, LogPosition, ProposeError, ReadError};
 use latitude_probe::{Mark, Plant};
-use latitude_range::{Body, Entry, Operation, Reply, Write};
+use latitude_range::{Body, Entry, Operation, Reply, Segment, Write};
 use latitude_types::{
     Error, KeyspaceId, LeaderHint, NodeId, RangeId, Reason, ReplicaId, Stamp, Timestamp,
 };
@@ -49,12 +49,22 @@ pub(crate) struct Written {
     pub(crate) stamp: Stamp,
 }
 
-pub(crate) struct Proposal {
-    pub(crate) operation: Operation,
-    /// The bug [`Plant::StampOutsideSection`]: a stamp taken before the section.
-    early: Option<Timestamp>,
-    pub(crate) answer: oneshot::Sender<Result<Written, Error>>,
+/// What waits to be in an entry.
+enum Proposal {
+    Operation {
+        operation: Operation,
+        /// The bug [`Plant::StampOutsideSection`]: a stamp taken before the section.
+        early: Option<Timestamp>,
+        answer: oneshot::Sender<Result<Written, Error>>,
+    },
+    /// Deltas for the base; ahead of every operation that comes after.
+    Fold { segments: Vec<Segment>, answer: Done },
+    /// A node may take local writes: an entry of its own.
+    Admit { node: NodeId, answer: Done },
 }
+
+/// Told once the entry is applied here, or why it is not.
+type Done = oneshot::Sender<Result<(), Error>>;
 
 /// A time between two entries of this leader: see [`Proposer::section`].
 #[derive(Clone, Copy, Debug)]
@@ -149,13 +159,45 @@ impl Proposer {
             }
             None => None,
         };
-        if self.queue.send(Proposal { operation, early, answer }).is_err() {
-            return Err(Error::new(Reason::RangeNotHere, "the replica has just left this node"));
-        }
+        self.queue(Proposal::Operation { operation, early, answer })?;
         // Once queued it may have been appended, whatever became of the queue.
-        received.await.unwrap_or_else(|_| {
-            Err(Error::unknown(Reason::ShuttingDown, "the node stopped meanwhile"))
-        })
+        received.await.unwrap_or_else(|_| Err(stopped()))
+    }
+
+    /// Queues a fold, before this returns, and resolves once it is applied here: ahead of every operation that
+    /// is proposed after this call.
+    pub(crate) fn fold(
+        &self,
+        segments: Vec<Segment>,
+    ) -> impl Future<Output = Result<(), Error>> + Send + use<> {
+        let (answer, received) = oneshot::channel();
+        self.queued(Proposal::Fold { segments, answer }, received)
+    }
+
+    /// Has a node admitted as an origin.
+    pub(crate) fn admit(
+        &self,
+        node: NodeId,
+    ) -> impl Future<Output = Result<(), Error>> + Send + use<> {
+        let (answer, received) = oneshot::channel();
+        self.queued(Proposal::Admit { node, answer }, received)
+    }
+
+    fn queued(
+        &self,
+        proposal: Proposal,
+        received: oneshot::Receiver<Result<(), Error>>,
+    ) -> impl Future<Output = Result<(), Error>> + Send + use<> {
+        let queued = self.queue(proposal);
+        async move {
+            queued?;
+            received.await.unwrap_or_else(|_| Err(stopped()))
+        }
+    }
+
+    fn queue(&self, proposal: Proposal) -> Result<(), Error> {
+        let gone = |_| Error::new(Reason::RangeNotHere, "the replica has just left this node");
+        self.queue.send(proposal).map_err(gone)
     }
 }
 
@@ -207,12 +249,11 @@ async fn run(
                 None => return,
             },
         };
-        let batch = gather(first, &mut held, &mut waiting);
-        let early = batch.last().and_then(|proposal| proposal.early);
-        let (operations, answers): (Vec<_>, Vec<_>) =
-            batch.into_iter().map(|proposal| (proposal.operation, proposal.answer)).unzip();
-        metrics.observe_entry(operations.len());
-        match stamper.append(operations, early).await {
+        let Batch { body, early, answers } = gather(first, &mut held, &mut waiting);
+        if let Body::Write(write) = &body {
+            metrics.observe_entry(write.operations.len());
+        }
+        match stamper.append(body, early).await {
             Ok((stamp, done)) => {
                 let started = Instant::now();
                 let (entry, token) = (stamper.given, stamper.stamped_under);
@@ -222,22 +263,12 @@ async fn run(
                     async move {
                         let (took, lost) = match done.await {
                             Ok(appended) => {
-                                for (answer, reply) in
-                                    answers.into_iter().zip(appended.applied.replies)
-                                {
-                                    drop(answer.send(Ok(Written {
-                                        reply,
-                                        at: appended.at,
-                                        stamp,
-                                    })));
-                                }
+                                answers.tell(appended, stamp);
                                 (Some(started.elapsed()), None)
                             }
                             Err(error) => {
                                 let error = into_error(range, error);
-                                answers
-                                    .into_iter()
-                                    .for_each(|answer| drop(answer.send(Err(error.clone()))));
+                                answers.fail(&error);
                                 (None, token.filter(|_| error.may_have_applied()))
                             }
                         };
@@ -246,10 +277,36 @@ async fn run(
                     .boxed(),
                 );
             }
-            Err(error) => {
-                answers.into_iter().for_each(|answer| drop(answer.send(Err(error.clone()))))
-            }
+            Err(error) => answers.fail(&error),
         }
+    }
+}
+
+/// What one entry does, and who waits for it.
+struct Batch {
+    body: Body,
+    early: Option<Timestamp>,
+    answers: Answers,
+}
+
+#[derive(Default)]
+struct Answers {
+    /// In the order of the entry's operations.
+    operations: Vec<oneshot::Sender<Result<Written, Error>>>,
+    others: Vec<Done>,
+}
+
+impl Answers {
+    fn tell(self, appended: Appended, stamp: Stamp) {
+        for (answer, reply) in self.operations.into_iter().zip(appended.applied.replies) {
+            drop(answer.send(Ok(Written { reply, at: appended.at, stamp })));
+        }
+        self.others.into_iter().for_each(|answer| drop(answer.send(Ok(()))));
+    }
+
+    fn fail(self, error: &Error) {
+        self.operations.into_iter().for_each(|answer| drop(answer.send(Err(error.clone()))));
+        self.others.into_iter().for_each(|answer| drop(answer.send(Err(error.clone()))));
     }
 }
 
@@ -268,23 +325,54 @@ fn gather(
     first: Proposal,
     held: &mut Option<Proposal>,
     waiting: &mut mpsc::UnboundedReceiver<Proposal>,
-) -> Vec<Proposal> {
-    let mut bytes = first.operation.size();
-    let mut batch = vec![first];
-    while batch.len() < OPERATIONS_MAX {
-        let Ok(proposal) = waiting.try_recv() else { break };
-        // Nobody waits for it any more, and it was never proposed.
-        if proposal.answer.is_closed() {
-            continue;
+) -> Batch {
+    let mut answers = Answers::default();
+    let (mut write, mut early) = (Write::default(), None);
+    let mut bytes = 0;
+    let mut next = Some(first);
+    while let Some(proposal) = next {
+        let is_first = write.operations.is_empty() && write.segments.is_empty();
+        bytes += proposal.size();
+        let fits = bytes <= BYTES_MAX && write.operations.len() < OPERATIONS_MAX;
+        match proposal {
+            // Nobody waits for it any more, and it was never proposed.
+            Proposal::Operation { answer, .. } if answer.is_closed() && !is_first => {}
+            proposal if !fits && !is_first => {
+                *held = Some(proposal);
+                break;
+            }
+            Proposal::Operation { operation, early: stamp, answer } => {
+                early = stamp.or(early);
+                write.operations.push(operation);
+                answers.operations.push(answer);
+            }
+            Proposal::Fold { segments, answer } => {
+                write.segments.extend(segments);
+                answers.others.push(answer);
+            }
+            Proposal::Admit { node, answer } if is_first => {
+                answers.others.push(answer);
+                return Batch { body: Body::Admit(node), early: None, answers };
+            }
+            admit @ Proposal::Admit { .. } => {
+                *held = Some(admit);
+                break;
+            }
         }
-        bytes += proposal.operation.size();
-        if bytes > BYTES_MAX {
-            *held = Some(proposal);
-            break;
-        }
-        batch.push(proposal);
+        next = waiting.try_recv().ok();
     }
-    batch
+    Batch { body: Body::Write(write), early, answers }
+}
+
+impl Proposal {
+    /// About how many bytes it brings.
+    fn size(&self) -> usize {
+        match self {
+            Self::Operation { operation, .. } => operation.size(),
+            Self::Fold { segments, .. } => segments.iter().map(Segment::size).sum(),
+            Self::Admit { .. } => 0,
+        }
+    }
 }
 
 impl Stamper {
@@ -299,7 +387,7 @@ impl Stamper {
     /// Stamps an entry and hands it to Raft.
     async fn append(
         &mut self,
-        operations: Vec<Operation>,
+        body: Body,
         early: Option<Timestamp>,
     ) -> Result<(Stamp, impl Future<Output = Result<Appended, ProposeError>> + Send + use<>), Error>
     {
@@ -333,7 +421,7 @@ impl Stamper {
             range: group.range(),
             epoch: group.epoch(),
             keyspace: *keyspace,
-            body: Body::Write(Write { segments: Vec::new(), operations }),
+            body,
         };
         let done = group
             .propose(token, entry.encode())
@@ -341,6 +429,10 @@ impl Stamper {
             .map_err(|error| into_error(group.range(), error))?;
         Ok((stamp, done))
     }
+}
+
+fn stopped() -> Error {
+    Error::unknown(Reason::ShuttingDown, "the node stopped meanwhile")
 }
 
 pub(crate) fn not_leader(range: RangeId, leader: Option<ReplicaId>) -> Error {

@@ -21,6 +21,7 @@ use latitude_types::{KeyspaceId, RangeId, ReplicaId};
 
 use crate::closing::{Closing, gone};
 use crate::identity::{self, stored_replicas};
+use crate::local;
 use crate::proposer::Proposer;
 use crate::questions::Questions;
 use crate::range_handle::RangeHandle;
@@ -177,7 +178,9 @@ async fn open(
         closing,
         tasks,
     };
-    shared.ranges.write().expect(NO_PANIC).insert(record.id, handle);
+    shared.ranges.write().expect(NO_PANIC).insert(record.id, handle.clone());
+    // Ends with the group it follows.
+    tokio::spawn(local::follow_base(Arc::clone(shared), handle));
     shared.registry.insert(group.clone());
     if record.voters.first() == Some(&replica) {
         group.campaign_at_birth().await;
@@ -191,6 +194,7 @@ async fn bury(shared: &Shared, range: RangeId, replica: ReplicaId) -> Result<(),
     let handle = shared.ranges.write().expect(NO_PANIC).remove(&range);
     shared.registry.remove(range);
     let mut batch = Batch::new();
+    shared.local().close_range(range);
     if let Some(handle) = handle {
         handle.stop().await;
         let rows = key::base::value_span(handle.record.keyspace, &handle.record.span);

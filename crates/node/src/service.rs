@@ -30,6 +30,7 @@ use crate::bootstrap;
 use crate::catalog;
 use crate::closing;
 use crate::identity::Membership;
+use crate::local;
 use crate::peers::CLOCK_REFUSED;
 use crate::router;
 use crate::shared::{Shared, not_initialized};
@@ -542,6 +543,26 @@ async fn take_frame(
         } else if kind == pb::MessageKind::Ping {
             let physical_us = shared.clock.hybrid().physical_us();
             ready.push(answer(Bytes::copy_from_slice(&physical_us.to_be_bytes()), String::new()));
+        } else if kind == pb::MessageKind::Nudge {
+            shared.local().nudged();
+            ready.push(answer(Bytes::new(), String::new()));
+        } else if kind == pb::MessageKind::Pull {
+            let local = shared.local().clone();
+            let mut served = async move {
+                match pb::Pull::decode(body) {
+                    Ok(pull) => {
+                        let stretch = local::serve_pull(&local, from, pull).await;
+                        answer(stretch.encode_to_vec().into(), String::new())
+                    }
+                    Err(error) => answer(Bytes::new(), error.to_string()),
+                }
+            }
+            .boxed();
+            // The first poll is the pull's place among those of its subscriber.
+            match futures::poll!(&mut served) {
+                std::task::Poll::Ready(message) => ready.push(message),
+                std::task::Poll::Pending => in_hand.push(served),
+            }
         } else if kind == pb::MessageKind::Close {
             let shared = Arc::clone(shared);
             in_hand.push(

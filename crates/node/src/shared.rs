@@ -20,6 +20,7 @@ use crate::clock_keeper::Clock;
 use crate::config::NodeConfig;
 use crate::identity::{Identity, Membership};
 use crate::leases::Leases;
+use crate::local::Local;
 use crate::metrics::Metrics;
 use crate::peers::Peers;
 use crate::range_handle::RangeHandle;
@@ -48,6 +49,8 @@ pub(crate) struct Shared {
     pub(crate) joined: watch::Sender<Option<Membership>>,
     /// Set when the node has joined a cluster.
     pub(crate) peers: OnceLock<Peers>,
+    /// Set when the node has joined a cluster.
+    pub(crate) local: OnceLock<Local>,
     pub(crate) ranges: RwLock<BTreeMap<RangeId, RangeHandle>>,
     /// Replicas that cannot be opened, and why: they neither vote nor serve until they are rebuilt.
     pub(crate) quarantined: Mutex<BTreeMap<RangeId, String>>,
@@ -140,6 +143,19 @@ impl Shared {
     /// The way to other nodes. Only for what runs once the node is in a cluster.
     pub(crate) fn peers(&self) -> &Peers {
         self.peers.get().expect("set before the node says that it has joined")
+    }
+
+    /// Local writes. Only for what runs once the node is in a cluster.
+    pub(crate) fn local(&self) -> &Local {
+        self.local.get().expect("set before the node says that it has joined")
+    }
+
+    /// Asks an origin to tell how far its stream is, now. This node itself always knows.
+    pub(crate) fn nudge(&self, origin: NodeId) {
+        if self.node() != Ok(origin) {
+            let peers = self.peers().clone();
+            tokio::spawn(async move { peers.nudge(origin).await });
+        }
     }
 
     /// The node's replica of a range.

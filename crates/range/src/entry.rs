@@ -135,6 +135,17 @@ pub struct Operation {
     pub extensions: Vec<Extension>,
 }
 
+impl Segment {
+    /// About how many bytes it brings.
+    pub fn size(&self) -> usize {
+        let size = |carried: &Carried| match carried {
+            Carried::Whole(bytes) => bytes.len(),
+            Carried::Stripped(..) => size_of::<(Timestamp, u64)>(),
+        };
+        self.deltas.iter().map(size).sum()
+    }
+}
+
 impl Operation {
     /// About how many bytes it brings.
     pub fn size(&self) -> usize {

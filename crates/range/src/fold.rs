@@ -30,6 +30,17 @@ impl FoldCursor {
         self.proposed.clear();
     }
 
+    /// The first of these origins that is neither folded nor proposed as far as needed; of one that has stopped
+    /// for good, as far as it went.
+    pub fn behind(&self, origins: &[Origin], need: &Positions) -> Option<NodeId> {
+        let is_behind = |origin: &&Origin| {
+            let proposed = self.proposed.get(&origin.node).copied().unwrap_or_default();
+            let needed = need.of(origin.node);
+            proposed.max(origin.folded) < origin.last.map_or(needed, |last| needed.min(last))
+        };
+        origins.iter().find(is_behind).map(|origin| origin.node)
+    }
+
     /// The next segments, in the order of their origins, and moves the cursor past them.
     ///
     /// - `marks`: W of an origin in this range.

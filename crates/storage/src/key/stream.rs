@@ -35,6 +35,11 @@ pub fn span(origin: NodeId, positions: impl RangeBounds<Timestamp>) -> Span {
     Span { start, end }
 }
 
+/// All deltas there are.
+pub fn everything() -> Span {
+    Span { start: delta(NodeId(0), Timestamp::ZERO), end: vec![0xff; 4 + 8 + 1] }
+}
+
 /// Which delta a row is, if it is one.
 pub fn decode(mut row: &[u8]) -> Option<(NodeId, Timestamp)> {
     let origin = NodeId(u32::from_be_bytes(take(&mut row)?));

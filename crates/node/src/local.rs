@@ -1,0 +1,323 @@
+//! Local writes at this node: those it takes, those of others it holds, and what of them may be shown.
+//!
+//! ```text
+//!   put (causal) ─▶ position + place in the queue ─▶ Stream column ─▶ sync ─▶ D ─▶ acknowledged, shown, sent
+//!                        one lock (INV-5)
+//!   other origins ─▶ stretches of their streams ─▶ Stream column ─▶ sync ─▶ W (INV-6) ─▶ causes met ─▶ V (INV-7)
+//!                                                         │
+//!   base has folded ──────────── prunes ────────────▶ overlays, in memory, by range
+//! ```
+//!
+//! The rules are `latitude_gossip`'s and `latitude_range`'s; here they meet the disk and the clock. Everything
+//! in the column `Stream` is loaded at the start, so an overlay survives restarts, and a snapshot of the base
+//! that is installed touches none of it (pitfall 10).
+//!
+//! One lock for all of it: a position and its place in the queue, the frontier and what is shown, an overlay and
+//! its watermark must not be seen apart.
+
+mod causes;
+mod folder;
+mod sequencer;
+mod streams;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use latitude_consensus::Committer;
+use latitude_gossip::{Frontier, Unmet, Visible, Watermarks};
+use latitude_range::{Delta, Origin, Overlay, Shown};
+use latitude_storage::{Batch, Column, Engine, key};
+use latitude_types::{Error, KeySpan, NodeId, Past, Positions, RangeId, Reason, Timestamp};
+use tokio::sync::{Notify, mpsc, watch};
+use tokio::time::Instant;
+
+use crate::clock_keeper::Clock;
+use crate::shared::NO_PANIC;
+
+pub(crate) use causes::{follow_base, has_logs, keep as keep_showing, unmet_logs};
+pub(crate) use folder::Folder;
+pub(crate) use sequencer::{Draft, Taken};
+pub(crate) use streams::{keep as keep_streams, serve as serve_pull};
+
+/// For so long after the last local write streams are lifted often.
+const ACTIVE: Duration = Duration::from_secs(5);
+
+/// The local writes at this node. Cheap to clone; all clones are the same.
+#[derive(Clone)]
+pub(crate) struct Local {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    node: NodeId,
+    clock: Clock,
+    engine: Arc<dyn Engine>,
+    committer: Committer,
+    /// Unfolded deltas of one range take about this much memory at most.
+    quota: usize,
+    state: Mutex<State>,
+    /// Something of what is held, shown or durable has changed.
+    changed: watch::Sender<()>,
+    /// Something was queued to be written.
+    queued: Notify,
+    /// How often others have asked for the frontier at once.
+    nudges: watch::Sender<u64>,
+    /// To the folder.
+    needs: mpsc::UnboundedSender<folder::Need>,
+    subscribers: Mutex<BTreeMap<NodeId, Arc<streams::Subscriber>>>,
+}
+
+struct State {
+    frontier: Frontier,
+    queue: Vec<sequencer::Queued>,
+    marks: Watermarks,
+    visible: Visible,
+    overlays: BTreeMap<RangeId, Overlay>,
+    /// Deltas found at the start, of ranges whose replicas are not open yet.
+    unclaimed: BTreeMap<RangeId, Vec<Arc<Delta>>>,
+    /// The position of this node's last local write.
+    last_write: Timestamp,
+    /// The last local write, here or from elsewhere.
+    active: Option<Instant>,
+}
+
+/// A read's deltas, and the positions up to which they were looked at.
+pub(crate) struct Look {
+    pub(crate) shown: Shown,
+}
+
+impl Local {
+    /// The local writes as the store has them, and the task that folds them.
+    ///
+    /// # Errors
+    /// The store cannot be read, or holds what this version does not know.
+    pub(crate) fn open(
+        node: NodeId,
+        clock: Clock,
+        engine: Arc<dyn Engine>,
+        committer: Committer,
+        quota: usize,
+    ) -> Result<(Self, Folder), String> {
+        let mut unclaimed: BTreeMap<RangeId, Vec<Arc<Delta>>> = BTreeMap::new();
+        let mut last_write = Timestamp::ZERO;
+        let everything = key::stream::everything();
+        for row in engine.scan(Column::Stream, everything.into()) {
+            let (_, row) = row.map_err(|error| error.to_string())?;
+            let delta = Delta::decode(&row).map_err(|error| error.to_string())?;
+            if delta.origin == node {
+                last_write = last_write.max(delta.position);
+            }
+            unclaimed.entry(delta.range).or_default().push(Arc::new(delta));
+        }
+        // What a store shows when it is opened is durable, and the clock is above all of it.
+        let (mut frontier, mut visible) = (Frontier::default(), Visible::default());
+        visible.show_own(node, frontier.lift(clock.hybrid().peek()));
+        let state = State {
+            frontier,
+            queue: Vec::new(),
+            marks: Watermarks::default(),
+            visible,
+            overlays: BTreeMap::new(),
+            unclaimed,
+            last_write,
+            active: None,
+        };
+        let (needs, folder) = mpsc::unbounded_channel();
+        let inner = Inner {
+            node,
+            clock,
+            engine,
+            committer,
+            quota,
+            state: Mutex::new(state),
+            changed: watch::Sender::new(()),
+            queued: Notify::new(),
+            nudges: watch::Sender::new(0),
+            needs,
+            subscribers: Mutex::default(),
+        };
+        Ok((Self { inner: Arc::new(inner) }, Folder::new(folder)))
+    }
+
+    /// A replica of the range is open here, with such a base.
+    pub(crate) fn open_range(&self, range: RangeId, origins: &[Origin]) {
+        let mut state = self.state();
+        let found = state.unclaimed.remove(&range).unwrap_or_default();
+        let overlay = state.overlays.entry(range).or_default();
+        for delta in found {
+            overlay.insert(delta);
+        }
+        drop(state);
+        self.folded(range, origins);
+    }
+
+    /// The replica has left this node.
+    pub(crate) fn close_range(&self, range: RangeId) {
+        let mut state = self.state();
+        state.overlays.remove(&range);
+        state.marks.forget(range);
+        drop(state);
+        self.tell();
+    }
+
+    /// The base of a range has folded so far; whoever takes a snapshot from now on sees it.
+    pub(crate) fn folded(&self, range: RangeId, origins: &[Origin]) {
+        let mut state = self.state();
+        let State { overlays, marks, visible, .. } = &mut *state;
+        let Some(overlay) = overlays.get_mut(&range) else { return };
+        overlay.prune(origins);
+        for origin in origins {
+            marks.folded(range, origin.node, origin.folded);
+            visible.folded(range, origin.node, origin.folded);
+        }
+        drop(state);
+        self.tell();
+    }
+
+    /// Shows what may be shown by now.
+    pub(crate) fn advance(&self, logs_met: impl FnMut(&Past) -> bool) {
+        let mut state = self.state();
+        let State { marks, visible, .. } = &mut *state;
+        let changed = visible.advance(self.inner.node, marks, logs_met);
+        drop(state);
+        if changed {
+            self.tell();
+        }
+    }
+
+    /// Whether a delta is held and not shown.
+    pub(crate) fn is_blocked(&self) -> bool {
+        self.state().visible.blocked().next().is_some()
+    }
+
+    /// The pasts that keep the first hidden delta of each origin from being shown.
+    pub(crate) fn blocked(&self) -> Vec<Past> {
+        self.state().visible.blocked().map(|(_, _, past)| past.clone()).collect()
+    }
+
+    /// What of these positions is not shown here, among the streams of these origins.
+    pub(crate) fn unmet(
+        &self,
+        seen: &Positions,
+        origins: impl IntoIterator<Item = NodeId>,
+    ) -> Vec<Unmet> {
+        self.state().visible.unmet(seen, origins).collect()
+    }
+
+    /// Every origin of some range here.
+    pub(crate) fn origins(&self) -> BTreeSet<NodeId> {
+        self.state().marks.origins()
+    }
+
+    /// The deltas that a causal read of these keys shows: of each origin those whose causes are met here. To be
+    /// asked before the read takes its snapshot of the base.
+    pub(crate) fn causal_look(&self, range: RangeId, span: &KeySpan) -> Look {
+        let state = self.state();
+        let limit = |origin| state.visible.of(origin);
+        Look { shown: state.shown(range, span, limit) }
+    }
+
+    /// The same for an eventual read: everything that is durable here.
+    pub(crate) fn eventual_look(&self, range: RangeId, span: &KeySpan) -> Look {
+        let state = self.state();
+        let own = self.inner.node;
+        let limit = |origin| match origin == own {
+            true => state.frontier.durable(),
+            false => state.marks.of(range, origin).unwrap_or_default(),
+        };
+        Look { shown: state.shown(range, span, limit) }
+    }
+
+    /// W of an origin in a range; of this node, how far its own writes are durable.
+    pub(crate) fn mark(&self, range: RangeId, origin: NodeId) -> Option<Timestamp> {
+        let state = self.state();
+        if origin == self.inner.node {
+            Some(state.frontier.durable())
+        } else {
+            state.marks.of(range, origin)
+        }
+    }
+
+    /// Whether a base that has folded so far, or this node's overlay beside it, shows that none of the session's
+    /// own writes in the range is missing from the base (`consistency.md`, own check). If not: of which origin
+    /// something is, or may be.
+    pub(crate) fn own_unfolded(
+        &self,
+        range: RangeId,
+        origins: &[Origin],
+        own: &Positions,
+    ) -> Option<NodeId> {
+        let behind = |origin: &&Origin| {
+            let needed = own.of(origin.node);
+            origin.folded < origin.last.map_or(needed, |last| needed.min(last))
+        };
+        let mut behind = origins.iter().filter(behind).peekable();
+        behind.peek()?;
+        let state = self.state();
+        let overlay = state.overlays.get(&range)?;
+        let here = self.inner.node;
+        behind
+            .find(|origin| {
+                let held = if origin.node == here {
+                    state.frontier.durable()
+                } else {
+                    state.marks.of(range, origin.node).unwrap_or_default()
+                };
+                let needed = own.of(origin.node);
+                held < needed
+                    || overlay.of_origin(origin.node, origin.folded, needed).next().is_some()
+            })
+            .map(|origin| origin.node)
+    }
+
+    /// Something of what is held, shown or durable here changes.
+    pub(crate) fn changes(&self) -> watch::Receiver<()> {
+        let mut changes = self.inner.changed.subscribe();
+        changes.mark_unchanged();
+        changes
+    }
+
+    /// Takes a time at or below which no position will be given any more, and tells how far this node's own
+    /// writes are durable.
+    pub(crate) fn lift(&self) -> Timestamp {
+        let mut state = self.state();
+        // Under this lock, as positions are. Without a time (its bound is being raised) the frontier stays.
+        if let Ok(now) = self.inner.clock.hybrid().now() {
+            let durable = state.frontier.lift(now);
+            state.visible.show_own(self.inner.node, durable);
+        }
+        state.frontier.durable()
+    }
+
+    /// How much is unfolded of a range here, by origin: how many deltas, and the position of the first.
+    pub(crate) fn unfolded(&self, range: RangeId) -> Vec<(NodeId, usize, Timestamp)> {
+        let state = self.state();
+        state.overlays.get(&range).map(|overlay| overlay.origins().collect()).unwrap_or_default()
+    }
+
+    fn tell(&self) {
+        self.inner.changed.send_replace(());
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.inner.state.lock().expect(NO_PANIC)
+    }
+
+    /// Writes rows and makes them durable.
+    async fn store(&self, batch: Batch) -> Result<(), Error> {
+        let failed = |message: String| Error::unknown(Reason::Internal, message);
+        self.inner.engine.write(batch).map_err(|error| failed(error.to_string()))?;
+        self.inner.committer.durable().await.map_err(|error| failed(error.to_string()))
+    }
+}
+
+impl State {
+    fn shown(&self, range: RangeId, span: &KeySpan, limit: impl Fn(NodeId) -> Timestamp) -> Shown {
+        self.overlays.get(&range).map(|overlay| overlay.shown(span, limit)).unwrap_or_default()
+    }
+
+    fn is_active(&self) -> bool {
+        self.active.is_some_and(|active| active.elapsed() < ACTIVE)
+    }
+}

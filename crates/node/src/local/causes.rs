@@ -1,0 +1,110 @@
+//! Whether what a past follows is here: the causes of a delta before it is shown, of a session before it reads or
+//! writes.
+
+use std::sync::Arc;
+
+use latitude_consistency::{Demand, closed_up_to, demand};
+use latitude_types::{Past, Stamp};
+
+use crate::range_handle::RangeHandle;
+use crate::shared::Shared;
+
+/// The replicas here that do not have yet what `past` follows of the logs.
+pub(crate) fn unmet_logs(shared: &Shared, past: &Past) -> Vec<RangeHandle> {
+    if past.log.is_empty() && past.log_floor == Stamp::ZERO {
+        return Vec::new();
+    }
+    let directory = shared.catalog.current();
+    let known = |range| directory.range(range).map(|record| (record.epoch, &record.span));
+    let is_known = |(range, epoch)| known(range).is_some_and(|(known, _)| known >= epoch);
+    // Ranges that are known as they were met share no keys with others: each entry is its own range's affair.
+    let exact = past.log_floor == Stamp::ZERO
+        && past.log.iter().all(|(range, epoch, _)| is_known((*range, *epoch)));
+    if exact {
+        let here = past.log.iter().filter_map(|(range, _, stamp)| Some((shared.range(*range)?, stamp)));
+        return here
+            .filter(|(handle, stamp)| {
+                !has_logs(handle, Demand { own: **stamp, floor: Stamp::ZERO })
+            })
+            .map(|(handle, _)| handle)
+            .collect();
+    }
+    let mut unmet = shared.all_ranges();
+    unmet.retain(|handle| {
+        !has_logs(handle, demand(past, handle.id(), &handle.record.span, known))
+    });
+    unmet
+}
+
+/// Whether a replica has what is demanded of its log and knows that nothing else can come below.
+pub(crate) fn has_logs(handle: &RangeHandle, Demand { own, floor }: Demand) -> bool {
+    let needed = own.max(floor);
+    let (at, applied) = handle.group.applied_position();
+    if needed <= applied {
+        return true;
+    }
+    let closed = handle.closing.reached(at);
+    let met = needed <= closed_up_to(applied, closed);
+    if met && let Some(closed) = closed {
+        handle.group.rely_on_closed(closed.time);
+    }
+    met
+}
+
+impl Shared {
+    /// Shows the deltas of others whose causes are met by now.
+    pub(crate) fn show_what_may_be(&self) {
+        self.local().advance(|past| unmet_logs(self, past).is_empty());
+    }
+}
+
+/// Follows what happens to a replica's base: what is folded leaves the overlay, and may let others be shown.
+pub(crate) async fn follow_base(shared: Arc<Shared>, handle: RangeHandle) {
+    let mut origins = handle.group.origins();
+    shared.local().open_range(handle.id(), &origins.borrow_and_update());
+    loop {
+        let next = handle.group.applied_position().0.index + 1;
+        tokio::select! {
+            changed = origins.changed() => {
+                if changed.is_err() {
+                    return;
+                }
+                let now = Arc::clone(&origins.borrow_and_update());
+                shared.local().folded(handle.id(), &now);
+                shared.show_what_may_be();
+            }
+            applied = handle.group.applied(next) => {
+                if applied.is_err() {
+                    return;
+                }
+                if shared.local().is_blocked() {
+                    shared.show_what_may_be();
+                }
+            }
+        }
+    }
+}
+
+/// Asks for what keeps deltas from being shown, for as long as the node runs: closed times that no entry brings.
+pub(crate) async fn keep(shared: Arc<Shared>) {
+    loop {
+        tokio::select! {
+            biased;
+            () = shared.stop.cancelled() => return,
+            () = tokio::time::sleep(LOOK_EVERY) => {}
+        }
+        let blocked = shared.local().blocked();
+        if blocked.is_empty() {
+            continue;
+        }
+        for past in blocked {
+            for handle in unmet_logs(&shared, &past) {
+                handle.closing.nudge();
+            }
+        }
+        shared.show_what_may_be();
+    }
+}
+
+/// How often a node looks whether a delta that waits for a closed time may be shown.
+const LOOK_EVERY: std::time::Duration = std::time::Duration::from_millis(50);

@@ -1,0 +1,184 @@
+//! Giving positions to local writes, and writing them in that order (INV-5).
+
+use std::sync::Arc;
+
+use futures::StreamExt;
+use futures::stream::FuturesOrdered;
+use latitude_clock::ClockError;
+use latitude_range::{Delta, Op};
+use latitude_storage::{Batch, Column, key};
+use latitude_types::{
+    Error, Key, KeyspaceId, Level, OperationId, Past, RangeId, Reason, Stamp, Timestamp,
+};
+use tokio::sync::oneshot;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::{Local, State};
+
+/// Writes under way to the disk at once: while one is synced the next are written.
+const IN_FLIGHT: usize = 4;
+
+/// A local write before it has a position.
+#[derive(Clone, Debug)]
+pub(crate) struct Draft {
+    pub(crate) range: RangeId,
+    pub(crate) admitted: Stamp,
+    pub(crate) keyspace: KeyspaceId,
+    pub(crate) key: Key,
+    pub(crate) op: Op,
+    pub(crate) id: OperationId,
+    pub(crate) level: Level,
+    pub(crate) named: Vec<OperationId>,
+    pub(crate) past: Past,
+}
+
+/// A local write that was taken, durably.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Taken {
+    /// The origin that took it first, as far as is known here, and its position there.
+    pub(crate) delta: (latitude_types::NodeId, Timestamp),
+    /// The id was known: nothing was written.
+    pub(crate) duplicate: bool,
+}
+
+/// A delta that waits to be written.
+pub(super) struct Queued {
+    delta: Arc<Delta>,
+    answer: oneshot::Sender<Result<(), Error>>,
+}
+
+enum Attempt {
+    Queued(Timestamp, oneshot::Receiver<Result<(), Error>>),
+    Known(Arc<Delta>),
+    /// The clock's bound must be raised first.
+    AtBound,
+}
+
+impl Local {
+    /// Takes a local write: it is durable when this resolves.
+    ///
+    /// # Errors
+    /// [`Reason::UnfoldedQuota`] if the range has as much unfolded as it may; outcomes are unknown only if the
+    /// disk failed.
+    pub(crate) async fn write(&self, draft: Draft) -> Result<Taken, Error> {
+        loop {
+            match self.attempt(&draft)? {
+                Attempt::Queued(position, written) => {
+                    self.inner.queued.notify_one();
+                    written.await.unwrap_or_else(|_| Err(stopped()))?;
+                    return Ok(Taken { delta: (self.inner.node, position), duplicate: false });
+                }
+                Attempt::Known(delta) => {
+                    self.durable(&delta).await?;
+                    return Ok(Taken { delta: (delta.origin, delta.position), duplicate: true });
+                }
+                Attempt::AtBound => drop(self.inner.clock.now().await?),
+            }
+        }
+    }
+
+    /// One critical section: the look for an earlier copy, the position, the place in the queue.
+    fn attempt(&self, draft: &Draft) -> Result<Attempt, Error> {
+        let mut state = self.state();
+        let State { overlays, frontier, queue, active, last_write, .. } = &mut *state;
+        let gone = || Error::new(Reason::RangeNotHere, "the replica has just left this node");
+        let overlay = overlays.get_mut(&draft.range).ok_or_else(gone)?;
+        if let Some(known) = overlay.of_key(&draft.key).iter().find(|delta| delta.id == draft.id) {
+            return Ok(Attempt::Known(Arc::clone(known)));
+        }
+        if overlay.bytes() >= self.inner.quota {
+            let message = format!(
+                "range {} has {} bytes of local writes that are not in its log yet, as much as it takes: wait until \
+                 it has a leader that this node reaches, or write at level strict",
+                draft.range,
+                overlay.bytes()
+            );
+            return Err(Error::new(Reason::UnfoldedQuota, message)
+                .retry_after(std::time::Duration::from_millis(500)));
+        }
+        let position = match self.inner.clock.hybrid().now() {
+            Ok(position) if frontier.give(position) => position,
+            // A clock gives each time once; but whatever it did, no position is given twice.
+            Ok(_) | Err(ClockError::BeyondBound { .. }) => return Ok(Attempt::AtBound),
+            Err(error) => return Err(Error::new(Reason::ClockUnsynced, error.to_string())),
+        };
+        let delta = Arc::new(draft.clone().at(self.inner.node, position));
+        overlay.insert(Arc::clone(&delta));
+        (*active, *last_write) = (Some(Instant::now()), position);
+        let (answer, written) = oneshot::channel();
+        queue.push(Queued { delta, answer });
+        Ok(Attempt::Queued(position, written))
+    }
+
+    /// Waits until a delta in an overlay is durable. Those of others are before they get there.
+    async fn durable(&self, delta: &Delta) -> Result<(), Error> {
+        if delta.origin != self.inner.node {
+            return Ok(());
+        }
+        let mut changes = self.changes();
+        while self.state().frontier.durable() < delta.position {
+            changes.changed().await.map_err(|_| stopped())?;
+        }
+        Ok(())
+    }
+
+    /// Writes what is queued, in order, for as long as the node runs. An error is the disk's.
+    pub(crate) async fn run_writer(&self, stop: CancellationToken) -> Result<(), String> {
+        let mut under_way = FuturesOrdered::new();
+        loop {
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => return Ok(()),
+                Some((up_to, answers, result)) = under_way.next(), if !under_way.is_empty() => {
+                    self.written(up_to, answers, result)?;
+                }
+                () = self.inner.queued.notified(), if under_way.len() < IN_FLIGHT => {
+                    let queue = std::mem::take(&mut self.state().queue);
+                    let Some(last) = queue.last() else { continue };
+                    let up_to = last.delta.position;
+                    let mut batch = Batch::new();
+                    let mut answers = Vec::with_capacity(queue.len());
+                    for Queued { delta, answer } in queue {
+                        let row = key::stream::delta(delta.origin, delta.position);
+                        batch.put(Column::Stream, row, delta.encode());
+                        answers.push(answer);
+                    }
+                    // Written in the order of the positions, before anything else is: so a sync covers a prefix.
+                    self.inner.engine.write(batch).map_err(|error| error.to_string())?;
+                    let committer = self.inner.committer.clone();
+                    under_way.push_back(async move { (up_to, answers, committer.durable().await) });
+                }
+            }
+        }
+    }
+
+    fn written(
+        &self,
+        up_to: Timestamp,
+        answers: Vec<oneshot::Sender<Result<(), Error>>>,
+        result: std::io::Result<()>,
+    ) -> Result<(), String> {
+        result.map_err(|error| error.to_string())?;
+        let mut state = self.state();
+        state.frontier.synced(up_to);
+        let durable = state.frontier.durable();
+        state.visible.show_own(self.inner.node, durable);
+        drop(state);
+        self.tell();
+        answers.into_iter().for_each(|answer| drop(answer.send(Ok(()))));
+        Ok(())
+    }
+}
+
+impl Draft {
+    fn at(self, origin: latitude_types::NodeId, position: Timestamp) -> Delta {
+        let Self { range, admitted, keyspace, key, op, id, level, named, past } = self;
+        let extensions = Vec::new();
+        Delta { origin, position, range, admitted, keyspace, key, op, id, level, named, extensions, past }
+    }
+}
+
+fn stopped() -> Error {
+    Error::unknown(Reason::ShuttingDown, "the node stopped meanwhile")
+}
