@@ -45,5 +45,5 @@ pub use gc::Horizon;
 pub use ids::{Fate, Ids, Transient};
 pub use merge::{MergeError, Outcome, State, Write};
 pub use op::{Expected, Misfit, Op};
-pub use value::{Sibling, Value};
+pub use value::{SEEN_KEPT, Sibling, Value};
 pub use value_type::{ParseValueTypeError, ValueType};
