@@ -2,10 +2,6 @@
 
 use latitude_types::{Error, Level, Reason, Result};
 
-/// The levels this version serves. The others are refused, never replaced by a weaker or a stronger
-/// one: a client must know what it relies on.
-pub const SERVED: &[Level] = &[Level::Strict, Level::Sequential];
-
 /// What a request does, as far as levels care.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Operation {
@@ -43,6 +39,13 @@ pub enum Route {
     ReadIndex,
     /// From whichever replica is near, once its closed time has reached the session's.
     ClosedTime,
+    /// Taken by the nearest origin, durably, and folded into the log later. A causal one waits until what its
+    /// session follows is there.
+    LocalWrite,
+    /// From base and overlay of whichever replica is near, once what the session follows is there.
+    CausalRead,
+    /// From base and overlay of whichever replica is near, as they are.
+    EventualRead,
 }
 
 impl KeyspaceLevels {
@@ -50,16 +53,8 @@ impl KeyspaceLevels {
     ///
     /// - `default`: for requests that name no level.
     /// - `log_only`: no local write can pass under a lock or a bound.
-    ///
-    /// # Errors
-    ///
-    /// [`Reason::LevelUnimplemented`] if the default is not served.
-    pub fn new(default: Level, log_only: bool) -> Result<Self> {
-        if SERVED.contains(&default) {
-            Ok(Self { default, log_only })
-        } else {
-            Err(unimplemented_level(default))
-        }
+    pub fn new(default: Level, log_only: bool) -> Self {
+        Self { default, log_only }
     }
 
     /// The level of a request that names none.
@@ -80,16 +75,17 @@ impl KeyspaceLevels {
 ///
 /// # Errors
 ///
-/// First those that no version will serve, so that nobody waits for a newer server in vain:
-///
 /// - [`Reason::LevelNotForCondition`]: a condition at causal or eventual.
 /// - [`Reason::ArgumentInvalid`]: a write at causal or eventual in a log-only keyspace.
-/// - [`Reason::LevelUnimplemented`]: a level not in [`SERVED`].
 pub fn plan(operation: Operation, level: Option<Level>, keyspace: KeyspaceLevels) -> Result<Plan> {
     let is_write = operation != Operation::Read;
     let level = match (level, operation) {
         (Some(level), _) => level,
         (None, Operation::ConditionalWrite) => Level::Strict,
+        // A log-only keyspace may well be read at a local level by default.
+        (None, Operation::Write) if keyspace.log_only && !keyspace.default.writes_through_log() => {
+            Level::Strict
+        }
         (None, _) => keyspace.default,
     };
     if operation == Operation::ConditionalWrite && !level.writes_through_log() {
@@ -110,28 +106,15 @@ pub fn plan(operation: Operation, level: Option<Level>, keyspace: KeyspaceLevels
             ),
         ));
     }
-    if !SERVED.contains(&level) {
-        return Err(unimplemented_level(level));
-    }
     let route = match level {
-        _ if is_write => Route::ThroughLog,
+        Level::Strict | Level::Sequential if is_write => Route::ThroughLog,
+        Level::Causal | Level::Eventual if is_write => Route::LocalWrite,
         Level::Strict => Route::ReadIndex,
-        // The weaker levels are not served yet, and are refused above.
-        Level::Sequential | Level::Causal | Level::Eventual => Route::ClosedTime,
+        Level::Sequential => Route::ClosedTime,
+        Level::Causal => Route::CausalRead,
+        Level::Eventual => Route::EventualRead,
     };
     Ok(Plan { level, route })
-}
-
-fn unimplemented_level(level: Level) -> Error {
-    let served: Vec<_> = SERVED.iter().map(|level| level.name()).collect();
-    Error::new(
-        Reason::LevelUnimplemented,
-        format!(
-            "the level {level} is not served by this version, only {}: ask for {}",
-            served.join(", "),
-            Level::Strict
-        ),
-    )
 }
 
 #[cfg(test)]
@@ -144,7 +127,7 @@ mod tests {
     #[test]
     fn a_request_gets_its_own_level_or_an_error() {
         for log_only in [false, true] {
-            let keyspace = KeyspaceLevels::new(Level::Strict, log_only).unwrap();
+            let keyspace = KeyspaceLevels::new(Level::Strict, log_only);
             for operation in OPERATIONS {
                 for level in Level::ALL {
                     match plan(operation, Some(level), keyspace) {
@@ -159,10 +142,25 @@ mod tests {
     }
 
     #[test]
-    fn no_write_avoids_the_log() {
-        let keyspace = KeyspaceLevels::new(Level::Strict, false).unwrap();
-        for operation in [Operation::Write, Operation::ConditionalWrite] {
-            assert_eq!(plan(operation, None, keyspace).unwrap().route, Route::ThroughLog);
+    fn a_write_goes_through_the_log_exactly_if_its_level_does() {
+        for default in Level::ALL {
+            let keyspace = KeyspaceLevels::new(default, false);
+            let write = plan(Operation::Write, None, keyspace).unwrap();
+            assert_eq!(write.route == Route::ThroughLog, default.writes_through_log());
+            let condition = plan(Operation::ConditionalWrite, None, keyspace).unwrap();
+            assert_eq!((condition.level, condition.route), (Level::Strict, Route::ThroughLog));
         }
+    }
+
+    #[test]
+    fn no_local_write_passes_into_a_log_only_keyspace() {
+        let keyspace = KeyspaceLevels::new(Level::Strict, true);
+        for level in [Level::Causal, Level::Eventual] {
+            assert!(plan(Operation::Write, Some(level), keyspace).is_err());
+            assert!(plan(Operation::Read, Some(level), keyspace).is_ok());
+        }
+        let keyspace = KeyspaceLevels::new(Level::Causal, true);
+        assert_eq!(plan(Operation::Write, None, keyspace).unwrap().level, Level::Strict);
+        assert_eq!(plan(Operation::Read, None, keyspace).unwrap().level, Level::Causal);
     }
 }

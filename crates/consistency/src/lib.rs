@@ -30,7 +30,7 @@ mod token;
 pub use closed::{Closed, ClosedTimes, LogPlace, closed_up_to, may_close, staleness};
 pub use ids::{Origin, OriginStatus, check_id_age, local_id_may_be_dropped, log_id_may_be_dropped};
 pub use lease::{ClockLook, Grant, LeaseRule, lease_usable, silence_after_start};
-pub use level::{KeyspaceLevels, Operation, Plan, Route, SERVED, plan};
+pub use level::{KeyspaceLevels, Operation, Plan, Route, plan};
 pub use past::{Demand, demand};
 pub use rounds::{Completed, NextRound, ROUNDS_APART_MIN, ROUNDS_IN_FLIGHT_MAX, RoundId, Rounds};
 pub use serving::{Known, SequentialRead, answers_strict_reads};

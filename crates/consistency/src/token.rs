@@ -96,6 +96,18 @@ impl Token {
         self.stand_at(stamp);
     }
 
+    /// The session has had a local write taken by a node, at this position.
+    pub fn meet_own_write(&mut self, node: NodeId, position: Timestamp) {
+        self.own.raise(node, position);
+        self.past.seen.raise(node, position);
+        self.meet_clock(position);
+    }
+
+    /// The session has met an entry of a range's log without being served at its place.
+    pub fn meet_log(&mut self, range: RangeId, epoch: Epoch, stamp: Stamp) {
+        self.meet_entry(range, epoch, stamp);
+    }
+
     /// The session has read something that follows `past`.
     pub fn meet_past(&mut self, past: &Past) {
         self.past.join(past);

@@ -155,10 +155,7 @@ impl goldenscript::Runner for Runner {
         let mut out = String::new();
         match command {
             Command::Keyspace { default, log_only } => {
-                match KeyspaceLevels::new(*default, *log_only) {
-                    Ok(keyspace) => self.keyspace = Some(keyspace),
-                    Err(error) => writeln!(out, "{error}")?,
-                }
+                self.keyspace = Some(KeyspaceLevels::new(*default, *log_only));
             }
             Command::Read { level } => writeln!(out, "{}", self.plan(Operation::Read, *level)?)?,
             Command::Write { level } => writeln!(out, "{}", self.plan(Operation::Write, *level)?)?,

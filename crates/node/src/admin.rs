@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::future::try_join_all;
-use latitude_consistency::KeyspaceLevels;
 use latitude_directory::{
     Counter, KeyspaceRecord, KeyspaceState, NodeRecord, RangeRecord, RegionReplicas,
     key as directory_key,
@@ -90,7 +89,6 @@ pub(crate) async fn create_keyspace(
     v1::ValueType::try_from(request.r#type)
         .map_err(|_| invalid(format!("{} is no type of values: 1 register", request.r#type)))?;
     let default_level = Option::<Level>::from_wire(request.default_level)?.unwrap_or(Level::Strict);
-    KeyspaceLevels::new(default_level, request.log_only)?;
     let value_len_max = match request.value_len_max {
         0 => VALUE_LEN.0,
         asked if asked <= VALUE_LEN.1 => asked,

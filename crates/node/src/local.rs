@@ -37,7 +37,7 @@ use crate::shared::NO_PANIC;
 
 pub(crate) use causes::{follow_base, has_logs, keep as keep_showing, unmet_logs};
 pub(crate) use folder::Folder;
-pub(crate) use sequencer::{Draft, Taken};
+pub(crate) use sequencer::Draft;
 pub(crate) use streams::{keep as keep_streams, serve as serve_pull};
 
 /// For so long after the last local write streams are lifted often.
@@ -80,11 +80,6 @@ struct State {
     last_write: Timestamp,
     /// The last local write, here or from elsewhere.
     active: Option<Instant>,
-}
-
-/// A read's deltas, and the positions up to which they were looked at.
-pub(crate) struct Look {
-    pub(crate) shown: Shown,
 }
 
 impl Local {
@@ -212,21 +207,20 @@ impl Local {
 
     /// The deltas that a causal read of these keys shows: of each origin those whose causes are met here. To be
     /// asked before the read takes its snapshot of the base.
-    pub(crate) fn causal_look(&self, range: RangeId, span: &KeySpan) -> Look {
+    pub(crate) fn causal_look(&self, range: RangeId, span: &KeySpan) -> Shown {
         let state = self.state();
-        let limit = |origin| state.visible.of(origin);
-        Look { shown: state.shown(range, span, limit) }
+        state.shown(range, span, |origin| state.visible.of(origin))
     }
 
     /// The same for an eventual read: everything that is durable here.
-    pub(crate) fn eventual_look(&self, range: RangeId, span: &KeySpan) -> Look {
+    pub(crate) fn eventual_look(&self, range: RangeId, span: &KeySpan) -> Shown {
         let state = self.state();
         let own = self.inner.node;
         let limit = |origin| match origin == own {
             true => state.frontier.durable(),
             false => state.marks.of(range, origin).unwrap_or_default(),
         };
-        Look { shown: state.shown(range, span, limit) }
+        state.shown(range, span, limit)
     }
 
     /// W of an origin in a range; of this node, how far its own writes are durable.

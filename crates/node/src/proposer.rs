@@ -416,13 +416,8 @@ impl Stamper {
             None => clock.now().await?,
         };
         let stamp = Stamp { time, node: *node };
-        let entry = Entry {
-            stamp,
-            range: group.range(),
-            epoch: group.epoch(),
-            keyspace: *keyspace,
-            body,
-        };
+        let entry =
+            Entry { stamp, range: group.range(), epoch: group.epoch(), keyspace: *keyspace, body };
         let done = group
             .propose(token, entry.encode())
             .await

@@ -77,6 +77,20 @@ impl Operation {
         !matches!(self, Self::Get { .. } | Self::Scan(_))
     }
 
+    /// Its key, what it does, and the ids its client names, if it is a write.
+    pub(crate) fn as_write(&self) -> Option<(&Key, latitude_range::Op, &[OperationId])> {
+        use latitude_range::Op;
+        match self {
+            Self::Get { .. } | Self::Scan(_) => None,
+            Self::Put { key, value } => Some((key, Op::Put { value: value.clone() }, &[])),
+            Self::Delete { key } => Some((key, Op::Delete, &[])),
+            Self::CompareAndSet { key, expected, new_value } => {
+                let (expected, new_value) = (expected.clone(), new_value.clone());
+                Some((key, Op::CompareAndSet { expected, new_value }, &[]))
+            }
+        }
+    }
+
     /// Its name, for metrics and logs.
     pub(crate) fn name(&self) -> &'static str {
         match self {
@@ -109,7 +123,7 @@ impl Request {
         let operation = parse_operation(&command, keyspace)?;
         let level = Option::<Level>::from_wire(command.level)?;
         let keyspace_levels =
-            levels::KeyspaceLevels::new(keyspace.default_level, keyspace.log_only)?;
+            levels::KeyspaceLevels::new(keyspace.default_level, keyspace.log_only);
         let mut accept = accepted(
             &command.accept,
             &operation,
@@ -134,7 +148,7 @@ impl Request {
         }
         let id = match &command.id {
             Some(id) if operation.is_write() => Some(WriteId {
-                id: OperationId::from_wire((id, OperationKind::Log))?,
+                id: OperationId::from_wire((id, kind_at(&plan)))?,
                 answered_below: id.answered_below,
             }),
             _ => None,
@@ -164,10 +178,18 @@ impl Request {
         })
     }
 
+    /// The kind of the write's id.
+    pub(crate) fn id_kind(&self) -> OperationKind {
+        kind_at(&self.plan)
+    }
+
     /// The same request at the next level that the client takes instead, because of `why`.
     pub(crate) fn fall_back(mut self, why: Reason) -> Option<Self> {
         self.plan = self.accept.pop_front()?;
         self.fallback = Some(why);
+        if let Some(WriteId { id, .. }) = &mut self.id {
+            id.kind = kind_at(&self.plan);
+        }
         Some(self)
     }
 
@@ -190,6 +212,11 @@ impl Request {
             Operation::Scan(scan) => RoutingKey::At(scan.span.start()),
         }
     }
+}
+
+/// The kind of the ids of writes that are served this way.
+fn kind_at(plan: &Plan) -> OperationKind {
+    if plan.level.writes_through_log() { OperationKind::Log } else { OperationKind::Local }
 }
 
 /// The ways to serve a request at the weaker levels its client takes, as far as they are served.

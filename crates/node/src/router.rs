@@ -14,7 +14,7 @@ use latitude_directory::{Directory, KeyspaceRecord, RangeRecord};
 use latitude_probe::Mark;
 use latitude_rpc::pb::{peer, v1};
 use latitude_rpc::{FromWire, error_to_pb};
-use latitude_types::{Error, KeySpan, KeyspaceId, Kind, NodeId, Outcome, Reason};
+use latitude_types::{Error, KeySpan, KeyspaceId, Kind, NodeId, OperationKind, Outcome, Reason};
 use prost::Message;
 use tokio::time::{Instant, sleep, timeout_at};
 use tracing::Instrument;
@@ -201,7 +201,7 @@ async fn route(
         passes += 1;
         if request.operation.is_write() && command.id.is_none() {
             // Every node it is passed to must recognise it.
-            let id = OwnId::make(shared).await?;
+            let id = OwnId::make(shared, request.id_kind()).await?;
             command.id = Some(id_to_wire(&id.id));
             own_id = Some(id);
         }
@@ -248,7 +248,10 @@ fn is_passable(error: &Error) -> bool {
     error.kind() == Kind::Redirect
         || matches!(
             error.reason,
-            Reason::NoLeader | Reason::ReplicaBehind | Reason::StalenessUnproved
+            Reason::NoLeader
+                | Reason::ReplicaBehind
+                | Reason::StalenessUnproved
+                | Reason::NotOrigin
         )
 }
 
@@ -335,7 +338,7 @@ pub(crate) async fn execute_meta(
     deadline: Instant,
 ) -> Result<v1::Reply, Error> {
     let left = deadline.saturating_duration_since(Instant::now());
-    let own_id = OwnId::make(shared).await?;
+    let own_id = OwnId::make(shared, OperationKind::Log).await?;
     let command = v1::Command {
         // How the node it is passed on to knows that the meta range is meant.
         keyspace_id: KeyspaceId::META.0,

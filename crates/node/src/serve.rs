@@ -3,9 +3,14 @@
 //! ```text
 //!   ThroughLog ─▶ proposer ─▶ committed, applied ─┐
 //!   ReadIndex ──▶ quorum ───▶ one snapshot ───────┼─▶ result, receipt, the session's new token
-//!   ClosedTime ─▶ closed ≥ s? one snapshot ───────┘
+//!   ClosedTime ─▶ closed ≥ s? one snapshot ───────┤
+//!   LocalWrite ─▶ past met? delta, synced here ───┤
+//!   Causal-, EventualRead ─▶ base and overlay ────┘
 //! ```
 
+mod causal;
+mod fold;
+mod local;
 mod read;
 mod sequential;
 mod write;
@@ -59,6 +64,9 @@ pub(crate) async fn serve(
         Route::ThroughLog => serving.write().await,
         Route::ReadIndex => serving.strict_read().await,
         Route::ClosedTime => serving.sequential_read().await,
+        Route::LocalWrite => serving.local_write().await,
+        Route::CausalRead => serving.causal_read().await,
+        Route::EventualRead => serving.eventual_read(),
     };
     served.map_err(|error| explained(shared, handle, error))
 }

@@ -89,18 +89,13 @@ impl OwnIds {
         }
     }
 
-    fn next(&mut self, now: Timestamp) -> WriteId {
+    fn next(&mut self, now: Timestamp, kind: OperationKind) -> WriteId {
         self.last_birth = self.last_birth.max(now);
         let sequence = self.next;
         self.next += 1;
         self.outstanding.insert(sequence);
         let answered_below = self.outstanding.first().copied().unwrap_or(sequence);
-        let id = OperationId {
-            birth: self.last_birth,
-            client: self.client,
-            sequence,
-            kind: OperationKind::Log,
-        };
+        let id = OperationId { birth: self.last_birth, client: self.client, sequence, kind };
         WriteId { id, answered_below }
     }
 }
@@ -114,9 +109,9 @@ pub(crate) struct OwnId {
 
 impl OwnId {
     /// A new id, born now.
-    pub(crate) async fn make(shared: &Arc<Shared>) -> Result<Self, Error> {
+    pub(crate) async fn make(shared: &Arc<Shared>, kind: OperationKind) -> Result<Self, Error> {
         let now = shared.clock.now().await?;
-        let id = shared.own_ids.lock().expect(NO_PANIC).next(now);
+        let id = shared.own_ids.lock().expect(NO_PANIC).next(now, kind);
         Ok(Self { id, shared: Arc::clone(shared) })
     }
 }

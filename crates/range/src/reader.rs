@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
+use latitude_crdt::Ids;
 use latitude_storage::{Column, View, key};
-use latitude_types::{Key, KeySpan, NodeId, Past, RangeId, Stamp, Timestamp, WriteTime};
+use latitude_types::{Key, KeySpan, NodeId, OperationId, Past, RangeId, Stamp, Timestamp, WriteTime};
 
 use crate::id_rows::ReadIds;
 use crate::merge::into_apply_error;
@@ -45,6 +46,8 @@ pub struct Page {
     pub more: bool,
     /// What the rows follow, those of deleted keys included.
     pub past: Past,
+    /// The largest stamp of an entry that changed one of the rows, those of deleted keys included.
+    pub stamp: Stamp,
 }
 
 /// A key and its value.
@@ -56,6 +59,13 @@ pub struct ScanRow {
     pub value: Bytes,
     /// The value's version.
     pub version: WriteTime,
+}
+
+impl Page {
+    fn follow(&mut self, row: &ValueRow) {
+        self.past.join(&row.past);
+        self.stamp = self.stamp.max(row.stamp);
+    }
 }
 
 impl<'a> Reader<'a> {
@@ -119,6 +129,12 @@ impl<'a> Reader<'a> {
         Ok(Some(ValueRow { stamp, ordinal, version, content: state.content, extensions, past }))
     }
 
+    /// Whether a local write of this id has taken effect in the base, or can have none any more.
+    pub fn knows(&self, key: &Key, id: &OperationId) -> Result<bool, ApplyError> {
+        let ids = ReadIds { view: self.view, keyspace: self.meta.keyspace, key };
+        Ok(ids.fate(id)?.is_some())
+    }
+
     /// The rows of the wanted keys that this range holds.
     pub fn scan(&self, request: &ScanRequest) -> Result<Page, ApplyError> {
         let mut page = Page::default();
@@ -128,7 +144,7 @@ impl<'a> Reader<'a> {
             let (user_key, row) = found?;
             let Some(row) = self.merged(&user_key, row)? else { continue };
             let Some(value) = row.value() else {
-                page.past.join(&row.past);
+                page.follow(&row);
                 continue;
             };
             let full = page.rows.len() >= request.limit || bytes >= request.bytes_max;
@@ -137,7 +153,7 @@ impl<'a> Reader<'a> {
                 page.more = true;
                 break;
             }
-            page.past.join(&row.past);
+            page.follow(&row);
             let value = if request.keys_only { Bytes::new() } else { value.clone() };
             bytes += user_key.as_bytes().len() + value.len();
             let key = Bytes::copy_from_slice(user_key.as_bytes());

@@ -114,6 +114,12 @@ impl TryFrom<Bounds> for KeySpan {
 }
 
 impl KeySpan {
+    /// The span that holds one key alone.
+    pub fn of_key(key: &Key) -> Self {
+        // The least key above it: the same with a zero byte after it.
+        Self { start: key.as_bytes().into(), end: Some([key.as_bytes(), &[0]].concat().into()) }
+    }
+
     /// The span `[start, end)`, or `None` if it could hold no key.
     pub fn new(start: &[u8], end: Option<&[u8]>) -> Option<Self> {
         if end.is_some_and(|end| end <= start) {

@@ -21,7 +21,8 @@ pub(crate) fn unmet_logs(shared: &Shared, past: &Past) -> Vec<RangeHandle> {
     let exact = past.log_floor == Stamp::ZERO
         && past.log.iter().all(|(range, epoch, _)| is_known((*range, *epoch)));
     if exact {
-        let here = past.log.iter().filter_map(|(range, _, stamp)| Some((shared.range(*range)?, stamp)));
+        let here =
+            past.log.iter().filter_map(|(range, _, stamp)| Some((shared.range(*range)?, stamp)));
         return here
             .filter(|(handle, stamp)| {
                 !has_logs(handle, Demand { own: **stamp, floor: Stamp::ZERO })
@@ -30,9 +31,7 @@ pub(crate) fn unmet_logs(shared: &Shared, past: &Past) -> Vec<RangeHandle> {
             .collect();
     }
     let mut unmet = shared.all_ranges();
-    unmet.retain(|handle| {
-        !has_logs(handle, demand(past, handle.id(), &handle.record.span, known))
-    });
+    unmet.retain(|handle| !has_logs(handle, demand(past, handle.id(), &handle.record.span, known)));
     unmet
 }
 

@@ -111,7 +111,10 @@ impl Folder {
             for handle in shared.all_ranges() {
                 let range = handle.id();
                 let has_deltas = shared.local().has_unfolded(range);
-                if !look_at_all && !has_deltas && ranges.get(&range).is_none_or(|f| f.needs.is_empty()) {
+                if !look_at_all
+                    && !has_deltas
+                    && ranges.get(&range).is_none_or(|f| f.needs.is_empty())
+                {
                     continue;
                 }
                 let folds = ranges.entry(range).or_default();

@@ -175,7 +175,20 @@ impl Draft {
     fn at(self, origin: latitude_types::NodeId, position: Timestamp) -> Delta {
         let Self { range, admitted, keyspace, key, op, id, level, named, past } = self;
         let extensions = Vec::new();
-        Delta { origin, position, range, admitted, keyspace, key, op, id, level, named, extensions, past }
+        Delta {
+            origin,
+            position,
+            range,
+            admitted,
+            keyspace,
+            key,
+            op,
+            id,
+            level,
+            named,
+            extensions,
+            past,
+        }
     }
 }
 

@@ -112,7 +112,8 @@ impl Local {
         from: Timestamp,
         to: Timestamp,
     ) -> Result<pb::Stretch, String> {
-        let mut stretch = pb::Stretch { from: from.0, to: from.max(to).0, ..pb::Stretch::default() };
+        let mut stretch =
+            pb::Stretch { from: from.0, to: from.max(to).0, ..pb::Stretch::default() };
         let span = key::stream::span(self.inner.node, from.next()..=to.max(from));
         if to <= from {
             return Ok(stretch);
@@ -155,7 +156,10 @@ impl Local {
         for bytes in &stretch.deltas {
             let delta = Delta::decode(bytes).map_err(|error| damaged(error.to_string()))?;
             if delta.origin != origin || delta.position <= from || delta.position > to {
-                return Err(damaged(format!("a delta of {} in a stretch of {origin}", delta.origin)));
+                return Err(damaged(format!(
+                    "a delta of {} in a stretch of {origin}",
+                    delta.origin
+                )));
             }
             if self.state().wants(&delta) {
                 let row = key::stream::delta(origin, delta.position);
@@ -247,7 +251,12 @@ async fn follow(shared: Arc<Shared>, origin: NodeId) {
 /// The ranges here of which the node is an origin, as far as their bases say.
 fn wanted(shared: &Shared, origin: NodeId) -> BTreeSet<RangeId> {
     let state = shared.local().state();
-    state.overlays.keys().copied().filter(|range| state.marks.of(*range, origin).is_some()).collect()
+    state
+        .overlays
+        .keys()
+        .copied()
+        .filter(|range| state.marks.of(*range, origin).is_some())
+        .collect()
 }
 
 /// One subscription, until it breaks, or something else is wanted.
@@ -271,7 +280,11 @@ async fn subscribe(
             let pull = pb::Pull {
                 subscription,
                 after: after.0,
-                range_ids: if first { ranges.iter().map(|range| range.0).collect() } else { vec![] },
+                range_ids: if first {
+                    ranges.iter().map(|range| range.0).collect()
+                } else {
+                    vec![]
+                },
                 gather_ms: gather.clamp(GATHER_MS.0, GATHER_MS.1),
             };
             first = false;

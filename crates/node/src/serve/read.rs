@@ -18,6 +18,18 @@ pub(super) struct Proven {
     pub(super) staleness_ms: Option<u64>,
     /// Up to when the replica knows everything, where that is what proves it.
     pub(super) closed: Option<Timestamp>,
+    pub(super) standing: Standing,
+}
+
+/// What a read does to its session.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Standing {
+    /// The session has met what was read, and stands where the snapshot does.
+    InLog,
+    /// The session has met what was read.
+    Causal,
+    /// The session has met nothing but a clock.
+    Eventual,
 }
 
 impl Serving<'_> {
@@ -29,12 +41,19 @@ impl Serving<'_> {
             Ok(proof) => proof?,
             Err(_) => return Err(self.late()),
         };
+        // What is applied while own local writes are folded does no harm: the quorum's word stays true.
+        if let Some(own) = self.request.session.as_ref().map(Token::own) {
+            self.have_folded(own).await?;
+        }
         let snapshot = self.shared.engine.snapshot();
         let reader = Reader::new(self.handle.id(), &*snapshot).map_err(internal)?;
         if !answers_strict_reads(reader.meta().freeze) {
             return Err(self.handle.frozen());
         }
-        self.read_from(&reader, Proven { proof, staleness_ms: Some(0), closed: None })
+        self.read_from(
+            &reader,
+            Proven { proof, staleness_ms: Some(0), closed: None, standing: Standing::InLog },
+        )
     }
 
     /// The answer of a snapshot. The session then stands where the snapshot does, if it did not stand above.
@@ -62,22 +81,27 @@ impl Serving<'_> {
             }
             Operation::Scan(scan) => {
                 met.dropped(meta.gc_stamp, &meta.gc_past);
-                // Rows that are gone are followed as well: nobody knows which, so all up to here.
-                met.stamps = met.stamps.max(meta.last_stamp);
-                v1::reply::Result::Scan(read_scan(reader, scan, &mut met).map_err(internal)?)
+                let page = read_scan(reader, scan, &mut met).map_err(internal)?;
+                // Of what other ranges hold of what these rows follow nothing is known here.
+                receipt.not_closed = proven.standing == Standing::Causal
+                    && (page.resume.is_some() || !self.is_shown(&met.past));
+                v1::reply::Result::Scan(page)
             }
             Operation::Put { .. } | Operation::Delete { .. } | Operation::CompareAndSet { .. } => {
                 return Err(Error::new(Reason::Internal, "a write was planned as a read"));
             }
         };
-        let stands_at = self
-            .request
-            .session
-            .as_ref()
-            .map_or(meta.last_stamp, |session| session.stood().max(meta.last_stamp));
+        let stood = self.request.session.as_ref().map_or(Stamp::ZERO, Token::stood);
+        let stands_at = stood.max(meta.last_stamp);
         if let Some(session) = &mut session {
-            met.tell(session);
-            session.stand_at(stands_at);
+            match proven.standing {
+                Standing::InLog => {
+                    met.tell(session);
+                    session.stand_at(stands_at);
+                }
+                Standing::Causal => met.tell(session),
+                Standing::Eventual => session.meet_clock(met.clock()),
+            }
         }
         if self.is_full() {
             let (at, _) = self.handle.group.applied_position();
@@ -86,7 +110,8 @@ impl Serving<'_> {
             receipt.closed = proven.closed.map_or(0, |closed| closed.0);
             receipt.set_proof(proven.proof);
             receipt.staleness_ms = proven.staleness_ms;
-            receipt.covers_session = true;
+            receipt.covers_session = proven.standing != Standing::Eventual || self.is_met_here();
+            receipt.unfolded = unfolded_to_wire(reader);
             receipt.server_us = self.started.elapsed().as_micros() as u64;
         }
         Ok(Answer { result, receipt, session })
@@ -112,10 +137,27 @@ impl Met {
         self.past.join(past);
     }
 
+    /// Above all of it.
+    fn clock(&self) -> Timestamp {
+        self.stamps.time.max(self.past.seen.highest()).max(self.past.log_highest().time)
+    }
+
     fn tell(mut self, session: &mut Token) {
         self.past.add_log(self.range, self.epoch, self.stamps);
         session.meet_past(&self.past);
     }
+}
+
+/// The deltas that were merged into what was read, by origin.
+fn unfolded_to_wire(reader: &Reader<'_>) -> Vec<v1::Unfolded> {
+    let unfolded = reader.unfolded().into_iter();
+    unfolded
+        .map(|(origin, (count, highest))| v1::Unfolded {
+            node: origin.0,
+            count: count as u64,
+            highest: highest.0,
+        })
+        .collect()
 }
 
 /// A scan's part in one range, and where it goes on.
@@ -132,6 +174,7 @@ fn read_scan(
         keys_only: scan.keys_only,
     })?;
     met.past.join(&page.past);
+    met.stamps = met.stamps.max(page.stamp);
     let range = &reader.meta().span;
     let resume = if page.more {
         page.rows.last().map(|row| {

@@ -18,7 +18,7 @@ use latitude_rpc::pb::v1;
 use latitude_types::{Error, Reason, Stamp};
 use tokio::time::{Instant, sleep, timeout_at};
 
-use super::read::Proven;
+use super::read::{Proven, Standing};
 use super::{Answer, Serving, internal};
 use crate::proposer::not_leader;
 
@@ -126,10 +126,16 @@ impl Serving<'_> {
                 return Ok(Err(Lack { reason: Reason::StalenessUnproved, message }));
             }
         }
+        if let Some(origin) = self.own_unfolded(&reader) {
+            let message = format!(
+                "local writes of the session that {origin} took are not in the log here yet"
+            );
+            return Ok(Err(Lack { reason: Reason::NotFolded, message }));
+        }
         let staleness_ms = staleness.map(|bound| bound.as_micros().div_ceil(1000) as u64);
         let closed = Some(closed_up_to(last_stamp, closed).time);
-        self.read_from(&reader, Proven { proof: v1::Proof::ClosedTime, staleness_ms, closed })
-            .map(Ok)
+        let (proof, standing) = (v1::Proof::ClosedTime, Standing::InLog);
+        self.read_from(&reader, Proven { proof, staleness_ms, closed, standing }).map(Ok)
     }
 
     /// The error of a replica that is too far from the leader to be as fresh as asked for. Only the leader is
@@ -153,6 +159,12 @@ impl Serving<'_> {
             Some(cause) => format!("{}; the leader could not be asked: {cause}", lack.message),
             None => format!("{}; the leader's word has not arrived yet", lack.message),
         };
-        Error::new(lack.reason, format!("{why}. Another replica may know enough"))
+        let error = Error::new(lack.reason, format!("{why}. Another replica may know enough"));
+        if lack.reason != Reason::NotFolded {
+            return error;
+        }
+        // The leader can have them folded.
+        let leader = self.handle.group.leadership().leader;
+        Error { leader: not_leader(self.handle.id(), leader).leader, ..error }
     }
 }

@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
-use latitude_probe::Mark;
 use latitude_range::{Done, Op, Operation as LogOperation};
 use latitude_rpc::ToWire;
 use latitude_rpc::pb::v1;
-use latitude_types::{Error, Past, Positions, Reason};
+use latitude_types::{Error, OperationKind, Past, Positions, Reason};
 use tokio::time::timeout_at;
 
+use super::local::may_write;
 use super::{Answer, Serving};
 use crate::proposer::Written;
 use crate::range_handle::RangeHandle;
@@ -21,24 +21,10 @@ const UNANSWERED_MAX: u64 = 1 << 16;
 impl Serving<'_> {
     pub(super) async fn write(&self) -> Result<Answer, Error> {
         let Self { shared, handle, request, .. } = *self;
-        if *shared.disk_full.borrow() {
-            Mark::DiskFull.hit();
-            return Err(Error::new(
-            Reason::DiskFull,
-            "the node's disk has less free space than its floor: writes are refused until there is room, reads go on",
-        )
-        .retry_after(Duration::from_secs(1)));
-        }
-        if shared.peers().is_unsynced() {
-            Mark::FencedWriteRefused.hit();
-            return Err(Error::new(
-                Reason::ClockUnsynced,
-                "the node's clock differs from those of most nodes",
-            ));
-        }
+        may_write(shared)?;
         let own_id = match request.id {
             Some(_) => None,
-            None => Some(OwnId::make(shared).await?),
+            None => Some(OwnId::make(shared, OperationKind::Log).await?),
         };
         let WriteId { id, answered_below } = match (&own_id, request.id) {
             (Some(own), _) => own.id,
@@ -67,6 +53,11 @@ impl Serving<'_> {
                 return Err(Error::new(Reason::Internal, "a read was planned as a write"));
             }
         };
+        let mut need =
+            request.session.as_ref().map_or_else(Positions::default, |s| s.own().clone());
+        if let Some(session) = request.session.as_ref().filter(|_| ends_what_it_saw(&op)) {
+            need.join(&session.past().seen);
+        }
         let operation = LogOperation {
             id,
             answered_below,
@@ -74,11 +65,12 @@ impl Serving<'_> {
             key: key.clone(),
             op,
             named: Vec::new(),
-            need: request.session.as_ref().map_or_else(Positions::default, |s| s.own().clone()),
+            need: need.clone(),
             past: request.session.as_ref().map_or_else(Past::default, |s| s.past().clone()),
             extensions: Vec::new(),
         };
         let conditional = matches!(operation.op, Op::CompareAndSet { .. });
+        self.have_fold_proposed(&need).await?;
         let Written { reply, at, stamp } =
             match timeout_at(self.give_up_at(), handle.proposer.propose(operation)).await {
                 Ok(written) => written.map_err(|error| with_silent(handle, error))?,
@@ -124,6 +116,12 @@ impl Serving<'_> {
         });
         Ok(Answer { result, receipt, session })
     }
+}
+
+/// Whether an operation ends what its session saw without naming it, so that all of that must be folded ahead of it
+/// (pitfall B9).
+fn ends_what_it_saw(op: &Op) -> bool {
+    matches!(op, Op::Delete | Op::Reset | Op::SetRemove { .. } | Op::MapRemove { .. } | Op::Disable)
 }
 
 /// Adds who is silent to an error for want of a quorum.

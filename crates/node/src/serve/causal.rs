@@ -1,0 +1,199 @@
+//! Reads at level causal and eventual: from base and overlay of this replica.
+//!
+//! ```text
+//!   what may be shown (V) ─▶ one snapshot of the base ─▶ session's past met? ─ yes ─▶ base + overlay, merged
+//!          ▲                                                  │ no
+//!          └── origins nudged, times closed, or time passes ◀─┘
+//! ```
+//!
+//! An eventual read asks nothing: it gets what is durable here.
+
+use latitude_consistency::{Token, demand};
+use latitude_range::Reader;
+use latitude_rpc::pb::v1;
+use latitude_types::{Error, KeySpan, NodeId, Past, Positions, Reason};
+use tokio::time::{Instant, timeout_at};
+
+use super::read::{Proven, Standing};
+use super::{Answer, Serving, internal};
+use crate::local::{has_logs, unmet_logs};
+use crate::range_handle::RangeHandle;
+use crate::request::Operation;
+
+/// How long a replica waits for what a session follows before the request moves on: on top of round trips.
+const BRIEFLY: std::time::Duration = std::time::Duration::from_millis(400);
+
+/// What of a session's past is not here.
+enum Unmet {
+    /// Local writes of this node.
+    Stream(NodeId),
+    /// Entries of these ranges, or that there are none.
+    Logs(Vec<RangeHandle>),
+}
+
+impl Serving<'_> {
+    pub(super) fn eventual_read(&self) -> Result<Answer, Error> {
+        self.no_bound()?;
+        let span = self.wanted_span();
+        let shown = self.shared.local().eventual_look(self.handle.id(), &span);
+        self.answer_with(shown, Standing::Eventual)
+    }
+
+    pub(super) async fn causal_read(&self) -> Result<Answer, Error> {
+        self.no_bound()?;
+        self.handle.closing.note_read();
+        let session = self.request.session.as_ref();
+        self.wait_until_met(|| self.unmet_in_range(session)).await?;
+        let span = self.wanted_span();
+        let shown = self.shared.local().causal_look(self.handle.id(), &span);
+        self.answer_with(shown, Standing::Causal)
+    }
+
+    /// Waits until everything the session follows can be read at this node, in whichever of its ranges.
+    pub(super) async fn causes_met(&self) -> Result<(), Error> {
+        let Some(session) = &self.request.session else { return Ok(()) };
+        let unmet = || {
+            let local = self.shared.local();
+            let unseen = local.unmet(&session.past().seen, local.origins());
+            if let Some(unseen) = unseen.first() {
+                return Some(Unmet::Stream(unseen.origin));
+            }
+            let logs = unmet_logs(self.shared, session.past());
+            (!logs.is_empty()).then_some(Unmet::Logs(logs))
+        };
+        self.wait_until_met(unmet).await
+    }
+
+    /// INV-7 for this range: the streams of its origins shown as far as the session has seen, its log and the floor
+    /// met.
+    fn unmet_in_range(&self, session: Option<&Token>) -> Option<Unmet> {
+        let past = session?.past();
+        let handle = self.handle;
+        let directory = self.shared.catalog.current();
+        let known = |range| directory.range(range).map(|record| (record.epoch, &record.span));
+        // The log first: it says which origins there are (pitfall 12).
+        if !has_logs(handle, demand(past, handle.id(), &handle.record.span, known)) {
+            return Some(Unmet::Logs(vec![handle.clone()]));
+        }
+        let origins: Vec<_> =
+            handle.group.origins().borrow().iter().map(|origin| origin.node).collect();
+        let unseen = self.shared.local().unmet(&past.seen, origins);
+        unseen.first().map(|unseen| Unmet::Stream(unseen.origin))
+    }
+
+    /// Whether everything the session follows can be read of this range here, now.
+    pub(super) fn is_met_here(&self) -> bool {
+        self.unmet_in_range(self.request.session.as_ref()).is_none()
+    }
+
+    /// Whether the streams of this range's origins are shown as far as a past has seen them.
+    pub(super) fn is_shown(&self, past: &Past) -> bool {
+        let origins: Vec<_> =
+            self.handle.group.origins().borrow().iter().map(|origin| origin.node).collect();
+        self.shared.local().unmet(&past.seen, origins).is_empty()
+    }
+
+    async fn wait_until_met(&self, unmet: impl Fn() -> Option<Unmet>) -> Result<(), Error> {
+        let round_trips = 4 * self.shared.peers().round_trip_max();
+        let give_up = self.give_up_at().min(Instant::now() + round_trips + BRIEFLY);
+        let mut asked: Option<NodeId> = None;
+        loop {
+            // Before the look: what changes after it is noticed.
+            let mut changes = self.shared.local().changes();
+            let Some(lack) = unmet() else { return Ok(()) };
+            match &lack {
+                Unmet::Stream(origin) => {
+                    if asked != Some(*origin) {
+                        self.shared.nudge(*origin);
+                        asked = Some(*origin);
+                    }
+                    if timeout_at(give_up, changes.changed()).await.is_err() {
+                        return Err(self.causes_missing(&lack));
+                    }
+                    self.shared.show_what_may_be();
+                }
+                Unmet::Logs(ranges) => {
+                    let closed =
+                        futures::future::join_all(ranges.iter().map(|handle| async move {
+                            let closed = handle.closing.demand().await?;
+                            let gone = |_| {
+                                Error::new(
+                                    Reason::RangeNotHere,
+                                    "the replica has just left this node",
+                                )
+                            };
+                            handle.group.applied(closed.at.index).await.map_err(gone)
+                        }));
+                    let Ok(closed) = timeout_at(give_up, closed).await else {
+                        return Err(self.causes_missing(&lack));
+                    };
+                    if closed.iter().any(Result::is_err) {
+                        let pause = Instant::now() + std::time::Duration::from_millis(20);
+                        if pause >= give_up {
+                            return Err(self.causes_missing(&lack));
+                        }
+                        tokio::time::sleep_until(pause).await;
+                    }
+                }
+            }
+        }
+    }
+
+    fn causes_missing(&self, lack: &Unmet) -> Error {
+        let what = match lack {
+            Unmet::Stream(origin) => {
+                format!("local writes that {origin} took have not arrived here")
+            }
+            Unmet::Logs(ranges) => {
+                let ranges: Vec<_> = ranges.iter().map(|handle| handle.id().to_string()).collect();
+                format!("this node does not know range {} far enough", ranges.join(", "))
+            }
+        };
+        let message =
+            format!("{what}, and the session follows them. Another replica may have them");
+        Error::new(Reason::ReplicaBehind, message)
+    }
+
+    /// The keys the read is about.
+    fn wanted_span(&self) -> KeySpan {
+        match &self.request.operation {
+            Operation::Scan(scan) => scan.span.clone(),
+            Operation::Get { key } => KeySpan::of_key(key),
+            _ => KeySpan::all(),
+        }
+    }
+
+    /// A bound on staleness is proved by closed times and read rounds, of the base alone.
+    fn no_bound(&self) -> Result<(), Error> {
+        match self.request.staleness_max {
+            None => Ok(()),
+            Some(_) => Err(Error::new(
+                Reason::StalenessUnproved,
+                "how stale local writes of other nodes may be is not proved yet: ask at level sequential or strict \
+                 for a bound",
+            )),
+        }
+    }
+
+    fn answer_with(
+        &self,
+        shown: latitude_range::Shown,
+        standing: Standing,
+    ) -> Result<Answer, Error> {
+        let snapshot = self.shared.engine.snapshot();
+        let reader =
+            Reader::new(self.handle.id(), &*snapshot).map_err(internal)?.with_deltas(shown);
+        let proof = v1::Proof::Watermarks;
+        self.read_from(&reader, Proven { proof, staleness_ms: None, closed: None, standing })
+    }
+
+    /// Whether the session's own local writes in the range are in the base, or are known not to be missing from
+    /// it; else the leader has them folded first. Of which origin something is missing.
+    pub(super) fn own_unfolded(&self, reader: &Reader<'_>) -> Option<NodeId> {
+        let own = self.request.session.as_ref()?.own();
+        if *own == Positions::default() {
+            return None;
+        }
+        self.shared.local().own_unfolded(self.handle.id(), &reader.meta().origins, own)
+    }
+}

@@ -1,0 +1,152 @@
+//! Local writes: taken by this node as an origin of the range, durable here before they are acknowledged, and
+//! folded into the log later.
+
+use std::sync::Arc;
+
+use latitude_probe::Mark;
+use latitude_range::{Origin, OriginState, Reader, ValueType};
+use latitude_rpc::ToWire;
+use latitude_rpc::pb::v1;
+use latitude_types::{Error, KeySpan, Level, OperationKind, Past, Reason, WriteTime};
+
+use super::{Answer, Serving, internal};
+use crate::local::Draft;
+use crate::shared::{OwnId, Shared};
+
+impl Serving<'_> {
+    pub(super) async fn local_write(&self) -> Result<Answer, Error> {
+        let Self { shared, handle, request, .. } = *self;
+        let Some((key, op, context)) = request.operation.as_write() else {
+            return Err(Error::new(Reason::Internal, "a read was planned as a write"));
+        };
+        may_write(shared)?;
+        let own_id = match request.id {
+            Some(_) => None,
+            None => Some(OwnId::make(shared, OperationKind::Local).await?),
+        };
+        let id = match (&own_id, &request.id) {
+            (Some(own), _) => own.id.id,
+            (None, Some(id)) => id.id,
+            (None, None) => return Err(Error::new(Reason::Internal, "a write without an id")),
+        };
+        let origin = self.own_origin().await?;
+        // A position is above the birth and above the admission: whoever gives it has merged both.
+        shared.clock.admit(id.birth).await?;
+        shared.clock.merge(origin.admitted.time).await?;
+        let is_causal = request.plan.level == Level::Causal;
+        if is_causal {
+            // What it is to follow must be here, or whoever reads it here would wait (pitfall B12).
+            self.causes_met().await?;
+        }
+        let span = KeySpan::of_key(key);
+        let shown = shared.local().causal_look(handle.id(), &span);
+        let snapshot = shared.engine.snapshot();
+        let reader = Reader::new(handle.id(), &*snapshot).map_err(internal)?;
+        let (epoch, value_type) = (reader.meta().epoch, reader.meta().value_type);
+        if !reader.meta().span.contains(key.as_bytes()) {
+            return Err(latitude_range::Refusal::Moved.into_error());
+        }
+        let base = reader.meta().last_stamp;
+        let in_base = reader.knows(key, &id).map_err(internal)?;
+        let reader = reader.with_deltas(shown);
+        let seen = reader.get(key).map_err(internal)?;
+        // What a put of siblings takes the place of is what its client has read; anything else ends what is seen here.
+        let named = match value_type {
+            ValueType::Siblings if !context.is_empty() => context.to_vec(),
+            _ => seen.map(|row| row.state().named_by(&id, &op)).unwrap_or_default(),
+        };
+        let past = request.session.as_ref().filter(|_| is_causal);
+        let draft = Draft {
+            range: handle.id(),
+            admitted: origin.admitted,
+            keyspace: handle.record.keyspace,
+            key: key.clone(),
+            op,
+            id,
+            level: request.plan.level,
+            named,
+            past: past.map_or_else(Past::default, |session| session.past().clone()),
+        };
+        if id.expires_at() < shared.clock.hybrid().peek() {
+            return Err(latitude_range::Refusal::IdExpired.into_error());
+        }
+        let taken = match in_base {
+            // Folded already: whoever has the base has it.
+            true => None,
+            false => Some(shared.local().write(draft).await?),
+        };
+        let version = WriteTime::of_local_write(&id);
+        let mut receipt = self.receipt();
+        receipt.version = Some(version.to_wire());
+        if self.is_full() {
+            let duplicate = taken.is_none_or(|taken| taken.duplicate);
+            receipt.set_proof(v1::Proof::Durable);
+            receipt.set_duplicate(if duplicate { v1::Duplicate::Yes } else { v1::Duplicate::No });
+            receipt.retry_safe = request.id.is_some();
+            receipt.durable_on = vec![shared.node()?.0];
+            receipt.covers_session = true;
+            receipt.server_us = self.started.elapsed().as_micros() as u64;
+            receipt.as_of = taken.map_or(base.time, |taken| taken.delta.1).0;
+        }
+        let session = self.session().map(|mut session| {
+            match taken {
+                Some(taken) => {
+                    let (origin_node, position) = taken.delta;
+                    session.meet_own_write(origin_node, position);
+                    // Whoever has applied this knows that there is such an origin.
+                    session.meet_log(handle.id(), epoch, origin.admitted);
+                }
+                None => session.meet_log(handle.id(), epoch, base),
+            }
+            session
+        });
+        let version = Some(version.to_wire());
+        let result = v1::reply::Result::Write(v1::WriteResult { version });
+        Ok(Answer { result, receipt, session })
+    }
+
+    /// This node as an origin of the range. A replica is admitted soon after it came.
+    async fn own_origin(&self) -> Result<Origin, Error> {
+        let node = self.shared.node()?;
+        let mut origins = self.handle.group.origins();
+        let patience = self.give_up_at();
+        loop {
+            let found =
+                origins.borrow_and_update().iter().find(|origin| origin.node == node).cloned();
+            match found {
+                Some(origin) if origin.state == OriginState::Active => return Ok(origin),
+                Some(_) => return Err(no_origin("it takes none any more")),
+                None => {}
+            }
+            match tokio::time::timeout_at(patience, origins.changed()).await {
+                Ok(Ok(())) => {}
+                Ok(Err(_)) => return Err(no_origin("it has just left this node")),
+                Err(_) => return Err(no_origin("the range's leader has not admitted it yet")),
+            }
+        }
+    }
+}
+
+fn no_origin(why: &str) -> Error {
+    Error::new(Reason::NotOrigin, format!("this replica takes no local writes: {why}"))
+}
+
+/// Whether the node takes writes at all.
+pub(super) fn may_write(shared: &Arc<Shared>) -> Result<(), Error> {
+    if *shared.disk_full.borrow() {
+        Mark::DiskFull.hit();
+        return Err(Error::new(
+            Reason::DiskFull,
+            "the node's disk has less free space than its floor: writes are refused until there is room, reads go on",
+        )
+        .retry_after(std::time::Duration::from_secs(1)));
+    }
+    if shared.peers().is_unsynced() {
+        Mark::FencedWriteRefused.hit();
+        return Err(Error::new(
+            Reason::ClockUnsynced,
+            "the node's clock differs from those of most nodes",
+        ));
+    }
+    Ok(())
+}
