@@ -5,9 +5,9 @@ use latitude_types::{OPERATION_ID_LIFETIME, Stamp, Timestamp};
 /// How far a range is done with the past: what no copy can come of any more is below it.
 ///
 /// A local write is taken at a position at most ten minutes after its birth, and a log write in an entry
-/// stamped at most ten minutes after it. So once every origin is folded up to `birth + 10 min` and the last stamp
-/// is there too, no copy of it can be applied: not as a delta, because all up to there are in the base;
-/// not as a log write, because every later stamp is refused.
+/// stamped at most ten minutes after it. So once every origin is folded up to `birth + 10 min` and the
+/// last stamp is there too, no copy of it can be applied: not as a delta, because all up to there are in
+/// the base; not as a log write, because every later stamp is refused.
 ///
 /// The stamp counts for itself: a range without origins (one that takes no local writes) would else forget
 /// at once.
@@ -31,9 +31,9 @@ impl Horizon {
 
     /// Whether the record of a deleted key, last changed by an entry of this stamp, may go.
     ///
-    /// A delta not folded by then has a position more than ten minutes after the stamp, hence a birth after the
-    /// stamp, hence after the deletion: it would win over the record, or finds ids that are known or
-    /// were never ended.
+    /// A delta not folded by then has a position more than ten minutes after the stamp, hence a birth after
+    /// the stamp, hence after the deletion: a register's write would win over the record, and what adds
+    /// an element or counts is new.
     pub fn deleted_may_go(&self, stamp: Stamp) -> bool {
         self.is_past(stamp.time)
     }

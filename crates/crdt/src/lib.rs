@@ -20,15 +20,19 @@
 //! A register has no elements: the larger time wins, which is all it needs. A counter's adds each take
 //! effect once; a reset or delete ends, at its place in the log, all that was folded before it.
 //!
-//! **Laws**, each a property test of its name in `tests/laws.rs`: local writes commute; a copy of a write
-//! changes nothing; base and deltas read as the base after the fold; a version is the same before and
-//! after its fold; a counter counts each add exactly once; what a remove named never comes back. They are
-//! tried together on random histories in `tests/histories.rs`.
+//! Sources: Shapiro, Preguiça, Baquero, Zawirski: *Conflict-free Replicated Data Types* (SSS 2011), for add
+//! wins by unique ids; Almeida, Shoker, Baquero: *Delta State Replicated Data Types* (JPDC 2018).
+//!
+//! **Laws**, each a property test of its name in `tests/laws.rs`: local writes commute; merging any write
+//! again changes nothing; base and deltas read as the base after the fold; a version is the same before
+//! and after its fold; a counter counts each add exactly once; what was named never comes back. They are
+//! tried together, with log writes, retries and what is dropped in time, on random histories in
+//! `tests/histories`.
 //!
 //! **Of `crdts`** its `LWWReg` decides registers and map fields, and `PNCounter`, `GSet`, `Orswot` are
-//! oracles in tests. The other types here are our own: a state of `crdts` merges with states of other replicas,
-//! each counting its own operations without gaps, while here single operations come from many clients, in
-//! any order, several times, and into a log. Its `Map` and `MVReg` lose or diverge.
+//! oracles in tests. The other types here are our own: a state of `crdts` merges with states of other
+//! replicas, each counting its own operations without gaps, while here single operations come from many
+//! clients, in any order, several times, and into a log. Its `Map` and `MVReg` lose or diverge.
 //!
 //! Nothing here does I/O, reads a clock, or knows what an overlay or a range is.
 
@@ -45,5 +49,5 @@ pub use gc::Horizon;
 pub use ids::{Fate, Ids, Transient};
 pub use merge::{MergeError, Outcome, State, Write};
 pub use op::{Expected, Misfit, Op};
-pub use value::{SEEN_KEPT, Sibling, Value};
+pub use value::{SEEN_KEPT, SEEN_KEPT_OF_FIELD, Sibling, Value};
 pub use value_type::{ParseValueTypeError, ValueType};

@@ -24,8 +24,10 @@ pub(super) fn merge<I: Ids>(
             return Ok(Outcome::OutOfBounds { found: saturated(sum) });
         }
     }
-    for id in write.named {
-        spend(id, ids)?;
+    // An add ends nothing: what was counted before it could not be taken back, so adds would no longer
+    // commute. A reset or delete has its place in the log; what it names and is not folded yet never counts.
+    if matches!(write.op, Op::Reset | Op::Delete) {
+        write.named.iter().try_for_each(|id| spend(id, ids))?;
     }
     state.raise_version(write.time());
     if !takes_effect(write, ids)? {

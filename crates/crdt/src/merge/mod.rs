@@ -34,7 +34,8 @@ pub struct Write<'a> {
     pub logged: Option<LogPlace>,
     /// What it does.
     pub op: &'a Op,
-    /// The ids it ends wherever it is merged. A register has none, and ignores them.
+    /// The ids it ends wherever it is merged. Writes of registers and adds to counters end nothing, and
+    /// ignore them.
     pub named: &'a [OperationId],
 }
 

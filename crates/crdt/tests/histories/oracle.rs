@@ -8,7 +8,7 @@ use bytes::Bytes;
 use latitude_crdt::{Content, Op, State, ValueType};
 use latitude_types::{OperationId, Stamp, WriteTime};
 
-use crate::world::{Delta, Entry, Remover, World, name_if_adding};
+use crate::world::{Delta, Entry, Remover, World, Wrong, name_if_adding};
 
 /// Everything that happened to the key, in one order: the log, then what is not folded.
 enum Event<'a> {
@@ -16,12 +16,12 @@ enum Event<'a> {
     Log(Stamp, OperationId, &'a Op, &'a [OperationId]),
 }
 
-pub(crate) fn judge_the_end(world: &World) -> Result<(), String> {
+pub(crate) fn judge_the_end(world: &World) -> Result<(), Wrong> {
     let shown = world.view(0, 1);
     let events = events(world);
     let expected_version = events.iter().map(Event::time).max();
     if !world.nodes[0].base.dropped && shown.version != expected_version {
-        return Err(format!("version {:?}, expected {expected_version:?}", shown.version));
+        return Err(Wrong::Rules(format!("shown is {shown:?}, and not of {expected_version:?}")));
     }
     let right = match (world.value_type, &shown.content) {
         (ValueType::Register, content) => *content == register(&events),
@@ -32,12 +32,10 @@ pub(crate) fn judge_the_end(world: &World) -> Result<(), String> {
         }
     };
     if !right {
-        return Err(format!("shown in the end, and not what was written: {shown:?}"));
+        return Err(Wrong::Rules(format!("shown in the end, and not what was written: {shown:?}")));
     }
-    match events.iter().find(|event| is_lost(event, &shown, &world.removers)) {
-        Some(lost) => Err(format!("{} was added, no remover knew it, and it is gone", lost.id())),
-        None => Ok(()),
-    }
+    let lost = events.iter().any(|event| is_lost(event, &shown, &world.removers));
+    if lost { Err(Wrong::LostAdd) } else { Ok(()) }
 }
 
 /// Whether an element or a field is gone although nothing that removed it knew of this add. It may be

@@ -1,16 +1,13 @@
 //! Three nodes, their streams and one log, for one key.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::convert::Infallible;
+use std::collections::BTreeSet;
 
 use bytes::Bytes;
-use latitude_crdt::{
-    Content, Element, Fate, Horizon, Ids, LogPlace, MergeError, Op, Outcome, State, Transient,
-    ValueType, Write,
-};
+use latitude_crdt::{Fate, Op, State, Transient, ValueType, Write};
 use latitude_types::{ClientId, NodeId, OperationId, OperationKind, Stamp, Timestamp};
 
 use crate::oracle;
+use crate::rules::{Base, Rules};
 
 pub(crate) const NODES: usize = 3;
 
@@ -35,24 +32,13 @@ pub(crate) enum Step {
     Judge { at: u8, order: u64 },
 }
 
-/// The rules in force: those of the crate, or with one of them broken.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Rules {
-    Right,
-    /// An id ended before it is met is not remembered.
-    ForgetSpent,
-    /// An id that took effect is not remembered.
-    ForgetTaken,
-    /// The second copy of a write is skipped whole, with what it ends (the old rule of B7).
-    SkipCopies,
-    /// The base keeps which elements there are, without their ids (finding 5).
-    DropDots,
-    /// Rows of ids go once all is folded up to their birth, not ten minutes later.
-    DropIdsEarly,
-    /// Records of deleted keys go at once (finding 16).
-    DropDeletedEarly,
-    /// An add takes the place of everything its node sees of the element.
-    NameAllSeen,
+/// What is wrong with a history.
+#[derive(Debug)]
+pub(crate) enum Wrong {
+    /// A law is broken.
+    Rules(String),
+    /// An add is gone that no remover knew.
+    LostAdd,
 }
 
 /// A local write as one origin took it.
@@ -65,7 +51,7 @@ pub(crate) struct Delta {
 }
 
 impl Delta {
-    fn write(&self) -> Write<'_> {
+    pub(crate) fn write(&self) -> Write<'_> {
         Write::local(&self.id, &self.op, &self.named)
     }
 }
@@ -77,16 +63,20 @@ pub(crate) enum Entry {
     Write { stamp: Stamp, id: OperationId, op: Op, named: Vec<OperationId> },
 }
 
-/// What the log makes of the key.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Base {
-    pub(crate) state: State,
-    pub(crate) ids: BTreeMap<OperationId, Fate>,
-    pub(crate) folded: [Timestamp; NODES],
-    last_stamp: Stamp,
-    /// A deleted key's record went at some time, and its version with it.
-    pub(crate) dropped: bool,
-    row_stamp: Stamp,
+impl Entry {
+    fn deltas(&self) -> &[Delta] {
+        match self {
+            Self::Fold { deltas, .. } => deltas,
+            Self::Write { .. } => &[],
+        }
+    }
+
+    fn written(&self) -> Option<(&OperationId, &[OperationId])> {
+        match self {
+            Self::Write { id, named, .. } => Some((id, named)),
+            Self::Fold { .. } => None,
+        }
+    }
 }
 
 #[derive(Clone, Debug, Default)]
@@ -116,123 +106,6 @@ pub(crate) struct Remover {
     pub(crate) known: BTreeSet<OperationId>,
 }
 
-/// The ids as the rules in force keep them.
-struct Kept<'a, I> {
-    rules: Rules,
-    ids: &'a mut I,
-}
-
-impl<I: Ids> Ids for Kept<'_, I> {
-    type Error = I::Error;
-
-    fn fate(&self, id: &OperationId) -> Result<Option<Fate>, I::Error> {
-        self.ids.fate(id)
-    }
-
-    fn record(&mut self, id: &OperationId, fate: Fate) -> Result<(), I::Error> {
-        match (self.rules, fate) {
-            (Rules::ForgetSpent, Fate::Spent) | (Rules::ForgetTaken, Fate::TookEffect) => Ok(()),
-            _ => self.ids.record(id, fate),
-        }
-    }
-}
-
-impl Rules {
-    fn merge<I: Ids<Error = Infallible>>(
-        self,
-        value_type: ValueType,
-        state: &mut State,
-        write: &Write<'_>,
-        ids: &mut I,
-    ) -> Outcome {
-        let known = ids.fate(write.id).unwrap_or_else(|never| match never {});
-        if self == Self::SkipCopies && known == Some(Fate::TookEffect) {
-            return Outcome::Duplicate;
-        }
-        let merged = state.merge(value_type, write, &mut Kept { rules: self, ids });
-        match merged {
-            Ok(outcome) => outcome,
-            Err(MergeError::Ids(never)) => match never {},
-            Err(error) => panic!("{error}"),
-        }
-    }
-}
-
-impl Base {
-    /// Applies an entry, as the range does: the segment's deltas above F, or the write; then what may
-    /// go, goes.
-    fn apply(&mut self, rules: Rules, value_type: ValueType, entry: &Entry) {
-        let before = self.state.clone();
-        let stamp = match entry {
-            Entry::Fold { stamp, origin, to, deltas } => {
-                let folded = self.folded[*origin];
-                for delta in deltas.iter().filter(|delta| delta.position > folded) {
-                    self.fold(rules, value_type, delta);
-                }
-                self.folded[*origin] = folded.max(*to);
-                *stamp
-            }
-            Entry::Write { stamp, id, op, named } => {
-                let at = LogPlace { stamp: *stamp, ordinal: 0 };
-                let write = Write::log(id, at, op, named);
-                rules.merge(value_type, &mut self.state, &write, &mut self.ids);
-                *stamp
-            }
-        };
-        self.last_stamp = stamp;
-        if rules == Rules::DropDots {
-            self.drop_dots();
-        }
-        if self.state != before {
-            self.row_stamp = stamp;
-        }
-        let horizon = Horizon::new(self.last_stamp, self.folded);
-        let least = self.folded.iter().fold(self.last_stamp.time, |a, b| a.min(*b));
-        self.ids.retain(|id, _| match rules {
-            Rules::DropIdsEarly => least < id.birth,
-            _ => !horizon.id_may_go(id.birth),
-        });
-        let may_go = match rules {
-            Rules::DropDeletedEarly => true,
-            _ => horizon.deleted_may_go(self.row_stamp),
-        };
-        if may_go && !self.state.exists() && self.state.version.is_some() {
-            self.state = State::default();
-            self.dropped = true;
-        }
-    }
-
-    fn fold(&mut self, rules: Rules, value_type: ValueType, delta: &Delta) {
-        let mut delta = delta.clone();
-        if rules == Rules::DropDots && !delta.named.is_empty() {
-            delta.named.push(dotless());
-        }
-        rules.merge(value_type, &mut self.state, &delta.write(), &mut self.ids);
-        if rules == Rules::DropDots {
-            self.ids.remove(&dotless());
-        }
-    }
-
-    /// One element of each name is left, under an id that says nothing.
-    fn drop_dots(&mut self) {
-        if let Content::Live(elements) = &mut self.state.content {
-            elements.dedup_by(|a, b| a.name == b.name);
-            for Element { id, .. } in elements {
-                *id = dotless();
-            }
-        }
-    }
-}
-
-fn dotless() -> OperationId {
-    OperationId {
-        birth: Timestamp::ZERO,
-        client: ClientId([0; 16]),
-        sequence: 0,
-        kind: OperationKind::Log,
-    }
-}
-
 impl World {
     /// Plays a history and judges it.
     ///
@@ -242,7 +115,7 @@ impl World {
         rules: Rules,
         value_type: ValueType,
         steps: &[(u8, Step)],
-    ) -> Result<(), String> {
+    ) -> Result<(), Wrong> {
         let mut world = World {
             rules,
             value_type,
@@ -268,7 +141,7 @@ impl World {
         oracle::judge_the_end(&world)
     }
 
-    fn step(&mut self, step: &Step) -> Result<(), String> {
+    fn step(&mut self, step: &Step) -> Result<(), Wrong> {
         match *step {
             Step::Local { at, what, name, age } => self.local(at.into(), what, name, age),
             Step::Retry { which, at } => self.retry(which.into(), at.into()),
@@ -474,7 +347,7 @@ impl World {
     }
 
     /// Judges what a node shows.
-    fn judge(&self, at: usize, order: u64) -> Result<(), String> {
+    fn judge(&self, at: usize, order: u64) -> Result<(), Wrong> {
         let view = self.view(at, order);
         for order in [order.wrapping_add(1), order.wrapping_add(2)] {
             let mut base = self.nodes[at].base.clone();
@@ -482,31 +355,24 @@ impl World {
                 base.fold(self.rules, self.value_type, delta);
             }
             if base.state != view {
-                return Err(format!("n{at} shows {view:?}, folded it becomes {:?}", base.state));
+                let folded = base.state;
+                return Err(Wrong::Rules(format!("n{at} shows {view:?}, folded {folded:?}")));
             }
         }
         let ended: BTreeSet<_> = self.met_at(at).flat_map(|(_, named)| named).collect();
         match view.elements().iter().find(|element| ended.contains(&element.id)) {
-            Some(back) => Err(format!("n{at} shows {back:?}, which was ended")),
+            Some(back) => Err(Wrong::Rules(format!("n{at} shows {back:?}, which was ended"))),
             None => Ok(()),
         }
     }
 
     /// Everything a node has met: in the log it has applied, or in its overlay.
     fn met_at(&self, at: usize) -> impl Iterator<Item = (&OperationId, &[OperationId])> {
-        let folded = |entry| match entry {
-            &Entry::Fold { ref deltas, .. } => deltas.as_slice(),
-            Entry::Write { .. } => &[],
-        };
-        let written = |entry| match entry {
-            &Entry::Write { ref id, ref named, .. } => Some((id, named.as_slice())),
-            Entry::Fold { .. } => None,
-        };
         let applied = &self.log[..self.nodes[at].applied];
-        let deltas = applied.iter().flat_map(folded).chain(self.overlay(at, 0));
+        let deltas = applied.iter().flat_map(Entry::deltas).chain(self.overlay(at, 0));
         deltas
             .map(|delta| (&delta.id, delta.named.as_slice()))
-            .chain(applied.iter().filter_map(written))
+            .chain(applied.iter().filter_map(Entry::written))
     }
 
     fn known_at(&self, at: usize) -> impl Iterator<Item = OperationId> {
