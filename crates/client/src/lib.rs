@@ -50,7 +50,7 @@ pub use latitude_types::{
     ClientId, ClusterIdentity, Error, Kind, Level, NodeId, RangeId, Reason, Result, Timestamp,
     WriteTime,
 };
-pub use receipt::{Duplicate, Proof, Receipt, ReceiptDetail, Role};
+pub use receipt::{Duplicate, Proof, Receipt, ReceiptDetail, Role, Unfolded};
 pub use scan::{Page, Row, Scan};
 pub use session::Session;
 

@@ -75,6 +75,8 @@ words! {
         ClosedTime = "closed time",
         /// The replica's watermarks covered the session's past.
         Watermarks = "watermarks",
+        /// The node that took the local write has it on its disk.
+        Durable = "durable",
     }
 }
 
@@ -132,8 +134,21 @@ pub struct Receipt {
     pub covers_session: bool,
     /// Whether a scan's parts of different ranges are *not* closed over each other's pasts.
     pub not_closed: bool,
+    /// Local writes that went into the answer and were not in the range's log there yet.
+    pub unfolded: Vec<Unfolded>,
     /// How long the server worked on the request.
     pub server_time: Duration,
+}
+
+/// Local writes of one node that are not in the log yet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unfolded {
+    /// The node that took them.
+    pub node: NodeId,
+    /// How many.
+    pub count: u64,
+    /// The position of the last one in that node's stream.
+    pub highest: Timestamp,
 }
 
 impl FromWire<v1::Receipt> for Receipt {
@@ -158,6 +173,15 @@ impl FromWire<v1::Receipt> for Receipt {
             staleness: wire.staleness_ms.map(Duration::from_millis),
             covers_session: wire.covers_session,
             not_closed: wire.not_closed,
+            unfolded: wire
+                .unfolded
+                .into_iter()
+                .map(|of| Unfolded {
+                    node: NodeId(of.node),
+                    count: of.count,
+                    highest: Timestamp(of.highest),
+                })
+                .collect(),
             server_time: Duration::from_micros(wire.server_us),
         })
     }
@@ -180,6 +204,10 @@ impl fmt::Display for Receipt {
         }
         if self.duplicate == Some(Duplicate::Yes) {
             f.write_str(", by an earlier attempt")?;
+        }
+        let unfolded: u64 = self.unfolded.iter().map(|of| of.count).sum();
+        if unfolded > 0 {
+            write!(f, ", {unfolded} not in the log yet")?;
         }
         Ok(())
     }

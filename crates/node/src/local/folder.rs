@@ -28,6 +28,8 @@ use crate::shared::Shared;
 const GATHER: Duration = Duration::from_millis(5);
 /// How often to look for what nothing announces: a new leadership, a replica that is no origin yet.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
+/// Pause after a proposal that failed: whoever cannot propose learns so at once.
+const PAUSE: Duration = Duration::from_millis(50);
 /// Deltas of one proposal, about.
 const BYTES_MAX: usize = 256 << 10;
 /// Proposals of one range under way at once.
@@ -46,8 +48,8 @@ struct Folds {
     token: Option<LeaderToken>,
     cursor: FoldCursor,
     under_way: usize,
-    /// Something was not applied: nothing more is proposed until nothing is under way.
-    failed: bool,
+    /// Something was not applied: nothing more is proposed until nothing is under way, and it is later than this.
+    failed: Option<Instant>,
     admitting: bool,
     needs: Vec<Need>,
 }
@@ -134,13 +136,15 @@ fn settle(ranges: &mut BTreeMap<RangeId, Folds>, settled: Settled) {
             folds.under_way = folds.under_way.saturating_sub(1);
             if let Err(error) = result {
                 tracing::debug!(%range, %error, "a fold was not applied");
-                folds.failed = true;
+                folds.failed = Some(Instant::now() + PAUSE);
             }
         }
         Settled::Admission(range, result) => {
-            ranges.entry(range).or_default().admitting = false;
+            let folds = ranges.entry(range).or_default();
+            folds.admitting = false;
             if let Err(error) = result {
                 tracing::debug!(%range, %error, "an origin was not admitted");
+                folds.failed = Some(Instant::now() + PAUSE);
             }
         }
     }
@@ -170,20 +174,23 @@ impl Folds {
         }
         let origins = Arc::clone(&handle.group.origins().borrow());
         let mut settling = Vec::new();
-        if let Some(node) = missing_origin(handle, &origins).filter(|_| !self.admitting) {
+        // What was applied and skipped, behind a gap say, is proposed again too.
+        if self.under_way == 0 {
+            self.cursor.reset();
+            self.failed = self.failed.filter(|until| Instant::now() < *until);
+        }
+        let may_propose = self.failed.is_none();
+        if let Some(node) =
+            missing_origin(handle, &origins).filter(|_| may_propose && !self.admitting)
+        {
             self.admitting = true;
             let admitted = handle.proposer.admit(node);
             settling.push(async move { Settled::Admission(range, admitted.await) }.boxed());
         }
-        // What was applied and skipped, behind a gap say, is proposed again too.
-        if self.under_way == 0 {
-            self.cursor.reset();
-            self.failed = false;
-        }
         let mut need = Positions::default();
         self.needs.retain(|need| !need.queued.is_closed());
         self.needs.iter().for_each(|wanted| need.join(&wanted.positions));
-        if !self.failed && self.under_way < UNDER_WAY {
+        if may_propose && self.under_way < UNDER_WAY {
             let local = shared.local();
             let segments =
                 local.next_segments(&mut self.cursor, handle, &origins, &need, BYTES_MAX);

@@ -134,6 +134,11 @@ fn receipt_fields<T>(answer: &Answer<T>) -> Vec<(&'static str, String, Json)> {
             let nodes: Vec<String> = receipt.durable_on.iter().map(ToString::to_string).collect();
             say("durable_on", nodes.join(", "), json!(receipt.durable_on));
         }
+        for of in &receipt.unfolded {
+            let text = format!("{} of {}, the last at {}", of.count, of.node, of.highest);
+            let json = json!({ "node": of.node, "count": of.count, "highest": of.highest.to_string() });
+            say("unfolded", text, json);
+        }
         // A full receipt has a proof; in a short one the rest would only be what was not said.
         if receipt.proof.is_some() {
             let staleness = receipt.staleness.map(|staleness| staleness.as_millis() as u64);
@@ -222,6 +227,7 @@ mod tests {
             staleness: Some(Duration::ZERO),
             covers_session: true,
             not_closed: false,
+            unfolded: vec![],
             server_time: Duration::from_micros(1_250),
         };
         let latency = Duration::from_micros(90_500);

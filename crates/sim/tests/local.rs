@@ -1,0 +1,136 @@
+//! Causal and eventual operations in a cluster over three regions: taken and read near by, also while the region
+//! is cut off; folded into the log once; and sessions over all levels.
+
+#![expect(clippy::unwrap_used, reason = "a test may panic")]
+
+mod common;
+
+use std::time::Duration;
+
+use anyhow::{Context, ensure};
+use latitude_client::{Level, NodeId, ReceiptDetail, Session};
+use latitude_sim::workload::{KEYSPACE, Workload};
+use latitude_sim::{Cluster, Layout};
+
+use common::run_near;
+
+/// One way between two regions of the layout.
+const ONE_WAY: Duration = Duration::from_millis(40);
+const KEYS: [&str; 4] = ["k000", "k002", "k004", "k006"];
+
+/// A cluster over three regions with a keyspace of four ranges, whose leaders and origins have come to rest.
+fn cluster(seed: u64) -> Cluster {
+    let mut cluster = Cluster::new(Layout::three_regions(seed));
+    cluster.init().unwrap();
+    Workload::default().prepare(&mut cluster).unwrap();
+    cluster.run_for(Duration::from_secs(5)).unwrap();
+    cluster
+}
+
+#[test]
+fn a_causal_write_is_taken_near_read_there_at_once_and_everywhere_soon() {
+    let mut cluster = cluster(31);
+    for node in 1..=3 {
+        run_near(&mut cluster, node, move |host| async move {
+            let near = host
+                .client
+                .keyspace(KEYSPACE)
+                .with_level(Level::Causal)
+                .with_receipt(ReceiptDetail::Full);
+            near.get("k000").await?;
+            for key in KEYS {
+                let value = format!("{node}");
+                let asked = host.now();
+                let put = near.put(key, value.clone()).await?;
+                let got = near.get(key).await?;
+                let took = host.now() - asked;
+                ensure!(took < ONE_WAY, "a put and a get near by took {took:?}");
+                let receipt = put.receipt.context("a receipt was asked for")?;
+                ensure!(receipt.node == NodeId(node), "{receipt}");
+                ensure!(got.value.is_some_and(|value| &value.bytes[..] == format!("{node}").as_bytes()));
+            }
+            Ok(())
+        });
+        cluster.run_for(Duration::from_secs(1)).unwrap();
+        for (reader, level) in [(1, Level::Strict), (2, Level::Sequential), (3, Level::Causal), (2, Level::Eventual)] {
+            run_near(&mut cluster, reader, move |host| async move {
+                let keyspace = host.client.keyspace(KEYSPACE).with_level(level);
+                for key in KEYS {
+                    let value = keyspace.get(key).await?.value.context("it was written")?;
+                    ensure!(&value.bytes[..] == format!("{node}").as_bytes(), "{level} at {reader}: {value:?}");
+                }
+                Ok(())
+            });
+        }
+    }
+}
+
+#[test]
+fn a_region_that_is_cut_off_goes_on_and_what_it_wrote_is_folded_once_it_is_back() {
+    let mut cluster = cluster(32);
+    for other in [1, 2] {
+        cluster.cut(3, other);
+        cluster.cut(other, 3);
+    }
+    cluster.run_for(Duration::from_secs(3)).unwrap();
+    run_near(&mut cluster, 3, |host| async move {
+        let near = host.client.keyspace(KEYSPACE).with_session(Session::new());
+        // Learns the way.
+        near.clone().with_level(Level::Eventual).get(KEYS[0]).await?;
+        for level in [Level::Causal, Level::Eventual] {
+            for key in KEYS {
+                let asked = host.now();
+                near.clone().with_level(level).put(key, level.name()).await?;
+                let got = near.clone().with_level(Level::Causal).get(key).await?;
+                ensure!(host.now() - asked < ONE_WAY, "it took {:?}", host.now() - asked);
+                ensure!(got.value.is_some_and(|value| &value.bytes[..] == level.name().as_bytes()));
+            }
+        }
+        Ok(())
+    });
+    run_near(&mut cluster, 1, |host| async move {
+        for key in KEYS {
+            for level in [Level::Strict, Level::Causal] {
+                let got = host.client.keyspace(KEYSPACE).with_level(level).get(key).await?;
+                ensure!(got.value.is_none(), "{level}: nobody here can know of it");
+            }
+        }
+        Ok(())
+    });
+    cluster.heal();
+    cluster.run_for(Duration::from_secs(5)).unwrap();
+    for node in 1..=3 {
+        run_near(&mut cluster, node, |host| async move {
+            for key in KEYS {
+                for level in Level::ALL {
+                    let got = host.client.keyspace(KEYSPACE).with_level(level).get(key).await?;
+                    let value = got.value.context("it was acknowledged")?;
+                    ensure!(&value.bytes[..] == b"eventual", "{level}: {value:?}");
+                }
+            }
+            Ok(())
+        });
+    }
+}
+
+/// Rule 4 of the contract: within one session own writes at any level are seen at every other.
+#[test]
+fn a_session_sees_its_own_writes_at_every_level() {
+    let mut cluster = cluster(33);
+    for (turn, node) in [(0, 3), (1, 2), (2, 1)] {
+        run_near(&mut cluster, node, move |host| async move {
+            let keyspace = host.client.keyspace(KEYSPACE).with_session(Session::new());
+            for (at, writes) in Level::ALL.into_iter().enumerate() {
+                for (after, reads) in Level::ALL.into_iter().enumerate().filter(|(_, l)| *l != Level::Eventual) {
+                    let key = KEYS[(at + after) % KEYS.len()];
+                    let value = format!("{turn} {writes} {reads}");
+                    keyspace.clone().with_level(writes).put(key, value.clone()).await?;
+                    let got = keyspace.clone().with_level(reads).get(key).await?;
+                    let got = got.value.map(|value| value.bytes);
+                    ensure!(got.as_deref() == Some(value.as_bytes()), "{writes}, then {reads}: {got:?}");
+                }
+            }
+            Ok(())
+        });
+    }
+}
