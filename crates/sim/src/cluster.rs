@@ -88,6 +88,11 @@ impl Layout {
         self.regions.get(at).cloned().unwrap_or_default()
     }
 
+    /// How Raft is timed on its nodes.
+    pub(crate) fn settings(&self) -> Settings {
+        Settings::for_round_trip(self.round_trip_max())
+    }
+
     fn round_trip_max(&self) -> Duration {
         let one_way =
             if self.regions.len() > 1 { self.far.1.max(self.near.1) } else { self.near.1 };
@@ -169,7 +174,7 @@ pub struct ClientHost {
     pub random: SmallRng,
     /// Where it is.
     pub region: String,
-    build: Box<dyn Fn(u64) -> Client>,
+    build: Box<dyn Fn(u64, Option<u32>) -> Client>,
     host: Arc<str>,
     clock: SimClock,
     trace: Trace,
@@ -188,9 +193,10 @@ impl ClientHost {
         self.invariants.acknowledged(&self.host, version);
     }
 
-    /// Gives the program another SDK, which knows nothing yet.
-    pub fn begin_anew(&mut self) {
-        self.client = (self.build)(self.random.random());
+    /// Gives the program another SDK, which knows nothing yet but where that node is, counted from 0 and round
+    /// all there are; `None`: where each is.
+    pub fn begin_anew(&mut self, at: Option<u32>) {
+        self.client = (self.build)(self.random.random(), at);
     }
 
     /// Says in the trace what the client does, or was told.
@@ -264,7 +270,7 @@ impl Cluster {
                 listen: format!("{host}:{PORT}"),
                 advertise: None,
                 join: self.seeds(),
-                settings: Settings::for_round_trip(self.layout.round_trip_max()),
+                settings: self.layout.settings(),
                 read_mode: self.layout.read_mode,
                 max_clock_offset: MAX_CLOCK_OFFSET_DEFAULT,
                 limits: Limits::default(),
@@ -380,13 +386,17 @@ impl Cluster {
         let seed = derive(self.layout.seed, &host);
         let net = SimNet::new(Arc::clone(&host), self.links.clone(), self.trace.clone());
         let (net, seeds, here) = (Arc::new(net), self.seeds(), region.clone());
-        let build = move |seed| {
-            let client = Client::builder().seeds(seeds.clone()).region(&here).timeout(timeout);
+        let build = move |seed, at: Option<u32>| {
+            let known = match at {
+                Some(at) => vec![seeds[at as usize % seeds.len()].clone()],
+                None => seeds.clone(),
+            };
+            let client = Client::builder().seeds(known).region(&here).timeout(timeout);
             client.net(Arc::clone(&net) as Arc<dyn Net>).random_seed(seed).build()
         };
         let random = SmallRng::seed_from_u64(derive(seed, "program"));
         let program = program(ClientHost {
-            client: build(seed),
+            client: build(seed, None),
             random,
             region: region.clone(),
             build: Box::new(build),

@@ -25,6 +25,7 @@ pub mod cluster;
 mod disk;
 mod freshness;
 pub mod invariants;
+mod late;
 mod links;
 mod net;
 pub mod scenario;

@@ -1,4 +1,4 @@
-//! What is wrong with the ways between hosts: cut, held back, and which connections can be reset.
+//! What is wrong with the ways between hosts: cut, held back, slow, and which connections can be reset.
 //!
 //! Faults overlap, so everything is counted: a way is whole again when the last fault that cut it is over.
 //!
@@ -6,6 +6,7 @@
 //! | --- | --- |
 //! | cut (one way) | is lost, and its connection is of no more use: nothing is sent again |
 //! | hold (both ways) | arrives when the last hold is over, all at once |
+//! | delay (one way) | arrives so much later, in its order |
 //! | reset | the connection breaks at one end; the other end gets what was under way, then hears of it |
 //!
 //! While a link is held, cuts wait: what is sent is kept, and a cut that is still there at the end swallows it.
@@ -15,6 +16,7 @@ use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
 /// A host's name.
 pub(crate) type Host = Arc<str>;
@@ -31,6 +33,8 @@ struct State {
     cuts: BTreeMap<Way, u32>,
     /// How many hold a link, by its ends in order.
     holds: BTreeMap<Way, u32>,
+    /// How much longer what is sent is on its way, by all faults together.
+    delays: BTreeMap<Way, Duration>,
     /// Open connections, by the end that holds this and the other.
     connections: BTreeMap<Way, Vec<Weak<Breaker>>>,
 }
@@ -64,6 +68,32 @@ impl Links {
     /// Forgets every hold; returns the links that had one.
     pub(crate) fn release_all(&self) -> Vec<Way> {
         std::mem::take(&mut self.lock().holds).into_keys().collect()
+    }
+
+    /// Makes everything sent from one to the other arrive that much later still.
+    pub(crate) fn delay(&self, from: &Host, to: &Host, more: Duration) {
+        *self.lock().delays.entry((Arc::clone(from), Arc::clone(to))).or_default() += more;
+    }
+
+    /// Takes back that much of the delay.
+    pub(crate) fn hasten(&self, from: &Host, to: &Host, less: Duration) {
+        let (mut state, way) = (self.lock(), (Arc::clone(from), Arc::clone(to)));
+        if let Some(delay) = state.delays.get_mut(&way) {
+            *delay = delay.saturating_sub(less);
+            if delay.is_zero() {
+                state.delays.remove(&way);
+            }
+        }
+    }
+
+    /// Forgets every delay; whether there was one.
+    pub(crate) fn hasten_all(&self) -> bool {
+        !std::mem::take(&mut self.lock().delays).is_empty()
+    }
+
+    /// How much later than it should what is sent on this way arrives.
+    pub(crate) fn delay_of(&self, way: &Way) -> Duration {
+        self.lock().delays.get(way).copied().unwrap_or_default()
     }
 
     /// Whether nothing gets from one to the other.
@@ -190,6 +220,21 @@ mod tests {
         assert!(links.is_held(&b, &a));
         assert!(!links.release(&a, &b));
         assert_eq!(links.release_all(), [(a, b)]);
+    }
+
+    #[test]
+    fn delays_of_one_way_add_up_and_are_taken_back_one_by_one() {
+        let (links, a, b): (_, Host, Host) = (Links::default(), "a".into(), "b".into());
+        let (ms, way) = (Duration::from_millis, (Arc::clone(&a), Arc::clone(&b)));
+        links.delay(&a, &b, ms(30));
+        links.delay(&a, &b, ms(500));
+        assert_eq!(links.delay_of(&way), ms(530));
+        assert_eq!(links.delay_of(&(Arc::clone(&b), Arc::clone(&a))), ms(0));
+        links.hasten(&a, &b, ms(30));
+        assert_eq!(links.delay_of(&way), ms(500));
+        assert!(links.hasten_all() && !links.hasten_all());
+        links.hasten(&a, &b, ms(500));
+        assert_eq!(links.delay_of(&way), ms(0), "it was taken back already");
     }
 
     #[test]

@@ -12,7 +12,8 @@ use latitude_rpc::net::{Connection, Incoming, Net};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use turmoil::net::{TcpListener, TcpStream};
 
-use crate::links::{Breaker, Half, Links};
+use crate::late::Late;
+use crate::links::{Breaker, Half, Links, Way};
 use crate::trace::{Kind, Trace};
 
 /// How often an attempt to connect into a partition is made again, as TCP sends its first packet again.
@@ -51,9 +52,20 @@ impl SimNet {
     }
 
     fn connection(&self, stream: TcpStream, peer: Arc<str>) -> Connection {
-        let host = Arc::clone(&self.host);
-        let breaker = self.links.connected(&host, &host_of(&peer).into());
-        Connection::new(Stream { stream, breaker, host, peer, trace: self.trace.clone() })
+        let (host, from): (_, Arc<str>) = (Arc::clone(&self.host), host_of(&peer).into());
+        let breaker = self.links.connected(&host, &from);
+        let way = (from, Arc::clone(&host));
+        let (links, trace) = (self.links.clone(), self.trace.clone());
+        Connection::new(Stream {
+            stream,
+            breaker,
+            links,
+            way,
+            late: Late::default(),
+            host,
+            peer,
+            trace,
+        })
     }
 }
 
@@ -95,6 +107,11 @@ fn host_of(address: &str) -> &str {
 struct Stream {
     stream: TcpStream,
     breaker: Arc<Breaker>,
+    links: Links,
+    /// From the other end to this one.
+    way: Way,
+    /// What has come, and is not to be here yet.
+    late: Late,
     host: Arc<str>,
     peer: Arc<str>,
     trace: Trace,
@@ -106,8 +123,14 @@ impl AsyncRead for Stream {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let Self { stream, breaker, .. } = self.get_mut();
-        breaker.guard(Half::Read, cx, |cx| Pin::new(stream).poll_read(cx, buf))
+        let Self { stream, breaker, links, way, late, .. } = self.get_mut();
+        breaker.guard(Half::Read, cx, |cx| {
+            let delay = links.delay_of(way);
+            if delay.is_zero() && late.is_empty() {
+                return Pin::new(stream).poll_read(cx, buf);
+            }
+            late.poll_read(cx, buf, delay, || links.is_held(&way.0, &way.1), stream)
+        })
     }
 }
 
@@ -117,7 +140,7 @@ impl AsyncWrite for Stream {
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
-        let Self { stream, breaker, host, peer, trace } = self.get_mut();
+        let Self { stream, breaker, host, peer, trace, .. } = self.get_mut();
         let sent =
             ready!(breaker.guard(Half::Write, cx, |cx| Pin::new(stream).poll_write(cx, buf)))?;
         trace.note(Kind::Sent, host, peer, &buf[..sent]);

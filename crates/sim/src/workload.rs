@@ -1,4 +1,4 @@
-//! Clients that write, read and compare, and what the judges say of what they saw.
+//! Clients that write, delete, read, scan and compare, and what the judges say of what they saw.
 //!
 //! Values are unique in a run, so what a read saw says which write it saw. Every operation's outcome is
 //! ok, fail (it certainly had no effect) or info (nobody knows), as the client's error says.
@@ -6,6 +6,10 @@
 //! Each operation is strict or sequential, on the same keys, in sessions that go on over nodes and are handed
 //! from client to client. All of them must fit into one order over all keys (sequential), and the strict
 //! reads with all writes must be linearizable.
+//!
+//! The operations themselves are in `workload/operations.rs`.
+
+mod operations;
 
 use std::collections::BTreeMap;
 use std::io::Sink;
@@ -14,13 +18,9 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail};
-use latitude_checker::history::{Extras, MicroOp, Operation, Outcome, Value, Version};
+use latitude_checker::history::{Extras, MicroOp, Operation, Outcome};
 use latitude_checker::{History, Recorder, causal, linearizable, promise, sequential, sessions};
-use latitude_client::{
-    CasOutcome, Error, Expected, Keyspace, Level, Proof, Reason, ReceiptDetail, Session, WriteTime,
-    wire,
-};
-use latitude_types::Writer;
+use latitude_client::{Level, ReceiptDetail, Session, wire};
 use rand::rngs::SmallRng;
 use rand::seq::IndexedRandom;
 use rand::{RngExt, SeedableRng};
@@ -34,6 +34,10 @@ use crate::violation::Check;
 pub const KEYSPACE: &str = "sim";
 /// How long an operation may take.
 const TIMEOUT: Duration = Duration::from_secs(4);
+/// What goes with a lock.
+const NO_PANIC: &str = "no client panics";
+/// How long a client is idle, in milliseconds.
+const IDLE_MS: std::ops::Range<u64> = 500..6_000;
 
 /// What a workload touches, and how.
 #[derive(Clone, Copy, Debug)]
@@ -54,11 +58,18 @@ pub struct Workload {
     pub reads: u32,
     /// ... and how many conditional writes.
     pub compares: u32,
+    /// Of ten other writes, how many delete the key.
+    pub deletes: u32,
+    /// Of ten reads, how many are scans of some keys.
+    pub scans: u32,
     /// Of ten times between two operations, how many end at once when somebody has written, and then that key
     /// is read.
     pub chases: u32,
     /// Before how many of ten operations a client begins anew, knowing neither ranges nor leaders.
     pub forgets: u32,
+    /// Whether clients differ: some only read, some are often idle, some know one node to begin with, some always
+    /// read what was just written.
+    pub unlike: bool,
     /// How long a client waits between two operations, at least and at most, in milliseconds.
     pub pause_ms: (u64, u64),
     /// Bytes that a value has beside the number that says which it is.
@@ -76,8 +87,11 @@ impl Default for Workload {
             strict: 5,
             reads: 5,
             compares: 2,
+            deletes: 0,
+            scans: 0,
             chases: 0,
             forgets: 0,
+            unlike: false,
             pause_ms: (20, 150),
             padding: 0,
         }
@@ -118,6 +132,31 @@ impl Client {
     fn extras(&mut self, level: Level) -> Extras {
         let token_from = self.token_from.take();
         Extras { level: Some(level.to_string()), token_from, ..Extras::default() }
+    }
+}
+
+/// How a client differs from what the workload says.
+struct Character {
+    workload: Workload,
+    /// Of ten times between two operations, how many are long ones: what it knew is out of date after them.
+    idles: u32,
+    /// The node it asks when it knows nothing; else any.
+    home: Option<u32>,
+}
+
+impl Character {
+    /// The first client does as the workload says, so there is one that writes.
+    fn draw(workload: Workload, client: u32, random: &mut SmallRng) -> Self {
+        if !workload.unlike || client == 0 {
+            return Self { workload, idles: 0, home: None };
+        }
+        let Workload { reads, strict, chases, forgets, .. } = workload;
+        let mut of = |counts: [u32; 3]| *counts.choose(random).unwrap_or(&counts[0]);
+        let (reads, strict) = (of([reads, 10, 10]), of([strict, strict, 10]));
+        let (chases, forgets) = (of([chases, 8, 10]), of([forgets, 0, 2]));
+        let idles = of([0, 0, 2]);
+        let home = random.random::<bool>().then(|| random.random());
+        Self { workload: Workload { reads, strict, chases, forgets, ..workload }, idles, home }
     }
 }
 
@@ -190,9 +229,9 @@ impl Workload {
             left: Mutex::default(),
         });
         let clients = (0..self.clients)
-            .map(|_| {
+            .map(|at| {
                 let shared = Arc::clone(&shared);
-                cluster.start_client(TIMEOUT, |host| async move { shared.run(host).await })
+                cluster.start_client(TIMEOUT, move |host| async move { shared.run(at, host).await })
             })
             .collect();
         Running { shared, clients }
@@ -300,28 +339,23 @@ impl Seen {
     }
 }
 
-/// A version as histories have it: comparable over all keys.
-fn version(version: &WriteTime) -> Option<Version> {
-    match version.writer {
-        Writer::Node(node) => {
-            Some(Version(vec![version.time.0, u64::from(node.0), version.sequence]))
-        }
-        Writer::Client(_) => None,
-    }
-}
-
 impl Shared {
-    async fn run(&self, mut host: ClientHost) -> Result<()> {
+    async fn run(&self, at: u32, mut host: ClientHost) -> Result<()> {
+        let Character { workload, idles, home } =
+            Character::draw(self.workload, at, &mut host.random);
+        if home.is_some() {
+            host.begin_anew(home);
+        }
         let mut client = self.new_client();
         let mut seen: BTreeMap<u32, Option<i64>> = BTreeMap::new();
         let mut chased = None;
         while !self.stop.load(Ordering::Relaxed) {
-            let drawn = host.random.random_range(0..self.workload.keys);
+            let drawn = host.random.random_range(0..workload.keys);
             let at = chased.unwrap_or(drawn);
-            let is_strict = host.random.random_range(0..10) < self.workload.strict;
+            let is_strict = host.random.random_range(0..10) < workload.strict;
             let level = if is_strict { Level::Strict } else { Level::Sequential };
-            if host.random.random_range(0..10) < self.workload.forgets {
-                host.begin_anew();
+            if host.random.random_range(0..10) < workload.forgets {
+                host.begin_anew(home);
             }
             let keyspace = host
                 .client
@@ -330,8 +364,12 @@ impl Shared {
                 .with_receipt(ReceiptDetail::Full)
                 .with_level(level)
                 .with_session(client.session.clone());
-            let Workload { reads, compares, .. } = self.workload;
+            let Workload { reads, compares, deletes, scans, .. } = workload;
             let went = match host.random.random_range(0..10) {
+                draw if draw < reads && host.random.random_range(0..10) < scans => {
+                    self.scan(&host, &keyspace, &mut client, at, level).await?;
+                    Went::Ok
+                }
                 draw if draw < reads || chased.is_some() => {
                     let read = self.read(&host, &keyspace, &mut client, at, level, false).await?;
                     if let Some(value) = read {
@@ -343,6 +381,9 @@ impl Shared {
                     let from = seen.get(&at).copied().flatten();
                     self.compare(&host, &keyspace, &mut client, at, from, level).await?
                 }
+                _ if host.random.random_range(0..10) < deletes => {
+                    self.delete(&host, &keyspace, &mut client, at, level).await?
+                }
                 _ => self.write(&host, &keyspace, &mut client, at, level).await?,
             };
             if matches!(went, Went::Failed) && host.random.random_ratio(1, 4) {
@@ -352,9 +393,12 @@ impl Shared {
             if host.random.random_ratio(1, 20) {
                 self.change_session(&mut client);
             }
-            let (least, most) = self.workload.pause_ms;
+            if host.random.random_range(0..10) < idles {
+                tokio::time::sleep(Duration::from_millis(host.random.random_range(IDLE_MS))).await;
+            }
+            let (least, most) = workload.pause_ms;
             let pause = Duration::from_millis(host.random.random_range(least..=most));
-            let chases = host.random.random_range(0..10) < self.workload.chases;
+            let chases = host.random.random_range(0..10) < workload.chases;
             chased = if chases {
                 self.next_written(pause).await
             } else {
@@ -367,7 +411,7 @@ impl Shared {
 
     /// Waits until somebody has written, but no longer than that. Which key it was.
     async fn next_written(&self, most: Duration) -> Option<u32> {
-        let written = || *self.written.lock().expect("no client panics");
+        let written = || *self.written.lock().expect(NO_PANIC);
         let (before, _) = written();
         for _ in 0..most.as_millis() {
             tokio::time::sleep(Duration::from_millis(1)).await;
@@ -380,7 +424,7 @@ impl Shared {
     }
 
     fn note_written(&self, key: u32) {
-        let (count, last) = &mut *self.written.lock().expect("no client panics");
+        let (count, last) = &mut *self.written.lock().expect(NO_PANIC);
         *count += 1;
         *last = key;
     }
@@ -393,7 +437,7 @@ impl Shared {
     /// Leaves the session to whoever wants it, and goes on with one that another client has left, if there
     /// is one, else with a new one.
     fn change_session(&self, client: &mut Client) {
-        let mut left = self.left.lock().expect("no client panics");
+        let mut left = self.left.lock().expect(NO_PANIC);
         // It may have an operation to its name only once the operation that took it over has been sent.
         if client.token_from.is_none() {
             left.push((client.process, client.session.clone()));
@@ -427,171 +471,4 @@ impl Shared {
         }
         Ok(())
     }
-
-    /// Reads a key; the outer `None`: it could not be read.
-    async fn read(
-        &self,
-        host: &ClientHost,
-        keyspace: &Keyspace,
-        client: &mut Client,
-        at: u32,
-        level: Level,
-        is_final: bool,
-    ) -> Result<Option<Option<i64>>> {
-        let key = self.workload.key(at);
-        let read = |value| vec![MicroOp::Read { key: key.clone(), value }];
-        let extras = Extras { is_final, ..client.extras(level) };
-        let bound = self.bound(level);
-        let keyspace = match bound {
-            Some(bound) if level == Level::Sequential => {
-                &keyspace.clone().with_max_staleness(bound)
-            }
-            _ => keyspace,
-        };
-        host.say(&format!("{} reads {key} {level}, no staler than {bound:?}", client.process));
-        self.recorder.invoke(client.process, nanos(host), read(Value::Absent), extras)?;
-        let sent = host.now();
-        match keyspace.get(&key).await {
-            Ok(answer) => {
-                if let Some(bound) = bound {
-                    let seen = answer.value.as_ref().map(|value| &value.version);
-                    self.freshness.seen(at, sent, bound, seen)?;
-                }
-                if let Some(receipt) = &answer.receipt {
-                    if receipt.proof == Some(Proof::Lease) {
-                        self.by_lease.fetch_add(1, Ordering::Relaxed);
-                    }
-                    if let (Some((_, index)), Some(time)) = (receipt.log, receipt.as_of) {
-                        host.told(receipt.range, index, time);
-                    }
-                }
-                let version = answer.value.as_ref().and_then(|value| version(&value.version));
-                let value = answer.value.map(|value| decode(&value.bytes)).transpose()?;
-                host.say(&format!("{} has read {key} = {value:?}", client.process));
-                let seen = value.map_or(Value::Absent, Value::Integer);
-                let extras = Extras { version, is_final, ..Extras::default() };
-                self.recorder.ok(client.process, nanos(host), read(seen), extras)?;
-                Ok(Some(value))
-            }
-            Err(error) => {
-                host.say(&format!("{} could not read: {error}", client.process));
-                expected(&error)?;
-                self.recorder.fail(client.process, nanos(host), Extras::default())?;
-                Ok(None)
-            }
-        }
-    }
-
-    /// How stale the answer of a read may be: not at all if it is strict, else often anything.
-    fn bound(&self, level: Level) -> Option<Duration> {
-        if level == Level::Strict {
-            return Some(Duration::ZERO);
-        }
-        let mut random = self.random.lock().expect("no client panics");
-        let bounds = [None, None, Some(0), Some(30), Some(300), Some(2_000)];
-        bounds.choose(&mut *random).copied().flatten().map(Duration::from_millis)
-    }
-
-    async fn write(
-        &self,
-        host: &ClientHost,
-        keyspace: &Keyspace,
-        client: &mut Client,
-        at: u32,
-        level: Level,
-    ) -> Result<Went> {
-        let key = self.workload.key(at);
-        let value = self.next_value.fetch_add(1, Ordering::Relaxed);
-        let write = vec![MicroOp::Write { key: key.clone(), value }];
-        let extras = client.extras(level);
-        host.say(&format!("{} writes {key} = {value} {level}", client.process));
-        self.recorder.invoke(client.process, nanos(host), write.clone(), extras)?;
-        match keyspace.put(&key, self.workload.encode(value)).await {
-            Ok(answer) => {
-                host.acknowledged(&answer.value);
-                self.freshness.written(at, host.now(), &answer.value);
-                let extras = Extras { version: version(&answer.value), ..Extras::default() };
-                host.say(&format!("{} has written {key} at {:?}", client.process, extras.version));
-                self.note_written(at);
-                self.recorder.ok(client.process, nanos(host), write, extras)?;
-                Ok(Went::Ok)
-            }
-            Err(error) => self.failed(host, client, &error),
-        }
-    }
-
-    async fn compare(
-        &self,
-        host: &ClientHost,
-        keyspace: &Keyspace,
-        client: &mut Client,
-        at: u32,
-        from: Option<i64>,
-        level: Level,
-    ) -> Result<Went> {
-        let key = self.workload.key(at);
-        let to = self.next_value.fetch_add(1, Ordering::Relaxed);
-        let compare = vec![MicroOp::CompareAndSet { key: key.clone(), from, to }];
-        let extras = client.extras(level);
-        host.say(&format!("{} sets {key} from {from:?} to {to} {level}", client.process));
-        self.recorder.invoke(client.process, nanos(host), compare.clone(), extras)?;
-        let encode = |value| self.workload.encode(value);
-        let condition = from.map_or(Expected::Absent, |from| Expected::Value(encode(from).into()));
-        let answer = keyspace.compare_and_set(&key, condition, Some(encode(to).into())).await;
-        match answer.map(|answer| answer.value) {
-            Ok(CasOutcome::Applied { version: written }) => {
-                host.acknowledged(&written);
-                self.freshness.written(at, host.now(), &written);
-                let extras = Extras { version: version(&written), ..Extras::default() };
-                host.say(&format!("{} has set {key} at {:?}", client.process, extras.version));
-                self.note_written(at);
-                self.recorder.ok(client.process, nanos(host), compare, extras)?;
-                Ok(Went::Ok)
-            }
-            Ok(CasOutcome::Mismatch { found }) => {
-                let version = found.as_ref().and_then(version);
-                let extras = Extras { version, ..Extras::default() };
-                host.say(&format!("{} found another value in {key}", client.process));
-                self.recorder.mismatch(client.process, nanos(host), extras)?;
-                Ok(Went::Ok)
-            }
-            Err(error) => self.failed(host, client, &error),
-        }
-    }
-
-    /// Notes a failure. After an unknown outcome the client goes on under a new process, with the session as
-    /// the last answer left it.
-    fn failed(&self, host: &ClientHost, client: &mut Client, error: &Error) -> Result<Went> {
-        host.say(&format!("{} failed: {error}", client.process));
-        expected(error)?;
-        if error.may_have_applied() {
-            let process = self.recorder.info(client.process, nanos(host), Extras::default())?;
-            client.token_from = Some(std::mem::replace(&mut client.process, process));
-            return Ok(Went::Unknown);
-        }
-        self.recorder.fail(client.process, nanos(host), Extras::default())?;
-        Ok(Went::Failed)
-    }
-}
-
-/// Faults explain many errors, but not these.
-fn expected(error: &Error) -> Result<()> {
-    tracing::debug!(%error, "an operation failed");
-    match error.reason {
-        Reason::Internal | Reason::Malformed | Reason::ArgumentInvalid => {
-            Err(Check::Answers.found(format!("no fault explains this: {error}")).into())
-        }
-        _ => Ok(()),
-    }
-}
-
-fn nanos(host: &ClientHost) -> u64 {
-    host.now().as_nanos() as u64
-}
-
-fn decode(bytes: &[u8]) -> Result<i64> {
-    let text = String::from_utf8_lossy(bytes);
-    text.trim_end()
-        .parse()
-        .map_err(|_| Check::Answers.found(format!("nobody wrote {text:?}")).into())
 }

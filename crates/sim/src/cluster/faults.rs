@@ -239,6 +239,28 @@ impl Cluster {
         self.sim.set_link_max_message_latency(&*a, &*b, max);
     }
 
+    /// Makes everything that one node sends another arrive that much later still; what the other sends back
+    /// does not.
+    pub fn delay(&mut self, from: u32, to: u32, more: Duration) {
+        let (from, to) = (self.host(from), self.host(to));
+        self.fault("delay", json!({ "from": &*from, "to": &*to, "ms": more.as_millis() as u64 }));
+        self.links.delay(&from, &to, more);
+    }
+
+    /// Takes back that much of the delay.
+    pub fn hasten(&mut self, from: u32, to: u32, less: Duration) {
+        let (from, to) = (self.host(from), self.host(to));
+        self.fault("hasten", json!({ "from": &*from, "to": &*to, "ms": less.as_millis() as u64 }));
+        self.links.hasten(&from, &to, less);
+    }
+
+    /// Ends every delay.
+    pub fn hasten_all(&mut self) {
+        if self.links.hasten_all() {
+            self.fault("hasten_all", json!({}));
+        }
+    }
+
     /// Puts two nodes where the layout has them.
     pub fn mend_latency(&mut self, a: u32, b: u32) {
         let (a, b) = (self.host(a), self.host(b));

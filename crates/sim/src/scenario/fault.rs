@@ -45,6 +45,8 @@ pub(crate) enum Kind {
     Pause,
     /// Messages from and to a node take long.
     Latency,
+    /// What a node says takes long to arrive, or what it is told, and what goes the other way does not.
+    SlowWay,
     /// Connections between two hosts break, again and again.
     Reset,
     /// Requests of a client get to a node, and its answers do not get back.
@@ -67,7 +69,7 @@ pub(crate) enum Kind {
 }
 
 impl Kind {
-    pub(crate) const ALL: [Self; 24] = [
+    pub(crate) const ALL: [Self; 25] = [
         Self::Kill,
         Self::PowerLoss,
         Self::AllDown,
@@ -83,6 +85,7 @@ impl Kind {
         Self::Swizzle,
         Self::Pause,
         Self::Latency,
+        Self::SlowWay,
         Self::Reset,
         Self::ReplyLost,
         Self::Skew,
@@ -112,6 +115,7 @@ impl Kind {
             Self::Swizzle => "swizzle",
             Self::Pause => "pause",
             Self::Latency => "latency",
+            Self::SlowWay => "slow way",
             Self::Reset => "reset",
             Self::ReplyLost => "reply lost",
             Self::Skew => "skew",
@@ -156,6 +160,9 @@ pub(crate) enum Action {
     Resume(u32),
     Latency(u32, u32, Duration),
     LatencyRight(u32, u32),
+    /// What the first sends the second arrives that much later still, until it is hastened by as much.
+    Delay(u32, u32, Duration),
+    Hasten(u32, u32, Duration),
     Reset(Party, Party),
     Skew(u32, i64),
     Drift(u32, i64),
@@ -173,6 +180,29 @@ pub(crate) struct Targets {
     pub(crate) clients: u32,
     /// The one node whose clock may be far off: two that agree on a wrong time would be believed.
     pub(crate) liar: u32,
+    /// The node that most faults hit, if they are not spread evenly.
+    pub(crate) victim: Option<u32>,
+    /// Into how many regions the nodes are put in turn.
+    pub(crate) regions: u32,
+    /// The longest election timeout.
+    pub(crate) timeout: Duration,
+}
+
+impl Targets {
+    /// The nodes in a random order; often the victim is the first.
+    fn shuffled(&self, random: &mut SmallRng) -> Vec<u32> {
+        let mut nodes: Vec<u32> = (1..=self.nodes).collect();
+        nodes.shuffle(random);
+        if let Some(victim) = self.victim.filter(|_| random.random_ratio(3, 4)) {
+            nodes.sort_by_key(|node| *node != victim);
+        }
+        nodes
+    }
+
+    /// Whether a node is in the region of another.
+    fn are_near(&self, a: u32, b: u32) -> bool {
+        a % self.regions == b % self.regions
+    }
 }
 
 /// Draws the steps of a fault that begins at `from` and lasts so long: each with its time.
@@ -183,14 +213,17 @@ pub(crate) fn draw(
     targets: &Targets,
     random: &mut SmallRng,
 ) -> Vec<(Duration, Action)> {
-    let mut nodes: Vec<u32> = (1..=targets.nodes).collect();
-    nodes.shuffle(random);
+    let nodes = targets.shuffled(random);
     let (one, other) = (nodes[0], nodes[1]);
     let client = Party::Client(random.random_range(0..targets.clients));
-    // Half of the cuts outlast a lease and an election, so that both sides have somebody who led.
+    // Half of the cuts last until both sides have somebody who led, and he that was cut off speaks again: a leader
+    // that has lost its quorum is silent for two election timeouts after its lease, and then not for two.
     let cuts = matches!(kind, Kind::Isolate | Kind::Split | Kind::OneWay | Kind::Bridge);
-    let longer =
-        if cuts && random.random() { between(random, 3_000, 6_000) } else { Duration::ZERO };
+    let longer = if cuts && random.random() {
+        3 * targets.timeout + between(random, 500, 4_000)
+    } else {
+        Duration::ZERO
+    };
     let until = from + lasts + longer;
     let how = if random.random() { Crash::Killed } else { Crash::PowerLost };
     let mut steps = Steps { from, until, actions: Vec::new() };
@@ -222,9 +255,15 @@ pub(crate) fn draw(
         }
         Kind::Isolate => nodes[1..].iter().for_each(|other| steps.partition(one, *other)),
         Kind::Split => {
-            let part = random.random_range(1..nodes.len());
-            for one in &nodes[..part] {
-                nodes[part..].iter().for_each(|other| steps.partition(*one, *other));
+            // As often as not a region is cut off, where there are several: who is near hears each other.
+            let (left, right): (Vec<u32>, Vec<u32>) = if targets.regions > 1 && random.random() {
+                nodes.iter().partition(|node| targets.are_near(**node, one))
+            } else {
+                let (left, right) = nodes.split_at(random.random_range(1..nodes.len()));
+                (left.to_vec(), right.to_vec())
+            };
+            for one in left {
+                right.iter().for_each(|other| steps.partition(one, *other));
             }
         }
         Kind::OneWay => steps.one_way(one, other),
@@ -259,6 +298,16 @@ pub(crate) fn draw(
             for other in &nodes[1..] {
                 let slow = Action::Latency(one, *other, latency);
                 steps.lasting(slow, Action::LatencyRight(one, *other));
+            }
+        }
+        Kind::SlowWay => {
+            let most = if random.random() { 250 } else { 1_000 };
+            let more = between(random, 30, most);
+            // Towards it twice as often: then it hears late of what the others have long done.
+            let towards = random.random_ratio(2, 3);
+            for other in &nodes[1..] {
+                let (from, to) = if towards { (*other, one) } else { (one, *other) };
+                steps.lasting(Action::Delay(from, to, more), Action::Hasten(from, to, more));
             }
         }
         Kind::Reset => {

@@ -109,6 +109,8 @@ impl Nemesis {
             Action::Resume(node) => cluster.resume(node),
             Action::Latency(a, b, latency) => cluster.set_latency(a, b, (latency / 4, latency)),
             Action::LatencyRight(a, b) => cluster.mend_latency(a, b),
+            Action::Delay(from, to, more) => cluster.delay(from, to, more),
+            Action::Hasten(from, to, less) => cluster.hasten(from, to, less),
             Action::Reset(host, peer) => {
                 let (host, peer) = (self.host(cluster, host), self.host(cluster, peer));
                 cluster.reset_hosts(&host, &peer);
@@ -132,6 +134,7 @@ impl Nemesis {
     pub(crate) fn spare(&mut self, cluster: &mut Cluster, but: &BTreeSet<u32>) {
         self.admin.transfers.lock().expect(NO_PANIC).clear();
         cluster.heal();
+        cluster.hasten_all();
         cluster.release_all();
         cluster.crash_at(latitude_consensus::Step::ALL[0], 0);
         let nodes = cluster.nodes();

@@ -2,9 +2,12 @@
 //!
 //! Swarm testing: each run has only some kinds of faults, and they are drawn with the cluster, its timing and the
 //! mix of operations. A kind that would hide another's mistakes (who is always down never lags) is missing in
-//! many runs.
+//! many runs. In half of the runs most faults hit one node, in half of them most begin about the same time:
+//! troubles that meet find more than troubles that come one by one.
 //!
-//! Source: Groce et al., "Swarm testing" (ISSTA 2012).
+//! Sources: Groce et al., "Swarm testing" (ISSTA 2012); for which kinds are drawn more often, Alquraan et al., "An
+//! analysis of network-partitioning failures in cloud systems" (OSDI 2018), where most failures take a cut that isolates
+//! a leader, and what clients do on both sides of it.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -18,6 +21,9 @@ use super::fault::{self, Action, Kind, Targets};
 use crate::cluster::Layout;
 use crate::seeds::derive;
 use crate::workload::Workload;
+
+/// Faults that begin about the same time begin within so many milliseconds.
+const TOGETHER_MS: u64 = 3_000;
 
 /// The run of a seed.
 #[derive(Clone, Debug)]
@@ -51,14 +57,29 @@ impl Plan {
         let workload = workload(&layout, &mut random("workload"));
         let random = &mut random("faults");
         let liar = random.random_range(1..=layout.nodes);
-        let targets = Targets { nodes: layout.nodes, clients: workload.clients, liar };
+        let targets = Targets {
+            nodes: layout.nodes,
+            clients: workload.clients,
+            liar,
+            victim: random.random::<bool>().then(|| random.random_range(1..=layout.nodes)),
+            regions: layout.regions.len().max(1) as u32,
+            timeout: layout.settings().election_timeout_max,
+        };
         let kinds = kinds(random);
         let count = random.random_range(3..=10);
         let lasts = Duration::from_millis(random.random_range(12_000..25_000));
+        let most = lasts.as_millis() as u64;
+        let together = random.random::<bool>().then(|| random.random_range(0..most));
         let mut drawn: Vec<_> = (0..count)
             .filter_map(|_| {
                 let kind = *kinds.choose(random)?;
-                let from = Duration::from_millis(random.random_range(0..lasts.as_millis() as u64));
+                let from = match together {
+                    Some(about) if random.random_ratio(2, 3) => {
+                        about + random.random_range(0..TOGETHER_MS)
+                    }
+                    _ => random.random_range(0..most),
+                };
+                let from = Duration::from_millis(from);
                 let long = if random.random_ratio(1, 4) { 8_000 } else { 3_000 };
                 let for_ms = Duration::from_millis(random.random_range(100..long));
                 Some((from, kind, fault::draw(kind, from, for_ms, &targets, random)))
@@ -103,13 +124,16 @@ fn losses_in_snapshots(
 fn layout(seed: u64, leases: bool, random: &mut SmallRng) -> Layout {
     let mut layout =
         if random.random() { Layout::small(seed) } else { Layout::three_regions(seed) };
-    if random.random_ratio(1, 3) {
+    if random.random_ratio(1, 2) {
         layout.nodes = 5;
     }
     let ms = Duration::from_millis;
-    let near = random.random_range(0..5);
+    // A tick at least: what a node says in the tick in which its power is lost must not have arrived.
+    let near = random.random_range(0..5).max(1);
     layout.near = (ms(near), ms(near + random.random_range(0..10)));
-    let far = random.random_range(10..100);
+    // All times of Raft grow with the distance: what is near has seen more elections when a run ends.
+    let most = if random.random() { 35 } else { 100 };
+    let far = random.random_range(10..most);
     layout.far = (ms(far), ms(far + random.random_range(0..20)));
     // Often so short that a node which was down for a while needs snapshots.
     layout.snapshots.log_bytes_max =
@@ -119,18 +143,21 @@ fn layout(seed: u64, leases: bool, random: &mut SmallRng) -> Layout {
 
 fn workload(layout: &Layout, random: &mut SmallRng) -> Workload {
     let keys = random.random_range(2..=10);
-    let on_all_nodes = layout.nodes > 3 && random.random_ratio(1, 3);
+    let on_all_nodes = layout.nodes > 3 && random.random_ratio(1, 5);
     Workload {
-        clients: random.random_range(2..=5),
+        clients: random.random_range(3..=6),
         keys,
         ranges: random.random_range(1..=keys.min(4)),
         on_all_nodes,
-        learners: layout.nodes > 3 && !on_all_nodes && random.random_ratio(2, 3),
+        learners: layout.nodes > 3 && !on_all_nodes && random.random_ratio(4, 5),
         strict: random.random_range(2..=8),
         reads: random.random_range(2..=7),
         compares: random.random_range(1..=2),
+        deletes: *[0, 0, 1, 3].choose(random).unwrap_or(&0),
+        scans: *[0, 0, 1, 3].choose(random).unwrap_or(&0),
         chases: random.random_range(0..=8),
         forgets: *[0, 0, 1, 3].choose(random).unwrap_or(&0),
+        unlike: random.random_ratio(3, 4),
         pause_ms: if random.random_ratio(1, 3) { (1, 30) } else { (20, 150) },
         padding: if random.random_ratio(1, 4) { random.random_range(0..400) } else { 0 },
     }
@@ -142,6 +169,12 @@ fn kinds(random: &mut SmallRng) -> Vec<Kind> {
     kinds.shuffle(random);
     let some = *[2, 4, 8, Kind::ALL.len()].choose(random).unwrap_or(&4);
     kinds.truncate(some);
+    // Most of what can go wrong takes somebody who believes that he leads, and another who does.
+    for often in [Kind::Split, Kind::SlowWay, Kind::TransferStorm] {
+        if random.random_ratio(2, 5) && !kinds.contains(&often) {
+            kinds.push(often);
+        }
+    }
     kinds
 }
 
@@ -176,6 +209,8 @@ mod tests {
             assert_eq!(cuts, count(|action| matches!(action, Action::Mend(..))), "seed {seed}");
             let holds = count(|action| matches!(action, Action::Hold(..)));
             assert_eq!(holds, count(|action| matches!(action, Action::Release(..))), "seed {seed}");
+            let delays = count(|action| matches!(action, Action::Delay(..)));
+            assert_eq!(delays, count(|action| matches!(action, Action::Hasten(..))), "seed {seed}");
             let away = plan.away.len() as u32;
             assert!(2 * away < plan.layout.nodes && away > 0, "seed {seed}");
         }
