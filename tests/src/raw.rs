@@ -79,7 +79,8 @@ pub fn get(key: &str) -> Operation {
 
 /// The operation that writes a key.
 pub fn put(key: &str, value: impl Into<Bytes>) -> Operation {
-    Operation::Put(v1::Put { key: Bytes::copy_from_slice(key.as_bytes()), value: value.into() })
+    let key = Bytes::copy_from_slice(key.as_bytes());
+    Operation::Put(v1::Put { key, value: value.into(), ..v1::Put::default() })
 }
 
 /// The operation that writes a key which holds `expected`, or nothing.

@@ -175,8 +175,8 @@ impl Operation {
         use v1::command::Operation as Wire;
         match self.clone() {
             Self::Get { key } => Wire::Get(v1::Get { key }),
-            Self::Put { key, value } => Wire::Put(v1::Put { key, value }),
-            Self::Delete { key } => Wire::Delete(v1::Delete { key }),
+            Self::Put { key, value } => Wire::Put(v1::Put { key, value, context: Bytes::new() }),
+            Self::Delete { key } => Wire::Delete(v1::Delete { key, context: Bytes::new() }),
             Self::CompareAndSet { key, expected, new_value } => {
                 use v1::compare_and_set::Expected as WireExpected;
                 let expected = Some(match expected {
@@ -210,7 +210,7 @@ impl Outcome {
     ) -> Result<Self> {
         use v1::reply::Result as Wire;
         let parsed = match (operation, result) {
-            (Operation::Get { .. }, Some(Wire::Get(v1::GetResult { value, version }))) => {
+            (Operation::Get { .. }, Some(Wire::Get(v1::GetResult { value, version, .. }))) => {
                 match (value, version) {
                     (Some(bytes), Some(version)) => WriteTime::from_wire(&version)
                         .ok()

@@ -214,7 +214,7 @@ impl Job {
     fn weight(&self) -> usize {
         use v1::command::Operation;
         let data = match &self.command.operation {
-            Some(Operation::Put(put)) => put.key.len() + put.value.len(),
+            Some(Operation::Put(put)) => put.key.len() + put.value.len() + put.context.len(),
             Some(Operation::CompareAndSet(cas)) => {
                 let expected = match &cas.expected {
                     Some(v1::compare_and_set::Expected::Value(value)) => value.len(),
@@ -223,10 +223,18 @@ impl Job {
                 cas.key.len() + expected + cas.new_value.as_ref().map_or(0, |new| new.len())
             }
             Some(Operation::Get(get)) => get.key.len(),
-            Some(Operation::Delete(delete)) => delete.key.len(),
+            Some(Operation::Delete(delete)) => delete.key.len() + delete.context.len(),
             Some(Operation::Scan(scan)) => {
                 scan.start.len() + scan.end.as_ref().map_or(0, |end| end.len())
             }
+            Some(Operation::CounterAdd(add)) => add.key.len(),
+            Some(Operation::CounterReset(reset)) => reset.key.len(),
+            Some(Operation::SetAdd(add)) => add.key.len() + add.element.len(),
+            Some(Operation::SetRemove(remove)) => remove.key.len() + remove.element.len(),
+            Some(Operation::MapPut(put)) => put.key.len() + put.field.len() + put.value.len(),
+            Some(Operation::MapRemove(remove)) => remove.key.len() + remove.field.len(),
+            Some(Operation::FlagEnable(enable)) => enable.key.len(),
+            Some(Operation::FlagDisable(disable)) => disable.key.len(),
             None => 0,
         };
         data + COMMAND_OVERHEAD

@@ -197,6 +197,7 @@ impl Directory {
 
 #[cfg(test)]
 mod tests {
+    use latitude_crdt::ValueType;
     use latitude_types::{Generation, Level};
 
     use super::*;
@@ -219,6 +220,7 @@ mod tests {
                 .map(|node| ReplicaId { node: NodeId(*node), generation: Generation(1) })
                 .collect(),
             learners: vec![],
+            value_type: ValueType::Register,
             value_len_max: 1 << 20,
             log_only: false,
         }
@@ -232,6 +234,7 @@ mod tests {
             ranges: ranges.iter().map(|id| RangeId(*id)).collect(),
             place: vec![],
             learners: vec![],
+            value_type: ValueType::Register,
             default_level: Level::Strict,
             log_only: false,
             value_len_max: 1 << 20,

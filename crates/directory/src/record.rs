@@ -1,10 +1,11 @@
 //! The records, their keys and their bytes.
 
+use latitude_crdt::ValueType;
 use latitude_types::{Epoch, KeySpan, KeyspaceId, Level, NodeId, RangeId, ReplicaId, StoreId};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-const VERSION: u8 = 2;
+const VERSION: u8 = 3;
 
 /// The keys of the meta range.
 pub mod key {
@@ -109,6 +110,8 @@ pub struct KeyspaceRecord {
     pub place: Vec<RegionReplicas>,
     /// How many learners a range has in each region.
     pub learners: Vec<RegionReplicas>,
+    /// The type of its values.
+    pub value_type: ValueType,
     /// The level of requests that name none.
     pub default_level: Level,
     /// Whether local writes are ruled out for ever.
@@ -150,6 +153,8 @@ pub struct RangeRecord {
     pub voters: Vec<ReplicaId>,
     /// Replicas that follow without a vote.
     pub learners: Vec<ReplicaId>,
+    /// The type of its values.
+    pub value_type: ValueType,
     /// The longest value, in bytes.
     pub value_len_max: u32,
     /// Whether local writes are ruled out for ever.

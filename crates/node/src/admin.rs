@@ -23,6 +23,7 @@ use crate::bootstrap::put_if_absent;
 use crate::liveness::is_live;
 use crate::router;
 use crate::shared::{NO_PANIC, Shared};
+use crate::typed;
 
 /// How long an operator's command may take on the server.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -86,8 +87,7 @@ pub(crate) async fn create_keyspace(
     shared.node()?;
     check_name(&request.name)?;
     let invalid = |message: String| Error::new(Reason::ArgumentInvalid, message);
-    v1::ValueType::try_from(request.r#type)
-        .map_err(|_| invalid(format!("{} is no type of values: 1 register", request.r#type)))?;
+    let value_type = typed::value_type_from_wire(request.r#type)?;
     let default_level = Option::<Level>::from_wire(request.default_level)?.unwrap_or(Level::Strict);
     let value_len_max = match request.value_len_max {
         0 => VALUE_LEN.0,
@@ -123,6 +123,7 @@ pub(crate) async fn create_keyspace(
             span: span.ok_or_else(|| invalid("the split points do not ascend".into()))?,
             voters: first_generation(replicas.voters),
             learners: first_generation(replicas.learners),
+            value_type,
             value_len_max,
             log_only: request.log_only,
         });
@@ -139,6 +140,7 @@ pub(crate) async fn create_keyspace(
         ranges: ranges.iter().map(|range| range.id).collect(),
         place: request.place.into_iter().map(from_wire).collect(),
         learners: request.learners.into_iter().map(from_wire).collect(),
+        value_type,
         default_level,
         log_only: request.log_only,
         value_len_max,
@@ -324,7 +326,8 @@ pub(crate) async fn drop_keyspace(
     // Their records are of no more use; what is left of them is garbage, not data.
     try_join_all(keyspace.ranges.iter().map(|range| {
         let key = Bytes::copy_from_slice(directory_key::range(*range).as_bytes());
-        router::execute_meta(shared, v1::command::Operation::Delete(v1::Delete { key }), deadline)
+        let delete = v1::Delete { key, ..v1::Delete::default() };
+        router::execute_meta(shared, v1::command::Operation::Delete(delete), deadline)
     }))
     .await?;
     Ok(v1::DropKeyspaceReply { keyspace_id: keyspace.id.0 })
@@ -342,7 +345,7 @@ fn keyspace_status(record: &KeyspaceRecord) -> v1::KeyspaceStatus {
     v1::KeyspaceStatus {
         keyspace_id: record.id.0,
         name: record.name.clone(),
-        r#type: v1::ValueType::Register as i32,
+        r#type: typed::value_type_to_wire(record.value_type),
         ranges: record.ranges.len() as u32,
         place: record.place.iter().map(to_wire).collect(),
         learners: record.learners.iter().map(to_wire).collect(),

@@ -18,6 +18,7 @@ use latitude_directory::{
     key as directory_key,
 };
 use latitude_placement::{PerRegion, Policy, place};
+use latitude_range::ValueType;
 use latitude_rpc::pb::{peer as pb, v1};
 use latitude_storage::Batch;
 use latitude_types::{
@@ -199,6 +200,7 @@ async fn draw_up(shared: &Arc<Shared>, deadline: Instant) -> Result<DrawnUp, Err
             span: KeySpan::all(),
             voters,
             learners: Vec::new(),
+            value_type: ValueType::Register,
             value_len_max: 8 << 20,
             log_only: true,
         },
@@ -352,6 +354,7 @@ async fn furnish(shared: &Arc<Shared>, plan: &Plan, deadline: Instant) -> Result
         span: KeySpan::all(),
         voters: admin::first_generation(replicas.voters),
         learners: admin::first_generation(replicas.learners),
+        value_type: ValueType::Register,
         value_len_max: VALUE_LEN_MAX,
         log_only: false,
     };
@@ -363,6 +366,7 @@ async fn furnish(shared: &Arc<Shared>, plan: &Plan, deadline: Instant) -> Result
         ranges: vec![range.id],
         place: Vec::new(),
         learners: Vec::new(),
+        value_type: ValueType::Register,
         default_level: Level::Strict,
         log_only: false,
         value_len_max: VALUE_LEN_MAX,
@@ -463,6 +467,7 @@ pub(crate) async fn announce(shared: Arc<Shared>) {
         let put = v1::command::Operation::Put(v1::Put {
             key: Bytes::copy_from_slice(directory_key::node(node).as_bytes()),
             value: now.encode().into(),
+            ..v1::Put::default()
         });
         match execute_meta(&shared, put, Instant::now() + RESUME_PATIENCE).await {
             Ok(_) => {

@@ -13,7 +13,7 @@ use latitude_directory::{
     Counter, Directory, KeyspaceRecord, KeyspaceState, NodeRecord, RangeRecord,
     key as directory_key,
 };
-use latitude_range::{Reader, ScanRequest};
+use latitude_range::{Reader, ScanRequest, Value, ValueType};
 use latitude_rpc::pb::peer as pb;
 use latitude_storage::Engine;
 use latitude_types::{Error, Key, KeySpan, KeyspaceId, Level, RangeId, Reason, Stamp};
@@ -55,6 +55,7 @@ pub(crate) fn meta_keyspace() -> Arc<KeyspaceRecord> {
         ranges: vec![RangeId::META],
         place: Vec::new(),
         learners: Vec::new(),
+        value_type: ValueType::Register,
         default_level: Level::Strict,
         log_only: true,
         value_len_max: 8 << 20,
@@ -122,7 +123,11 @@ fn read_rows(engine: &dyn Engine) -> Result<MetaRows, Error> {
         keys_only: false,
     };
     let page = reader.scan(&everything).map_err(internal)?;
-    Ok(page.rows.into_iter().map(|row| (row.key.to_vec(), row.value.to_vec())).collect())
+    let rows = page.rows.into_iter().filter_map(|row| match row.value {
+        Some(Value::Register(Some(value))) => Some((row.key.to_vec(), value.to_vec())),
+        _ => None,
+    });
+    Ok(rows.collect())
 }
 
 /// The directory of the meta range's rows. As long as the cluster is being founded they may lack
@@ -292,6 +297,7 @@ mod tests {
             span: KeySpan::all(),
             voters: Vec::new(),
             learners: Vec::new(),
+            value_type: ValueType::Register,
             value_len_max: 8 << 20,
             log_only: true,
         };

@@ -41,6 +41,7 @@ mod router;
 mod serve;
 mod service;
 mod shared;
+mod typed;
 
 pub use config::{Limits, NodeConfig, ReadMode};
 pub use node::{Node, StartError};

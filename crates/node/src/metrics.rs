@@ -157,6 +157,7 @@ impl Metrics {
             Some(Answer::Get(_)) => ("get", "ok".to_string()),
             Some(Answer::Write(_)) => ("write", "ok".to_string()),
             Some(Answer::CompareAndSet(_)) => ("compare_and_set", "ok".to_string()),
+            Some(Answer::CounterAdd(_)) => ("counter_add", "ok".to_string()),
             Some(Answer::Scan(_)) => ("scan", "ok".to_string()),
             Some(Answer::Error(error)) => ("any", error.reason.clone()),
             None => ("any", "INTERNAL".to_string()),

@@ -79,13 +79,16 @@ fn is_quarantined(shared: &Shared, range: RangeId) -> bool {
 
 /// Writes the first rows of a replica and makes them durable.
 async fn be_born(shared: &Shared, replica: ReplicaId, record: &RangeRecord) -> Result<(), String> {
-    let meta = RangeMeta::new(
-        record.id,
-        record.keyspace,
-        record.span.clone(),
-        record.value_len_max,
-        record.log_only,
-    );
+    let meta = RangeMeta {
+        value_type: record.value_type,
+        ..RangeMeta::new(
+            record.id,
+            record.keyspace,
+            record.span.clone(),
+            record.value_len_max,
+            record.log_only,
+        )
+    };
     let (voters, learners) = (record.voters.clone(), record.learners.clone());
     let birth = Birth { meta, voters, learners };
     let mut batch = Batch::new();

@@ -1,19 +1,23 @@
 //! A client's command, parsed once: nothing behind this speaks protobuf.
 
+#[cfg(test)]
+mod tests;
+mod write;
+
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use bytes::Bytes;
 use latitude_consistency::{self as levels, Plan, Token};
 use latitude_directory::KeyspaceRecord;
-use latitude_range::Expected;
+use latitude_range::{Op, ValueType};
 use latitude_rpc::FromWire;
 use latitude_rpc::pb::v1;
 use latitude_types::{
-    ClusterIdentity, Epoch, Error, Key, KeySpan, Level, OperationId, OperationKind, RangeId,
-    Reason, WriteTime,
+    ClusterIdentity, Epoch, Error, Key, KeySpan, Level, OperationId, OperationKind, RangeId, Reason,
 };
 use tokio::time::Instant;
+
+use self::write::parse_write;
 
 /// The most rows a scan answers, and how many if it names no limit.
 const SCAN_ROWS: (usize, usize) = (10_000, 1_000);
@@ -26,11 +30,17 @@ const REQUEST_ID_LEN_MAX: usize = 64;
 /// What is to be done.
 #[derive(Clone, Debug)]
 pub(crate) enum Operation {
-    Get { key: Key },
-    Put { key: Key, value: Bytes },
-    Delete { key: Key },
-    CompareAndSet { key: Key, expected: Expected, new_value: Option<Bytes> },
+    Get {
+        key: Key,
+    },
     Scan(Scan),
+    /// An operation that fits the type of the keyspace.
+    Write {
+        key: Key,
+        op: Op,
+        /// The siblings that the client has read; for any other type there are none.
+        context: Vec<OperationId>,
+    },
 }
 
 #[derive(Clone, Debug)]
@@ -74,20 +84,14 @@ pub(crate) struct Request {
 
 impl Operation {
     pub(crate) fn is_write(&self) -> bool {
-        !matches!(self, Self::Get { .. } | Self::Scan(_))
+        matches!(self, Self::Write { .. })
     }
 
     /// Its key, what it does, and the ids its client names, if it is a write.
-    pub(crate) fn as_write(&self) -> Option<(&Key, latitude_range::Op, &[OperationId])> {
-        use latitude_range::Op;
+    pub(crate) fn as_write(&self) -> Option<(&Key, &Op, &[OperationId])> {
         match self {
             Self::Get { .. } | Self::Scan(_) => None,
-            Self::Put { key, value } => Some((key, Op::Put { value: value.clone() }, &[])),
-            Self::Delete { key } => Some((key, Op::Delete, &[])),
-            Self::CompareAndSet { key, expected, new_value } => {
-                let (expected, new_value) = (expected.clone(), new_value.clone());
-                Some((key, Op::CompareAndSet { expected, new_value }, &[]))
-            }
+            Self::Write { key, op, context } => Some((key, op, context)),
         }
     }
 
@@ -95,18 +99,19 @@ impl Operation {
     pub(crate) fn name(&self) -> &'static str {
         match self {
             Self::Get { .. } => "get",
-            Self::Put { .. } => "put",
-            Self::Delete { .. } => "delete",
-            Self::CompareAndSet { .. } => "compare_and_set",
             Self::Scan(_) => "scan",
+            Self::Write { op, .. } => op.name(),
         }
     }
 
-    fn level_class(&self) -> levels::Operation {
+    fn level_class(&self, value_type: ValueType) -> levels::Operation {
         match self {
             Self::Get { .. } | Self::Scan(_) => levels::Operation::Read,
-            Self::Put { .. } | Self::Delete { .. } => levels::Operation::Write,
-            Self::CompareAndSet { .. } => levels::Operation::ConditionalWrite,
+            // It fits the type, so what speaks against a local write is that it is judged in the log.
+            Self::Write { op, .. } if op.check(value_type, OperationKind::Local).is_err() => {
+                levels::Operation::ConditionalWrite
+            }
+            Self::Write { .. } => levels::Operation::Write,
         }
     }
 }
@@ -121,6 +126,7 @@ impl Request {
         default_timeout: Duration,
     ) -> Result<Self, Error> {
         let operation = parse_operation(&command, keyspace)?;
+        let class = operation.level_class(keyspace.value_type);
         let level = Option::<Level>::from_wire(command.level)?;
         let keyspace_levels =
             levels::KeyspaceLevels::new(keyspace.default_level, keyspace.log_only);
@@ -128,10 +134,10 @@ impl Request {
             &command.accept,
             &operation,
             level.unwrap_or(keyspace.default_level),
-            |level| levels::plan(operation.level_class(), Some(level), keyspace_levels),
+            |level| levels::plan(class, Some(level), keyspace_levels),
         )?;
         let mut fallback = None;
-        let plan = match levels::plan(operation.level_class(), level, keyspace_levels) {
+        let plan = match levels::plan(class, level, keyspace_levels) {
             Ok(plan) => plan,
             Err(error) => {
                 fallback = Some(error.reason);
@@ -201,10 +207,7 @@ impl Request {
     /// The place among keys that decides which range serves it.
     pub(crate) fn routing_key(&self) -> RoutingKey<'_> {
         match &self.operation {
-            Operation::Get { key }
-            | Operation::Put { key, .. }
-            | Operation::Delete { key }
-            | Operation::CompareAndSet { key, .. } => RoutingKey::At(key.as_bytes()),
+            Operation::Get { key } | Operation::Write { key, .. } => RoutingKey::At(key.as_bytes()),
             Operation::Scan(scan) if scan.reverse => match scan.span.end() {
                 Some(end) => RoutingKey::Below(end),
                 None => RoutingKey::Last,
@@ -257,46 +260,12 @@ pub(crate) enum RoutingKey<'a> {
 
 fn parse_operation(command: &v1::Command, keyspace: &KeyspaceRecord) -> Result<Operation, Error> {
     use v1::command::Operation as Wire;
-    let value_fits = |value: &Bytes| {
-        let most = keyspace.value_len_max as usize;
-        if value.len() <= most {
-            return Ok(());
-        }
-        let message = format!(
-            "the value has {} bytes; the keyspace {:?} takes up to {most}",
-            value.len(),
-            keyspace.name
-        );
-        Err(Error::new(Reason::ValueTooLarge, message))
-    };
     match &command.operation {
         None => Err(Error::new(
             Reason::Malformed,
             "the command names no operation: set get, put, delete, ...",
         )),
         Some(Wire::Get(get)) => Ok(Operation::Get { key: Key::from_wire(&get.key)? }),
-        Some(Wire::Put(put)) => {
-            value_fits(&put.value)?;
-            Ok(Operation::Put { key: Key::from_wire(&put.key)?, value: put.value.clone() })
-        }
-        Some(Wire::Delete(delete)) => Ok(Operation::Delete { key: Key::from_wire(&delete.key)? }),
-        Some(Wire::CompareAndSet(cas)) => {
-            use v1::compare_and_set::Expected as WireExpected;
-            let expected = match &cas.expected {
-                Some(WireExpected::Absent(true)) => Expected::Absent,
-                Some(WireExpected::Absent(false)) | None => {
-                    let message = "the compare-and-set says nothing of what it expects: set absent, value or version";
-                    return Err(Error::new(Reason::Malformed, message));
-                }
-                Some(WireExpected::Value(value)) => Expected::Value(value.clone()),
-                Some(WireExpected::Version(version)) => {
-                    Expected::Version(WriteTime::from_wire(version)?)
-                }
-            };
-            cas.new_value.as_ref().map_or(Ok(()), value_fits)?;
-            let key = Key::from_wire(&cas.key)?;
-            Ok(Operation::CompareAndSet { key, expected, new_value: cas.new_value.clone() })
-        }
         Some(Wire::Scan(scan)) => {
             let limited = |asked: u32, (most, default): (usize, usize)| match asked as usize {
                 0 => default,
@@ -310,5 +279,6 @@ fn parse_operation(command: &v1::Command, keyspace: &KeyspaceRecord) -> Result<O
                 keys_only: scan.keys_only,
             }))
         }
+        Some(write) => parse_write(write, keyspace),
     }
 }

@@ -39,7 +39,7 @@ pub use entry::{Body, Carried, Entry, EntryKind, Extension, Operation, Segment, 
 pub use fold::{FoldCursor, has_folded};
 pub use ids::{Answer, IdTable, Lookup};
 pub use image::{ImageChecksum, image_spans};
-pub use latitude_crdt::{Content, Element, Expected, Op, Value, ValueType};
+pub use latitude_crdt::{Content, Element, Expected, Misfit, Op, Sibling, Value, ValueType};
 pub use meta::{FEATURE_LEVEL, Origin, OriginState, RangeMeta};
 pub use overlay::{Overlay, Shown};
 pub use range::{Applied, ApplyError, Done, Range, Refusal, Reply};

@@ -1,6 +1,6 @@
 //! Writes into the rows of a key: log writes at their place, deltas that are folded.
 
-use latitude_crdt::{LogPlace, MergeError, Outcome, State, ValueType, Write};
+use latitude_crdt::{LogPlace, MergeError, Op, Outcome, State, Value, ValueType, Write};
 use latitude_storage::key;
 use latitude_types::{Key, KeyspaceId, Past, WriteTime};
 
@@ -34,7 +34,13 @@ impl Place {
             Outcome::Mismatch { found } => Done::Mismatch { found },
             Outcome::OutOfBounds { found } => Done::OutOfBounds { found },
             Outcome::Applied { .. } | Outcome::Duplicate => {
-                Done::Written { version: state.version.unwrap_or_else(|| write.time()) }
+                let version = version(&state, &write);
+                match (op, state.value(self.value_type)) {
+                    (Op::Add { .. } | Op::AddWithin { .. }, Value::Counter(sum)) => {
+                        Done::Added { version, sum: sum.unwrap_or_default() }
+                    }
+                    _ => Done::Written { version },
+                }
             }
         })
     }

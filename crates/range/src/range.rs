@@ -45,6 +45,8 @@ pub struct Reply {
 }
 
 /// What a log write did.
+///
+/// The order of the variants is a format: a new one goes to the end.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub enum Done {
     /// The key was written, or deleted; this is the version it has now.
@@ -61,6 +63,13 @@ pub enum Done {
     OutOfBounds {
         /// The sum found.
         found: i64,
+    },
+    /// A counter was added to.
+    Added {
+        /// The version it has now.
+        version: WriteTime,
+        /// The sum it has now, at the ends of its range if it lies beyond them.
+        sum: i64,
     },
 }
 

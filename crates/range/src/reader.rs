@@ -3,9 +3,11 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use latitude_crdt::Ids;
+use latitude_crdt::{Content, Ids, Value};
 use latitude_storage::{Column, View, key};
-use latitude_types::{Key, KeySpan, NodeId, OperationId, Past, RangeId, Stamp, Timestamp, WriteTime};
+use latitude_types::{
+    Key, KeySpan, NodeId, OperationId, Past, RangeId, Stamp, Timestamp, WriteTime,
+};
 
 use crate::id_rows::ReadIds;
 use crate::merge::into_apply_error;
@@ -55,8 +57,8 @@ pub struct Page {
 pub struct ScanRow {
     /// The key.
     pub key: Bytes,
-    /// The value; empty if only keys were wanted.
-    pub value: Bytes,
+    /// The value; `None` if only keys were wanted.
+    pub value: Option<Value>,
     /// The value's version.
     pub version: WriteTime,
 }
@@ -143,10 +145,10 @@ impl<'a> Reader<'a> {
         for found in self.rows(&span, request.reverse) {
             let (user_key, row) = found?;
             let Some(row) = self.merged(&user_key, row)? else { continue };
-            let Some(value) = row.value() else {
+            if !row.exists() {
                 page.follow(&row);
                 continue;
-            };
+            }
             let full = page.rows.len() >= request.limit || bytes >= request.bytes_max;
             // One row at least, or whoever asks for the next page would get no further.
             if full && !page.rows.is_empty() {
@@ -154,8 +156,9 @@ impl<'a> Reader<'a> {
                 break;
             }
             page.follow(&row);
-            let value = if request.keys_only { Bytes::new() } else { value.clone() };
-            bytes += user_key.as_bytes().len() + value.len();
+            let value = (!request.keys_only).then(|| row.read(self.meta.value_type));
+            bytes += user_key.as_bytes().len();
+            bytes += value.as_ref().map_or(0, |_| size(&row.content));
             let key = Bytes::copy_from_slice(user_key.as_bytes());
             page.rows.push(ScanRow { key, value, version: row.version });
         }
@@ -203,5 +206,17 @@ impl<'a> Reader<'a> {
             }
             base.next().map(|found| found.map(|(key, row)| (key, Some(row))))
         })
+    }
+}
+
+/// About how many bytes a value takes in an answer.
+fn size(content: &Content) -> usize {
+    match content {
+        Content::Deleted => 0,
+        Content::Plain(value) => value.len(),
+        Content::Counter(_) => size_of::<i64>(),
+        Content::Live(elements) => {
+            elements.iter().map(|element| element.name.len() + element.value.len()).sum()
+        }
     }
 }

@@ -1,7 +1,7 @@
 //! The row of a key in the base.
 
 use bytes::Bytes;
-use latitude_crdt::{Content, State};
+use latitude_crdt::{Content, State, Value, ValueType};
 use latitude_types::{Past, Stamp, WriteTime};
 use serde::{Deserialize, Serialize};
 
@@ -51,7 +51,12 @@ impl ValueRow {
         }
     }
 
-    /// The value, unless the key was deleted.
+    /// What a reader of a keyspace of this type gets.
+    pub fn read(&self, value_type: ValueType) -> Value {
+        self.state().value(value_type)
+    }
+
+    /// A register's value, unless the key was deleted.
     pub fn value(&self) -> Option<&Bytes> {
         match &self.content {
             Content::Plain(value) => Some(value),

@@ -10,8 +10,8 @@ use bytes::Bytes;
 use latitude_crdt::LogPlace;
 use latitude_range::{
     Applied, Body, Carried, Content, DecodeError, Done, Element, Entry, Expected, Extension, Op,
-    Operation, Origin, OriginState, RangeMeta, Refusal, ScanRequest, ScanRow, Segment, ValueRow,
-    Write,
+    Operation, Origin, OriginState, RangeMeta, Refusal, ScanRequest, ScanRow, Segment, Value,
+    ValueRow, Write,
 };
 use latitude_types::{
     ClientId, Epoch, Key, KeySpan, KeyspaceId, Level, NodeId, OperationId, OperationKind, Past,
@@ -331,7 +331,11 @@ fn everything(span: &KeySpan, reverse: bool) -> ScanRequest {
 }
 
 fn pairs(rows: &[ScanRow]) -> Vec<(Vec<u8>, Bytes)> {
-    rows.iter().map(|row| (row.key.to_vec(), row.value.clone())).collect()
+    let bytes = |row: &ScanRow| match &row.value {
+        Some(Value::Register(Some(value))) => value.clone(),
+        other => panic!("{other:?} is no value of a register"),
+    };
+    rows.iter().map(|row| (row.key.to_vec(), bytes(row))).collect()
 }
 
 proptest! {

@@ -37,7 +37,7 @@ use bytes::Bytes;
 use goldenscript::{ArgumentConsumer, Command, Context};
 use latitude_range::{
     Applied, Body, Content, Done, Entry, Expected, Op, Operation, RangeMeta, Reply, ScanRequest,
-    Write,
+    Value, Write,
 };
 use latitude_types::{
     ClientId, Epoch, Key, KeySpan, KeyspaceId, Level, NodeId, OperationId, OperationKind, Past,
@@ -262,10 +262,12 @@ impl Script {
         let rows = page.rows.iter().map(|row| {
             let key = row.key.escape_ascii();
             if request.keys_only {
-                assert!(row.value.is_empty());
-                key.to_string()
-            } else {
-                format!("{key}={}", row.value.escape_ascii())
+                assert_eq!(row.value, None);
+                return key.to_string();
+            }
+            match &row.value {
+                Some(Value::Register(Some(value))) => format!("{key}={}", value.escape_ascii()),
+                other => format!("{key}: {other:?}"),
             }
         });
         let mut out = rows.collect::<Vec<_>>().join(" ");
@@ -401,6 +403,9 @@ fn show_reply(reply: &Reply) -> String {
         }
         Ok(Done::Mismatch { found: None }) => "mismatch: found nothing".into(),
         Ok(Done::OutOfBounds { found }) => format!("out of bounds: found {found}"),
+        Ok(Done::Added { version, sum }) => {
+            format!("added {}: sum {sum}", show_version(*version))
+        }
         Err(refusal) => format!("refused: {refusal:?}"),
     };
     if reply.duplicate { format!("{result}, a duplicate") } else { result }

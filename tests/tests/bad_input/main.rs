@@ -72,7 +72,7 @@ fn get(key: impl Into<Bytes>) -> Operation {
 }
 
 fn put(key: impl Into<Bytes>, value: impl Into<Bytes>) -> Operation {
-    Operation::Put(v1::Put { key: key.into(), value: value.into() })
+    Operation::Put(v1::Put { key: key.into(), value: value.into(), ..v1::Put::default() })
 }
 
 /// What is wrong, the command, and the reason it is refused for.

@@ -233,6 +233,7 @@ impl State {
             Operation::Delete(delete) => self.range_of(&delete.key),
             Operation::CompareAndSet(cas) => self.range_of(&cas.key),
             Operation::Scan(scan) => self.range_of(&scan.start),
+            other => panic!("{other:?} is none of a register's"),
         };
         if range.id != command.range_id {
             return error(&Error::new(Reason::RangeMoved, "the key is in another range"));
@@ -254,7 +255,7 @@ impl State {
         let result = match operation {
             Operation::Get(get) => {
                 let (value, version) = self.values.get(&get.key).cloned().unzip();
-                return v1::reply::Result::Get(v1::GetResult { value, version });
+                return v1::reply::Result::Get(v1::GetResult { value, version, typed: None });
             }
             Operation::Scan(scan) => return self.scan(&scan),
             Operation::Put(put) => {
@@ -297,6 +298,7 @@ impl State {
             key: key.clone(),
             value: if scan.keys_only { Bytes::new() } else { value.clone() },
             version: Some(version.clone()),
+            typed: None,
         };
         let limit = scan.limit as usize;
         let (rows, resume): (Vec<_>, _) = if scan.reverse {

@@ -4,11 +4,12 @@
 use std::sync::Arc;
 
 use latitude_probe::Mark;
-use latitude_range::{Origin, OriginState, Reader, ValueType};
+use latitude_range::{Done, Origin, OriginState, Reader, ValueType};
 use latitude_rpc::ToWire;
 use latitude_rpc::pb::v1;
-use latitude_types::{Error, KeySpan, Level, OperationKind, Past, Reason, WriteTime};
+use latitude_types::{Error, KeySpan, Level, OperationKind, Past, Reason, Timestamp, WriteTime};
 
+use super::write::result_of;
 use super::{Answer, Serving, internal};
 use crate::local::Draft;
 use crate::shared::{OwnId, Shared};
@@ -31,7 +32,9 @@ impl Serving<'_> {
         };
         let origin = self.own_origin().await?;
         // A position is above the birth and above the admission: whoever gives it has merged both.
-        shared.clock.admit(id.birth).await?;
+        // What a context names was born before it was read.
+        let births = context.iter().map(|named| named.birth);
+        shared.clock.admit(births.fold(id.birth, Timestamp::max)).await?;
         shared.clock.merge(origin.admitted.time).await?;
         let is_causal = request.plan.level == Level::Causal;
         if is_causal {
@@ -53,7 +56,7 @@ impl Serving<'_> {
         // What a put of siblings takes the place of is what its client has read; anything else ends what is seen here.
         let named = match value_type {
             ValueType::Siblings if !context.is_empty() => context.to_vec(),
-            _ => seen.map(|row| row.state().named_by(&id, &op)).unwrap_or_default(),
+            _ => seen.map(|row| row.state().named_by(&id, op)).unwrap_or_default(),
         };
         let past = request.session.as_ref().filter(|_| is_causal);
         let draft = Draft {
@@ -61,7 +64,7 @@ impl Serving<'_> {
             admitted: origin.admitted,
             keyspace: handle.record.keyspace,
             key: key.clone(),
-            op,
+            op: op.clone(),
             id,
             level: request.plan.level,
             named,
@@ -100,8 +103,7 @@ impl Serving<'_> {
             }
             session
         });
-        let version = Some(version.to_wire());
-        let result = v1::reply::Result::Write(v1::WriteResult { version });
+        let result = result_of(op, &Done::Written { version });
         Ok(Answer { result, receipt, session })
     }
 

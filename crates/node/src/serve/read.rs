@@ -4,13 +4,13 @@
 use bytes::Bytes;
 use latitude_consistency::{Token, answers_strict_reads};
 use latitude_range::{ApplyError, Reader, ScanRequest, ValueRow};
-use latitude_rpc::ToWire;
 use latitude_rpc::pb::v1;
 use latitude_types::{Epoch, Error, Past, RangeId, Reason, Stamp, Timestamp};
 use tokio::time::timeout_at;
 
 use super::{Answer, Serving, internal};
 use crate::request::{Operation, Scan};
+use crate::typed;
 
 /// What proves an answer, and how fresh it is known to be.
 pub(super) struct Proven {
@@ -73,11 +73,10 @@ impl Serving<'_> {
                     // Absence follows the deletions that have been forgotten (pitfalls 16a, B14).
                     None => met.dropped(meta.gc_stamp, &meta.gc_past),
                 }
-                let value = row.as_ref().and_then(|row| row.value().cloned());
-                let version =
-                    row.filter(|row| row.value().is_some()).map(|row| row.version.to_wire());
-                receipt.version.clone_from(&version);
-                v1::reply::Result::Get(v1::GetResult { value, version })
+                let state = row.as_ref().map(ValueRow::state).unwrap_or_default();
+                let result = typed::get_result(state.value(meta.value_type), state.version);
+                receipt.version.clone_from(&result.version);
+                v1::reply::Result::Get(result)
             }
             Operation::Scan(scan) => {
                 met.dropped(meta.gc_stamp, &meta.gc_past);
@@ -87,7 +86,7 @@ impl Serving<'_> {
                     && (page.resume.is_some() || !self.is_shown(&met.past));
                 v1::reply::Result::Scan(page)
             }
-            Operation::Put { .. } | Operation::Delete { .. } | Operation::CompareAndSet { .. } => {
+            Operation::Write { .. } => {
                 return Err(Error::new(Reason::Internal, "a write was planned as a read"));
             }
         };
@@ -192,10 +191,6 @@ fn read_scan(
         let goes_on = range.end().filter(|end| scan.span.end().is_none_or(|wanted| *end < wanted));
         goes_on.map(Bytes::copy_from_slice)
     };
-    let rows = page.rows.into_iter().map(|row| v1::Row {
-        key: row.key,
-        value: row.value,
-        version: Some(row.version.to_wire()),
-    });
+    let rows = page.rows.into_iter().map(|row| typed::row(row.key, row.value, row.version));
     Ok(v1::ScanResult { rows: rows.collect(), resume })
 }

@@ -5,14 +5,14 @@ use std::time::Duration;
 use latitude_range::{Done, Op, Operation as LogOperation};
 use latitude_rpc::ToWire;
 use latitude_rpc::pb::v1;
-use latitude_types::{Error, OperationKind, Past, Positions, Reason};
+use latitude_types::{Error, OperationKind, Past, Positions, Reason, Timestamp};
 use tokio::time::timeout_at;
 
 use super::local::may_write;
 use super::{Answer, Serving};
 use crate::proposer::Written;
 use crate::range_handle::RangeHandle;
-use crate::request::{Operation, WriteId};
+use crate::request::WriteId;
 use crate::shared::OwnId;
 
 /// Answers kept for one client at most: they are written with every entry the client is in.
@@ -41,21 +41,15 @@ impl Serving<'_> {
         )
         .retry_after(Duration::from_millis(100)));
         }
-        shared.clock.admit(id.birth).await?;
-        let (key, op) = match &request.operation {
-            Operation::Put { key, value } => (key, Op::Put { value: value.clone() }),
-            Operation::Delete { key } => (key, Op::Delete),
-            Operation::CompareAndSet { key, expected, new_value } => (
-                key,
-                Op::CompareAndSet { expected: expected.clone(), new_value: new_value.clone() },
-            ),
-            Operation::Get { .. } | Operation::Scan(_) => {
-                return Err(Error::new(Reason::Internal, "a read was planned as a write"));
-            }
+        let Some((key, op, context)) = request.operation.as_write() else {
+            return Err(Error::new(Reason::Internal, "a read was planned as a write"));
         };
+        // What a context names was born before it was read.
+        let births = context.iter().map(|named| named.birth);
+        shared.clock.admit(births.fold(id.birth, Timestamp::max)).await?;
         let mut need =
             request.session.as_ref().map_or_else(Positions::default, |s| s.own().clone());
-        if let Some(session) = request.session.as_ref().filter(|_| ends_what_it_saw(&op)) {
+        if let Some(session) = request.session.as_ref().filter(|_| ends_what_it_saw(op)) {
             need.join(&session.past().seen);
         }
         let operation = LogOperation {
@@ -63,13 +57,12 @@ impl Serving<'_> {
             answered_below,
             level: request.plan.level,
             key: key.clone(),
-            op,
-            named: Vec::new(),
+            op: op.clone(),
+            named: context.to_vec(),
             need: need.clone(),
             past: request.session.as_ref().map_or_else(Past::default, |s| s.past().clone()),
             extensions: Vec::new(),
         };
-        let conditional = matches!(operation.op, Op::CompareAndSet { .. });
         self.have_fold_proposed(&need).await?;
         let Written { reply, at, stamp } =
             match timeout_at(self.give_up_at(), handle.proposer.propose(operation)).await {
@@ -77,23 +70,9 @@ impl Serving<'_> {
                 Err(_) => return Err(self.late()),
             };
         let done = reply.result.map_err(latitude_range::Refusal::into_error)?;
-        let version = match &done {
-            Done::Written { version } => Some(*version),
-            Done::Mismatch { found } => *found,
-            Done::OutOfBounds { .. } => None,
-        };
-        let result = if conditional {
-            v1::reply::Result::CompareAndSet(v1::CompareAndSetResult {
-                applied: matches!(done, Done::Written { .. }),
-                version: version.as_ref().map(ToWire::to_wire),
-            })
-        } else {
-            v1::reply::Result::Write(v1::WriteResult {
-                version: version.as_ref().map(ToWire::to_wire),
-            })
-        };
+        let result = result_of(op, &done);
         let mut receipt = self.receipt();
-        receipt.version = version.as_ref().map(ToWire::to_wire);
+        receipt.version = version_of(&done);
         if self.is_full() {
             receipt.log = Some(v1::LogPosition { term: at.term, index: at.index });
             receipt.as_of = stamp.time.0;
@@ -122,6 +101,37 @@ impl Serving<'_> {
 /// (pitfall B9).
 fn ends_what_it_saw(op: &Op) -> bool {
     matches!(op, Op::Delete | Op::Reset | Op::SetRemove { .. } | Op::MapRemove { .. } | Op::Disable)
+}
+
+/// The version written, or the one found instead.
+fn version_of(done: &Done) -> Option<v1::Version> {
+    match done {
+        Done::Written { version } | Done::Added { version, .. } => Some(version.to_wire()),
+        Done::Mismatch { found } => found.as_ref().map(ToWire::to_wire),
+        Done::OutOfBounds { .. } => None,
+    }
+}
+
+/// What a client of the operation is told.
+pub(super) fn result_of(op: &Op, done: &Done) -> v1::reply::Result {
+    use v1::reply::Result;
+    let version = version_of(done);
+    match op {
+        Op::CompareAndSet { .. } => {
+            let applied = matches!(done, Done::Written { .. });
+            Result::CompareAndSet(v1::CompareAndSetResult { applied, version })
+        }
+        Op::Add { .. } | Op::AddWithin { .. } => {
+            let (applied, sum) = match done {
+                Done::OutOfBounds { found } => (false, Some(*found)),
+                Done::Added { sum, .. } => (true, Some(*sum)),
+                // A local one: its sum is not known.
+                Done::Written { .. } | Done::Mismatch { .. } => (true, None),
+            };
+            Result::CounterAdd(v1::CounterAddResult { applied, version, sum })
+        }
+        _ => Result::Write(v1::WriteResult { version }),
+    }
 }
 
 /// Adds who is silent to an error for want of a quorum.

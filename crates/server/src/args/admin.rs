@@ -81,6 +81,7 @@ const CREATE_EXAMPLES: &str = "\
 Examples:
   latitude admin keyspace create users
   latitude admin keyspace create orders --place eu=2,us=1 --default-level strict
+  latitude admin keyspace create likes --type counter
   latitude admin keyspace create events --split-at g --split-at n --split-at t";
 
 /// The type of a keyspace's values.
@@ -88,6 +89,16 @@ Examples:
 pub enum ValueTypeArg {
     /// A value that is overwritten.
     Register,
+    /// A value that is overwritten by who has read it; what was written unseen of each other is all kept.
+    Siblings,
+    /// A number; every add counts, once.
+    Counter,
+    /// Elements; an add wins over a remove that had not seen it.
+    Set,
+    /// Fields, each with a value; a put that a remove had not seen survives it.
+    Map,
+    /// On or off; an enable wins over a disable that had not seen it.
+    Flag,
 }
 
 /// A region and how many replicas of each range it holds.

@@ -99,6 +99,11 @@ fn create_request(args: CreateKeyspaceArgs) -> Result<CreateKeyspaceRequest, Fai
         .map_err(|_| Failure::Usage("--value-limit is at most 8MiB".to_string()))?;
     let r#type = match args.value_type {
         ValueTypeArg::Register => ValueType::Register,
+        ValueTypeArg::Siblings => ValueType::Siblings,
+        ValueTypeArg::Counter => ValueType::Counter,
+        ValueTypeArg::Set => ValueType::Set,
+        ValueTypeArg::Map => ValueType::Map,
+        ValueTypeArg::Flag => ValueType::Flag,
     };
     let place = |(region, replicas): (crate::address::PlaceName, u32)| RegionReplicas {
         region: region.into(),

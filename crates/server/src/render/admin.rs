@@ -266,6 +266,11 @@ pub fn keyspace_json(keyspace: &KeyspaceStatus) -> Json {
 fn value_type(keyspace: &KeyspaceStatus) -> &'static str {
     match keyspace.r#type() {
         ValueType::Register | ValueType::Unspecified => "register",
+        ValueType::Siblings => "siblings",
+        ValueType::Counter => "counter",
+        ValueType::Set => "set",
+        ValueType::Map => "map",
+        ValueType::Flag => "flag",
     }
 }
 
