@@ -50,7 +50,7 @@ async fn main() -> Result<()> {
             Ok(answer) => match answer.value {
                 Outcome::Got(value) => println!("batch    got {:?}", value.map(|v| v.bytes)),
                 Outcome::Written(version) => println!("batch    wrote version {version}"),
-                Outcome::Compared(outcome) => println!("batch    {outcome:?}"),
+                other => println!("batch    {other:?}"),
             },
             Err(error) if error.may_have_applied() => println!("batch    unknown: {error}"),
             Err(error) => println!("batch    not applied: {error}"),

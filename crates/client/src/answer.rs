@@ -1,13 +1,15 @@
-//! What operations take and give.
+//! What operations give.
 
 use std::time::Duration;
 
 use bytes::Bytes;
+use latitude_rpc::FromWire;
 use latitude_rpc::pb::v1;
-use latitude_rpc::{FromWire, ToWire};
-use latitude_types::{Error, Key, Reason, Result, WriteTime};
+use latitude_types::{Error, Reason, Result, WriteTime};
 
+use crate::operation::Operation;
 use crate::receipt::Receipt;
+use crate::typed::{AddOutcome, Held};
 
 /// An operation's result and how it came about.
 #[derive(Debug, Clone, PartialEq)]
@@ -50,19 +52,8 @@ impl<T> Answer<T> {
 pub struct Value {
     /// Its bytes.
     pub bytes: Bytes,
-    /// What identifies it, for [`Expected::Version`].
+    /// What identifies it, for [`Expected::Version`](crate::Expected::Version).
     pub version: WriteTime,
-}
-
-/// What a key must hold for a conditional write.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Expected {
-    /// The key does not exist.
-    Absent,
-    /// Exactly this value.
-    Value(Bytes),
-    /// The value of exactly this version.
-    Version(WriteTime),
 }
 
 /// How a conditional write went. Both are successes: the condition was judged.
@@ -87,118 +78,19 @@ impl CasOutcome {
     }
 }
 
-/// One operation of a batch.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Operation {
-    /// Reads a key.
-    Get {
-        /// The key.
-        key: Bytes,
-    },
-    /// Writes a key, whatever it held.
-    Put {
-        /// The key.
-        key: Bytes,
-        /// The value.
-        value: Bytes,
-    },
-    /// Removes a key.
-    Delete {
-        /// The key.
-        key: Bytes,
-    },
-    /// Writes a key if it holds what is expected.
-    CompareAndSet {
-        /// The key.
-        key: Bytes,
-        /// What it must hold.
-        expected: Expected,
-        /// The new value; `None` removes the key.
-        new_value: Option<Bytes>,
-    },
-}
-
-impl Operation {
-    /// Reads a key.
-    pub fn get(key: impl AsRef<[u8]>) -> Self {
-        Self::Get { key: Bytes::copy_from_slice(key.as_ref()) }
-    }
-
-    /// Writes a key, whatever it held.
-    pub fn put(key: impl AsRef<[u8]>, value: impl Into<Bytes>) -> Self {
-        Self::Put { key: Bytes::copy_from_slice(key.as_ref()), value: value.into() }
-    }
-
-    /// Removes a key, whether or not it exists.
-    pub fn delete(key: impl AsRef<[u8]>) -> Self {
-        Self::Delete { key: Bytes::copy_from_slice(key.as_ref()) }
-    }
-
-    /// Writes a key if it holds what is expected; `None` removes it.
-    pub fn compare_and_set(
-        key: impl AsRef<[u8]>,
-        expected: Expected,
-        new_value: Option<Bytes>,
-    ) -> Self {
-        Self::CompareAndSet { key: Bytes::copy_from_slice(key.as_ref()), expected, new_value }
-    }
-
-    /// The operation's key, checked: a key no server would take is refused here.
-    pub(crate) fn key(&self) -> Result<&Bytes> {
-        let (Self::Get { key }
-        | Self::Put { key, .. }
-        | Self::Delete { key }
-        | Self::CompareAndSet { key, .. }) = self;
-        Key::new(key)?;
-        Ok(key)
-    }
-
-    pub(crate) fn name(&self) -> &'static str {
-        match self {
-            Self::Get { .. } => "get",
-            Self::Put { .. } => "put",
-            Self::Delete { .. } => "delete",
-            Self::CompareAndSet { .. } => "compare_and_set",
-        }
-    }
-
-    pub(crate) fn is_write(&self) -> bool {
-        !matches!(self, Self::Get { .. })
-    }
-
-    /// Conditions are judged in the log, at every level.
-    pub(crate) fn is_conditional(&self) -> bool {
-        matches!(self, Self::CompareAndSet { .. })
-    }
-
-    pub(crate) fn to_wire(&self) -> v1::command::Operation {
-        use v1::command::Operation as Wire;
-        match self.clone() {
-            Self::Get { key } => Wire::Get(v1::Get { key }),
-            Self::Put { key, value } => Wire::Put(v1::Put { key, value, context: Bytes::new() }),
-            Self::Delete { key } => Wire::Delete(v1::Delete { key, context: Bytes::new() }),
-            Self::CompareAndSet { key, expected, new_value } => {
-                use v1::compare_and_set::Expected as WireExpected;
-                let expected = Some(match expected {
-                    Expected::Absent => WireExpected::Absent(true),
-                    Expected::Value(value) => WireExpected::Value(value),
-                    Expected::Version(version) => WireExpected::Version(version.to_wire()),
-                });
-                Wire::CompareAndSet(v1::CompareAndSet { key, expected, new_value })
-            }
-        }
-    }
-}
-
 /// The result of one operation of a batch: of the kind its operation is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
-    /// Of a get; `None`: the key does not exist.
+    /// Of a get in a keyspace of registers; `None`: the key does not exist.
     Got(Option<Value>),
-    /// Of a put or a delete: the version written.
-    Written(WriteTime),
+    /// Of a get in a keyspace of any other type.
+    GotTyped(Held),
     /// Of a compare_and_set.
     Compared(CasOutcome),
+    /// Of an add, with or without bounds.
+    Added(AddOutcome),
+    /// Of any other write: the version written.
+    Written(WriteTime),
 }
 
 impl Outcome {
@@ -210,6 +102,9 @@ impl Outcome {
     ) -> Result<Self> {
         use v1::reply::Result as Wire;
         let parsed = match (operation, result) {
+            (Operation::Get { .. }, Some(Wire::Get(result))) if result.typed.is_some() => {
+                Held::from_wire(result).ok().map(Self::GotTyped)
+            }
             (Operation::Get { .. }, Some(Wire::Get(v1::GetResult { value, version, .. }))) => {
                 match (value, version) {
                     (Some(bytes), Some(version)) => WriteTime::from_wire(&version)
@@ -219,10 +114,6 @@ impl Outcome {
                     (Some(_), None) => None,
                 }
             }
-            (
-                Operation::Put { .. } | Operation::Delete { .. },
-                Some(Wire::Write(v1::WriteResult { version: Some(version) })),
-            ) => WriteTime::from_wire(&version).ok().map(Self::Written),
             (Operation::CompareAndSet { .. }, Some(Wire::CompareAndSet(result))) => {
                 match result.version.as_ref().map(WriteTime::from_wire).transpose() {
                     Ok(Some(version)) if result.applied => {
@@ -234,6 +125,24 @@ impl Outcome {
                     _ => None,
                 }
             }
+            (
+                Operation::Add { .. } | Operation::AddWithin { .. },
+                Some(Wire::CounterAdd(result)),
+            ) => AddOutcome::from_wire(result).ok().map(Self::Added),
+            (
+                Operation::Put { .. }
+                | Operation::Delete { .. }
+                | Operation::PutSibling { .. }
+                | Operation::DeleteSiblings { .. }
+                | Operation::Reset { .. }
+                | Operation::SetAdd { .. }
+                | Operation::SetRemove { .. }
+                | Operation::MapPut { .. }
+                | Operation::MapRemove { .. }
+                | Operation::Enable { .. }
+                | Operation::Disable { .. },
+                Some(Wire::Write(v1::WriteResult { version: Some(version) })),
+            ) => WriteTime::from_wire(&version).ok().map(Self::Written),
             _ => None,
         };
         parsed.ok_or_else(|| unfitting(operation.name(), operation.is_write()))

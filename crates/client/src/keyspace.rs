@@ -9,13 +9,15 @@ use latitude_rpc::pb::v1;
 use latitude_types::{Error, Level, Reason, Result, WriteTime};
 use tokio::time::Instant;
 
-use crate::answer::{Answer, CasOutcome, Expected, Operation, Outcome, Value, unfitting};
+use crate::answer::{Answer, CasOutcome, Outcome, Value, unfitting};
 use crate::client::Client;
+use crate::operation::{Expected, Operation};
 use crate::receipt::{Receipt, ReceiptDetail};
 use crate::routes::Target;
 use crate::run::Call;
 use crate::scan::{self, Page, Scan};
 use crate::session::Session;
+use crate::typed::wrong_type;
 
 /// The longest timeout: a day. Longer ones are cut to it.
 const TIMEOUT_MAX: Duration = Duration::from_secs(86_400);
@@ -150,10 +152,13 @@ impl Keyspace {
         self.options.session.as_ref().map_or(Ok(()), Session::check)
     }
 
-    /// Reads a key; `None` if it does not exist.
+    /// Reads a key of a keyspace of registers; `None` if it does not exist. For the other types there are
+    /// [`Keyspace::counter`], [`Keyspace::members`], [`Keyspace::fields`], [`Keyspace::flag`] and
+    /// [`Keyspace::siblings`], for all of them [`Keyspace::get_any`].
     pub async fn get(&self, key: impl AsRef<[u8]>) -> Result<Answer<Option<Value>>> {
         self.operate(&Operation::get(key)).await?.try_map(|outcome| match outcome {
             Outcome::Got(value) => Ok(value),
+            Outcome::GotTyped(held) => Err(wrong_type("register", &held.value)),
             _ => Err(unfitting("get", false)),
         })
     }
@@ -216,7 +221,7 @@ impl Keyspace {
         started + self.options.timeout.min(TIMEOUT_MAX)
     }
 
-    async fn operate(&self, operation: &Operation) -> Result<Answer<Outcome>> {
+    pub(crate) async fn operate(&self, operation: &Operation) -> Result<Answer<Outcome>> {
         let started = Instant::now();
         let wire = operation.to_wire();
         let call = Call {
@@ -239,7 +244,7 @@ impl Keyspace {
     }
 }
 
-fn written(outcome: Outcome) -> Result<WriteTime> {
+pub(crate) fn written(outcome: Outcome) -> Result<WriteTime> {
     match outcome {
         Outcome::Written(version) => Ok(version),
         _ => Err(unfitting("write", true)),

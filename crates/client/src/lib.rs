@@ -33,14 +33,16 @@ mod client;
 mod ids;
 mod keyspace;
 mod link;
+mod operation;
 mod receipt;
 mod routes;
 mod run;
 mod scan;
 mod session;
+mod typed;
 
 pub use admin::Admin;
-pub use answer::{Answer, CasOutcome, Expected, Operation, Outcome, Value};
+pub use answer::{Answer, CasOutcome, Outcome, Value};
 pub use client::{Builder, Client, Cluster};
 pub use keyspace::Keyspace;
 pub use latitude_rpc::net::{Net, Tcp};
@@ -50,9 +52,11 @@ pub use latitude_types::{
     ClientId, ClusterIdentity, Error, Kind, Level, NodeId, RangeId, Reason, Result, Timestamp,
     WriteTime,
 };
+pub use operation::{Expected, Operation};
 pub use receipt::{Duplicate, Proof, Receipt, ReceiptDetail, Role, Unfolded};
 pub use scan::{Page, Row, Scan};
 pub use session::Session;
+pub use typed::{AddOutcome, Added, Held, Sibling, Siblings, TypedValue};
 
 /// Locks a mutex whose critical sections neither block nor panic.
 fn lock<T>(mutex: &std::sync::Mutex<T>) -> std::sync::MutexGuard<'_, T> {

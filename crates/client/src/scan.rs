@@ -11,6 +11,7 @@ use crate::client::Inner;
 use crate::keyspace::{Keyspace, receipt};
 use crate::routes::{Route, Target};
 use crate::run::Call;
+use crate::typed::TypedValue;
 
 /// How many rows a page has unless the scan says otherwise.
 const LIMIT_DEFAULT: usize = 1000;
@@ -139,8 +140,10 @@ pub struct Page {
 pub struct Row {
     /// The key.
     pub key: Bytes,
-    /// Its value; empty if only keys were asked for.
+    /// A register's value; empty if only keys were asked for.
     pub value: Bytes,
+    /// The value in a keyspace of any other type; `None` if only keys were asked for.
+    pub typed: Option<TypedValue>,
     /// The value's version.
     pub version: WriteTime,
 }
@@ -148,7 +151,16 @@ pub struct Row {
 impl FromWire<v1::Row> for Row {
     fn from_wire(wire: v1::Row) -> Result<Self> {
         let version = wire.version.as_ref().ok_or_else(|| unfitting("scan", false))?;
-        Ok(Self { version: WriteTime::from_wire(version)?, key: wire.key, value: wire.value })
+        let version = WriteTime::from_wire(version)?;
+        let typed = wire.typed.map(TypedValue::from_wire).transpose()?;
+        Ok(Self { key: wire.key, value: wire.value, typed, version })
+    }
+}
+
+impl Row {
+    /// About how many bytes the value has.
+    fn size(&self) -> usize {
+        self.value.len() + self.typed.as_ref().map_or(0, TypedValue::size)
     }
 }
 
@@ -190,7 +202,7 @@ pub(crate) async fn run(client: &Inner, keyspace: &Keyspace, scan: Scan) -> Resu
         let had = rows.len();
         for row in result.rows {
             let row = Row::from_wire(row)?;
-            bytes = bytes.saturating_add(row.key.len() + row.value.len());
+            bytes = bytes.saturating_add(row.key.len() + row.size());
             rows.push(row);
         }
         let next = rest.after(&rest.part(&served.route, wanted), result.resume);

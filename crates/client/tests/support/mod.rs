@@ -3,6 +3,7 @@
 
 mod admin;
 mod net;
+mod types;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::Bound;
@@ -70,6 +71,7 @@ impl Seen {
 struct State {
     ranges: Vec<FakeRange>,
     values: BTreeMap<Bytes, (Bytes, v1::Version)>,
+    types: types::Types,
     results: BTreeMap<(Bytes, u64), v1::reply::Result>,
     /// How many writes took effect.
     applied: u64,
@@ -233,7 +235,14 @@ impl State {
             Operation::Delete(delete) => self.range_of(&delete.key),
             Operation::CompareAndSet(cas) => self.range_of(&cas.key),
             Operation::Scan(scan) => self.range_of(&scan.start),
-            other => panic!("{other:?} is none of a register's"),
+            Operation::CounterAdd(add) => self.range_of(&add.key),
+            Operation::CounterReset(reset) => self.range_of(&reset.key),
+            Operation::SetAdd(add) => self.range_of(&add.key),
+            Operation::SetRemove(remove) => self.range_of(&remove.key),
+            Operation::MapPut(put) => self.range_of(&put.key),
+            Operation::MapRemove(remove) => self.range_of(&remove.key),
+            Operation::FlagEnable(enable) => self.range_of(&enable.key),
+            Operation::FlagDisable(disable) => self.range_of(&disable.key),
         };
         if range.id != command.range_id {
             return error(&Error::new(Reason::RangeMoved, "the key is in another range"));
@@ -252,17 +261,22 @@ impl State {
         if let Some(first) = id.as_ref().and_then(|id| self.results.get(id)) {
             return first.clone();
         }
+        // The one keyspace whose values are siblings.
+        let siblings = command.keyspace == "notes";
         let result = match operation {
             Operation::Get(get) => {
+                if let Some(typed) = self.types.get(&get.key, &version) {
+                    return v1::reply::Result::Get(typed);
+                }
                 let (value, version) = self.values.get(&get.key).cloned().unzip();
                 return v1::reply::Result::Get(v1::GetResult { value, version, typed: None });
             }
             Operation::Scan(scan) => return self.scan(&scan),
-            Operation::Put(put) => {
+            Operation::Put(put) if !siblings => {
                 self.values.insert(put.key, (put.value, version.clone()));
                 v1::reply::Result::Write(v1::WriteResult { version: Some(version) })
             }
-            Operation::Delete(delete) => {
+            Operation::Delete(delete) if !siblings => {
                 self.values.remove(&delete.key);
                 v1::reply::Result::Write(v1::WriteResult { version: Some(version) })
             }
@@ -285,6 +299,7 @@ impl State {
                 };
                 v1::reply::Result::CompareAndSet(v1::CompareAndSetResult { applied, version })
             }
+            typed => self.types.write(typed, version),
         };
         self.applied += 1;
         self.results.extend(id.map(|id| (id, result.clone())));
