@@ -54,6 +54,8 @@ pub enum Check {
     Deadline,
     /// Replicas become the same once faults are over.
     ReplicasEqual,
+    /// Local reads at every node end up with what strict ones see, and nothing is left to be folded.
+    Convergence,
     /// A node raised one of its alarms: it found its own rules broken.
     Alarm,
     /// A node stopped by itself, and no fault is a reason to.
@@ -93,6 +95,7 @@ impl Check {
             Self::Served => "served",
             Self::Deadline => "deadline",
             Self::ReplicasEqual => "replicas equal",
+            Self::Convergence => "convergence",
             Self::Alarm => "alarm",
             Self::Stopped => "stopped",
             Self::Panic => "panic",

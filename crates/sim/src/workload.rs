@@ -3,9 +3,11 @@
 //! Values are unique in a run, so what a read saw says which write it saw. Every operation's outcome is
 //! ok, fail (it certainly had no effect) or info (nobody knows), as the client's error says.
 //!
-//! Each operation is strict or sequential, on the same keys, in sessions that go on over nodes and are handed
-//! from client to client. All of them must fit into one order over all keys (sequential), and the strict
-//! reads with all writes must be linearizable.
+//! Operations of all levels are on the same keys, in sessions that go on over nodes and are handed from client to
+//! client. In runs without local ones all must fit into one order over all keys (sequential), and the strict
+//! reads with all writes must be linearizable. In runs with them, whose log takes them in whenever it
+//! does, strict reads never go back and miss no log write; and in all runs sessions are causal, and at the end
+//! every acknowledged write is there, at every node the same.
 //!
 //! The operations themselves are in `workload/operations.rs`.
 
@@ -19,7 +21,9 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail};
 use latitude_checker::history::{Extras, MicroOp, Operation, Outcome};
-use latitude_checker::{History, Recorder, causal, linearizable, promise, sequential, sessions};
+use latitude_checker::{
+    History, Recorder, causal, durability, linearizable, promise, sequential, sessions,
+};
 use latitude_client::{Level, ReceiptDetail, Session, wire};
 use rand::rngs::SmallRng;
 use rand::seq::IndexedRandom;
@@ -36,6 +40,8 @@ pub const KEYSPACE: &str = "sim";
 const TIMEOUT: Duration = Duration::from_secs(4);
 /// What goes with a lock.
 const NO_PANIC: &str = "no client panics";
+/// How long after all is whole every local write is in the log.
+const FOLDED_WITHIN: Duration = Duration::from_secs(10);
 /// How long a client is idle, in milliseconds.
 const IDLE_MS: std::ops::Range<u64> = 500..6_000;
 
@@ -52,8 +58,10 @@ pub struct Workload {
     pub on_all_nodes: bool,
     /// Whether the nodes of a region that hold no voter of a range hold a replica of it without a vote.
     pub learners: bool,
-    /// Of ten operations, how many are strict; the others are sequential.
+    /// Of ten operations, how many are strict; the others are sequential ...
     pub strict: u32,
+    /// ... but for so many of ten, which are causal or eventual, unless they are conditional.
+    pub local: u32,
     /// Of ten operations, how many are reads ...
     pub reads: u32,
     /// ... and how many conditional writes.
@@ -85,6 +93,7 @@ impl Default for Workload {
             on_all_nodes: false,
             learners: false,
             strict: 5,
+            local: 0,
             reads: 5,
             compares: 2,
             deletes: 0,
@@ -277,12 +286,23 @@ impl Running {
         for client in clients {
             client.take().context("the client has ended")??;
         }
+        if shared.workload.local > 0 {
+            cluster.run_for(FOLDED_WITHIN)?;
+        }
         let last = Arc::clone(&shared);
         cluster.run_client(Duration::from_secs(30), |host| async move {
             last.read_all(host).await
         })??;
+        // Clients are placed in one region after another: each reads near by.
+        for _ in 0..cluster.layout().regions.len() {
+            let last = Arc::clone(&shared);
+            cluster.run_client(Duration::from_secs(30), |host| async move {
+                last.read_all_near(host).await
+            })??;
+        }
         let by_lease = shared.by_lease.load(Ordering::Relaxed);
-        Ok(Seen { history: shared.recorder.history(), by_lease })
+        let has_local = shared.workload.local > 0;
+        Ok(Seen { history: shared.recorder.history(), by_lease, has_local })
     }
 }
 
@@ -292,6 +312,8 @@ pub struct Seen {
     pub history: History,
     /// Reads that were answered by a lease.
     pub by_lease: usize,
+    /// Whether operations were causal or eventual.
+    has_local: bool,
 }
 
 /// What a workload did, once it was found right.
@@ -310,6 +332,30 @@ impl Seen {
     /// What no correct database could have answered.
     pub fn judge(&self) -> Result<Summary> {
         let operations = self.history.operations();
+        if !self.has_local {
+            self.judge_log(&operations)?;
+        }
+        // Of runs without local operations this is weaker than what was judged already: what it rejects there it
+        // would get wrong elsewhere.
+        let report = causal::check_operations(&operations, causal::Budget::default());
+        if let causal::Verdict::Violation(..) = &report.verdict {
+            bail!(Check::Causal.found(report.verdict.to_string()));
+        }
+        let report = sessions::check_operations(&operations, latitude_checker::Level::Causal);
+        if let promise::Verdict::Violation(_) = &report.verdict {
+            bail!(Check::Sessions.found(report.verdict.to_string()));
+        }
+        let report = durability::check_operations(&operations, latitude_checker::Level::Strict);
+        if let promise::Verdict::Violation(_) = &report.verdict {
+            bail!(Check::Durability.found(report.verdict.to_string()));
+        }
+        let count = |outcome| operations.iter().filter(|op| op.outcome == outcome).count();
+        let outcomes = [Outcome::Ok, Outcome::Fail, Outcome::Info].map(count);
+        Ok(Summary { outcomes, by_lease: self.by_lease })
+    }
+
+    /// Operations of the log alone: one order of all, and linearizable.
+    fn judge_log(&self, operations: &[Operation]) -> Result<()> {
         let whole = sequential::check(&self.history);
         if whole.verdict != sequential::Verdict::Sequential {
             bail!(Check::Sequential.found(whole.to_string()));
@@ -324,18 +370,7 @@ impl Seen {
         if report.verdict != linearizable::Verdict::Linearizable {
             bail!(Check::Linearizable.found(report.verdict.to_string()));
         }
-        // Weaker than what was judged already: what they reject here they would get wrong elsewhere.
-        let report = causal::check_operations(&operations, causal::Budget::default());
-        if let causal::Verdict::Violation(..) = &report.verdict {
-            bail!(Check::Causal.found(report.verdict.to_string()));
-        }
-        let report = sessions::check_operations(&operations, latitude_checker::Level::Causal);
-        if let promise::Verdict::Violation(_) = &report.verdict {
-            bail!(Check::Sessions.found(report.verdict.to_string()));
-        }
-        let count = |outcome| operations.iter().filter(|op| op.outcome == outcome).count();
-        let outcomes = [Outcome::Ok, Outcome::Fail, Outcome::Info].map(count);
-        Ok(Summary { outcomes, by_lease: self.by_lease })
+        Ok(())
     }
 }
 
@@ -353,7 +388,12 @@ impl Shared {
             let drawn = host.random.random_range(0..workload.keys);
             let at = chased.unwrap_or(drawn);
             let is_strict = host.random.random_range(0..10) < workload.strict;
-            let level = if is_strict { Level::Strict } else { Level::Sequential };
+            let log_level = if is_strict { Level::Strict } else { Level::Sequential };
+            let level = match host.random.random_range(0..10) < workload.local {
+                true if host.random.random_ratio(1, 4) => Level::Eventual,
+                true => Level::Causal,
+                false => log_level,
+            };
             if host.random.random_range(0..10) < workload.forgets {
                 host.begin_anew(home);
             }
@@ -379,7 +419,8 @@ impl Shared {
                 }
                 draw if draw < reads + compares => {
                     let from = seen.get(&at).copied().flatten();
-                    self.compare(&host, &keyspace, &mut client, at, from, level).await?
+                    let keyspace = keyspace.with_level(log_level);
+                    self.compare(&host, &keyspace, &mut client, at, from, log_level).await?
                 }
                 _ if host.random.random_range(0..10) < deletes => {
                     self.delete(&host, &keyspace, &mut client, at, level).await?
@@ -452,6 +493,40 @@ impl Shared {
                 *client = Client { session, token_from: Some(process), ..self.new_client() };
             }
         }
+    }
+
+    /// What replicas near by have is what strict reads see, and nothing of it is left to be folded.
+    async fn read_all_near(&self, host: ClientHost) -> Result<()> {
+        let keyspace = host.client.keyspace(KEYSPACE).with_timeout(Duration::from_secs(10));
+        for at in 0..self.workload.keys {
+            let key = self.workload.key(at);
+            let strict = keyspace.clone().with_level(Level::Strict).get(&key).await;
+            for level in [Level::Causal, Level::Eventual] {
+                let near = keyspace
+                    .clone()
+                    .with_level(level)
+                    .with_receipt(ReceiptDetail::Full)
+                    .get(&key)
+                    .await;
+                let (strict, near) = match (&strict, near) {
+                    (Ok(strict), Ok(near)) => (strict, near),
+                    (Err(error), _) => {
+                        bail!(Check::Served.found(format!("{key} cannot be read: {error}")))
+                    }
+                    (_, Err(error)) => {
+                        bail!(Check::Served.found(format!("{key} cannot be read {level}: {error}")))
+                    }
+                };
+                let unfolded = near.receipt.is_some_and(|receipt| !receipt.unfolded.is_empty());
+                if unfolded || near.value != strict.value {
+                    bail!(Check::Convergence.found(format!(
+                        "{key} is {:?} strictly and {:?} {level} at {}; not folded: {unfolded}",
+                        strict.value, near.value, host.region
+                    )));
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Reads every key strictly, and must succeed.

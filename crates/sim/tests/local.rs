@@ -47,17 +47,24 @@ fn a_causal_write_is_taken_near_read_there_at_once_and_everywhere_soon() {
                 ensure!(took < ONE_WAY, "a put and a get near by took {took:?}");
                 let receipt = put.receipt.context("a receipt was asked for")?;
                 ensure!(receipt.node == NodeId(node), "{receipt}");
-                ensure!(got.value.is_some_and(|value| &value.bytes[..] == format!("{node}").as_bytes()));
+                ensure!(
+                    got.value.is_some_and(|value| &value.bytes[..] == format!("{node}").as_bytes())
+                );
             }
             Ok(())
         });
         cluster.run_for(Duration::from_secs(1)).unwrap();
-        for (reader, level) in [(1, Level::Strict), (2, Level::Sequential), (3, Level::Causal), (2, Level::Eventual)] {
+        for (reader, level) in
+            [(1, Level::Strict), (2, Level::Sequential), (3, Level::Causal), (2, Level::Eventual)]
+        {
             run_near(&mut cluster, reader, move |host| async move {
                 let keyspace = host.client.keyspace(KEYSPACE).with_level(level);
                 for key in KEYS {
                     let value = keyspace.get(key).await?.value.context("it was written")?;
-                    ensure!(&value.bytes[..] == format!("{node}").as_bytes(), "{level} at {reader}: {value:?}");
+                    ensure!(
+                        &value.bytes[..] == format!("{node}").as_bytes(),
+                        "{level} at {reader}: {value:?}"
+                    );
                 }
                 Ok(())
             });
@@ -121,13 +128,18 @@ fn a_session_sees_its_own_writes_at_every_level() {
         run_near(&mut cluster, node, move |host| async move {
             let keyspace = host.client.keyspace(KEYSPACE).with_session(Session::new());
             for (at, writes) in Level::ALL.into_iter().enumerate() {
-                for (after, reads) in Level::ALL.into_iter().enumerate().filter(|(_, l)| *l != Level::Eventual) {
+                for (after, reads) in
+                    Level::ALL.into_iter().enumerate().filter(|(_, l)| *l != Level::Eventual)
+                {
                     let key = KEYS[(at + after) % KEYS.len()];
                     let value = format!("{turn} {writes} {reads}");
                     keyspace.clone().with_level(writes).put(key, value.clone()).await?;
                     let got = keyspace.clone().with_level(reads).get(key).await?;
                     let got = got.value.map(|value| value.bytes);
-                    ensure!(got.as_deref() == Some(value.as_bytes()), "{writes}, then {reads}: {got:?}");
+                    ensure!(
+                        got.as_deref() == Some(value.as_bytes()),
+                        "{writes}, then {reads}: {got:?}"
+                    );
                 }
             }
             Ok(())

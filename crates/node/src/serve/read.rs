@@ -105,7 +105,9 @@ impl Serving<'_> {
         if self.is_full() {
             let (at, _) = self.handle.group.applied_position();
             receipt.log = Some(v1::LogPosition { term: at.term, index: at.index });
-            receipt.as_of = stands_at.time.0;
+            let as_of =
+                if proven.standing == Standing::InLog { stands_at } else { meta.last_stamp };
+            receipt.as_of = as_of.time.0;
             receipt.closed = proven.closed.map_or(0, |closed| closed.0);
             receipt.set_proof(proven.proof);
             receipt.staleness_ms = proven.staleness_ms;

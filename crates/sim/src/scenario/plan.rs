@@ -151,6 +151,7 @@ fn workload(layout: &Layout, random: &mut SmallRng) -> Workload {
         on_all_nodes,
         learners: layout.nodes > 3 && !on_all_nodes && random.random_ratio(4, 5),
         strict: random.random_range(2..=8),
+        local: if random.random() { random.random_range(1..=9) } else { 0 },
         reads: random.random_range(2..=7),
         compares: random.random_range(1..=2),
         deletes: *[0, 0, 1, 3].choose(random).unwrap_or(&0),

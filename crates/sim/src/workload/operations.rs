@@ -50,11 +50,17 @@ impl Shared {
                     let seen = answer.value.as_ref().map(|value| &value.version);
                     self.freshness.seen(at, sent, bound, seen)?;
                 }
+                if let Some(value) = answer.value.as_ref().filter(|_| level == Level::Strict) {
+                    // Strict reads never go back, whatever the log takes in late.
+                    self.freshness.written(at, host.now(), &value.version);
+                }
                 if let Some(receipt) = &answer.receipt {
                     if receipt.proof == Some(Proof::Lease) {
                         self.by_lease.fetch_add(1, Ordering::Relaxed);
                     }
-                    if let (Some((_, index)), Some(time)) = (receipt.log, receipt.as_of) {
+                    if let (Some((_, index)), Some(time)) = (receipt.log, receipt.as_of)
+                        && is_log(level)
+                    {
                         host.told(receipt.range, index, time);
                     }
                 }
@@ -137,8 +143,10 @@ impl Shared {
 
     /// How stale the answer of a read may be: not at all if it is strict, else often anything.
     fn bound(&self, level: Level) -> Option<Duration> {
-        if level == Level::Strict {
-            return Some(Duration::ZERO);
+        match level {
+            Level::Strict => return Some(Duration::ZERO),
+            Level::Sequential => {}
+            Level::Causal | Level::Eventual => return None,
         }
         let mut random = self.random.lock().expect(NO_PANIC);
         let bounds = [None, None, Some(0), Some(30), Some(300), Some(2_000)];
@@ -162,7 +170,10 @@ impl Shared {
         match keyspace.put(&key, self.workload.encode(value)).await {
             Ok(answer) => {
                 host.acknowledged(&answer.value);
-                self.freshness.written(at, host.now(), &answer.value);
+                // The log takes a local write in when it does.
+                if is_log(level) {
+                    self.freshness.written(at, host.now(), &answer.value);
+                }
                 let extras = Extras { version: version(&answer.value), ..Extras::default() };
                 host.say(&format!("{} has written {key} at {:?}", client.process, extras.version));
                 self.note_written(at);
@@ -190,7 +201,10 @@ impl Shared {
         match keyspace.delete(&key).await {
             Ok(answer) => {
                 host.acknowledged(&answer.value);
-                self.freshness.deleted(at, host.now(), &answer.value);
+                // The log takes a local one in when it does: it may have from now on, for good.
+                if is_log(level) {
+                    self.freshness.deleted(at, host.now(), &answer.value);
+                }
                 let extras = Extras { version: version(&answer.value), ..Extras::default() };
                 host.say(&format!("{} has deleted {key} at {:?}", client.process, extras.version));
                 self.note_written(at);
@@ -263,12 +277,19 @@ impl Shared {
 
 /// A version as histories have it: comparable over all keys.
 fn version(version: &WriteTime) -> Option<Version> {
-    match version.writer {
-        Writer::Node(node) => {
-            Some(Version(vec![version.time.0, u64::from(node.0), version.sequence]))
+    let WriteTime { time, writer, sequence } = *version;
+    Some(Version(match writer {
+        // At equal times the log is above.
+        Writer::Node(node) => vec![time.0, 1, u64::from(node.0), 0, sequence],
+        Writer::Client(client) => {
+            let client = u128::from_be_bytes(client.0);
+            vec![time.0, 0, (client >> 64) as u64, client as u64, sequence]
         }
-        Writer::Client(_) => None,
-    }
+    }))
+}
+
+fn is_log(level: Level) -> bool {
+    matches!(level, Level::Strict | Level::Sequential)
 }
 
 /// Faults explain many errors, but not these.
