@@ -6,6 +6,7 @@ mod data;
 mod session;
 mod shell;
 mod transfer;
+mod typed;
 
 use std::time::Duration;
 
@@ -23,6 +24,7 @@ pub use data::{
 pub use session::{FreshnessFlags, SessionArgs, SessionCommand, SessionFlags};
 pub use shell::ShellArgs;
 pub use transfer::{ExportArgs, ImportArgs, OnError};
+pub use typed::{AddArgs, FlagAction, FlagArgs, MapAction, MapArgs, ResetArgs, SetAction, SetArgs};
 
 use crate::address::{Address, PlaceName};
 use crate::exit::Exit;
@@ -105,6 +107,21 @@ pub enum Ask {
     /// Read keys in order
     #[command(after_help = data::SCAN_EXAMPLES)]
     Scan(ScanArgs),
+    /// Add to a counter
+    #[command(after_help = typed::ADD_EXAMPLES)]
+    Add(AddArgs),
+    /// Set a counter to zero
+    #[command(after_help = typed::RESET_EXAMPLES)]
+    Reset(ResetArgs),
+    /// Add elements to a set or remove them from it
+    #[command(after_help = typed::SET_EXAMPLES)]
+    Set(SetArgs),
+    /// Write a field of a map or remove it
+    #[command(after_help = typed::MAP_EXAMPLES)]
+    Map(MapArgs),
+    /// Turn a flag on or off
+    #[command(after_help = typed::FLAG_EXAMPLES)]
+    Flag(FlagArgs),
     /// Write the rows of a file
     #[command(after_help = transfer::IMPORT_EXAMPLES, mut_arg("timeout", patient))]
     Import(Box<ImportArgs>),
@@ -141,6 +158,11 @@ impl Ask {
             Self::Delete(args) => args.data.output.output,
             Self::Cas(args) => args.data.output.output,
             Self::Scan(args) => args.data.output.output,
+            Self::Add(args) => args.data.output.output,
+            Self::Reset(args) => args.data.output.output,
+            Self::Set(args) => args.data.output.output,
+            Self::Map(args) => args.data.output.output,
+            Self::Flag(args) => args.data.output.output,
             Self::Import(args) => args.output.output,
             Self::Export(args) => args.output.output,
             Self::Admin(args) => args.output.output,

@@ -7,12 +7,13 @@ mod data;
 mod export;
 mod import;
 mod session;
+mod typed;
 
 use std::future::Future;
 use std::path::Path;
 
 use clap::CommandFactory;
-use latitude_client::Client;
+use latitude_client::{Client, Error, Reason};
 
 pub use context::Context;
 
@@ -74,6 +75,11 @@ pub async fn ask(
         Ask::Delete(args) => data::delete(args, context, output).await,
         Ask::Cas(args) => data::cas(args, context, output).await,
         Ask::Scan(args) => data::scan(args, context, output).await,
+        Ask::Add(args) => typed::add(args, context, output).await,
+        Ask::Reset(args) => typed::reset(args, context, output).await,
+        Ask::Set(args) => typed::set(args, context, output).await,
+        Ask::Map(args) => typed::map(args, context, output).await,
+        Ask::Flag(args) => typed::flag(args, context, output).await,
         Ask::Import(args) => import::run(*args, context, output).await,
         Ask::Export(args) => export::run(*args, context, output).await,
         Ask::Admin(args) => admin::run(args, context, output).await,
@@ -108,6 +114,14 @@ fn format_unknown(file: &Path) -> Failure {
     Failure::Usage(format!(
         "how are the rows of {file} written? say --format tsv or --format jsonl"
     ))
+}
+
+/// Why rows are not copied: a row of a file is a key and the bytes of a register.
+fn not_registers(keyspace: &str, value_type: &str) -> Failure {
+    let message = format!(
+        "the keyspace {keyspace:?} is of type {value_type}: only rows of registers are exported and imported yet"
+    );
+    Error::new(Reason::TypeMismatch, message).into()
 }
 
 fn seeds(addresses: &[crate::address::Address]) -> impl Iterator<Item = &str> {

@@ -101,6 +101,8 @@ mod tests {
                 | Reason::ReplicaBehind
                 | Reason::StalenessUnproved
                 | Reason::RangeFrozen
+                | Reason::NotFolded
+                | Reason::NotOrigin
                 | Reason::NoLeader
                 | Reason::LeaderChanged
                 | Reason::ShuttingDown
@@ -108,6 +110,7 @@ mod tests {
                 | Reason::ReplicaQuarantined
                 | Reason::Unreachable
                 | Reason::TooManyRequests
+                | Reason::UnfoldedQuota
                 | Reason::DiskFull => 3,
                 Reason::Internal => 5,
             };

@@ -79,6 +79,14 @@ pub fn to_base64(bytes: &[u8]) -> String {
     BASE64.encode(bytes)
 }
 
+/// The context of siblings as it is printed: base64.
+pub fn parse_context(text: &str) -> Result<Bytes, String> {
+    BASE64
+        .decode(text)
+        .map(Bytes::from)
+        .map_err(|error| format!("{text:?} is no context ({error}): give it as `get` printed it"))
+}
+
 /// A time of the Unix epoch, in UTC, as RFC 3339 writes it: `2024-01-01T00:00:00.070Z`.
 ///
 /// Source of the calendar: Howard Hinnant, *chrono-Compatible Low-Level Date Algorithms* (civil_from_days).
@@ -155,6 +163,13 @@ mod tests {
         ] {
             assert_eq!(key(text, true).map_err(|error| error.reason), Err(reason), "{text}");
         }
+    }
+
+    #[test]
+    fn a_context_reads_back_as_it_is_printed() {
+        let context = Bytes::from_static(b"\x01\xff\x00");
+        assert_eq!(parse_context(&to_base64(&context)), Ok(context));
+        assert!(parse_context("AQ=").is_err());
     }
 
     #[test]

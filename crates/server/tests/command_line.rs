@@ -34,7 +34,20 @@ fn help_about_exit_codes_lists_them() {
 
 #[test]
 fn a_command_line_that_makes_no_sense_exits_with_2_and_prints_no_answer() {
-    for arguments in [&["put", "k"][..], &["get"], &["no-such-command"], &["get", ""]] {
+    for arguments in [
+        &["put", "k"][..],
+        &["get"],
+        &["no-such-command"],
+        &["get", ""],
+        &["add", "k", "many"],
+        &["set", "add", "k"],
+        &["set", "empty", "k"],
+        &["map", "put", "k", "f"],
+        &["map", "remove", "k", "f", "v"],
+        &["flag", "enable"],
+        &["put", "k", "v", "--context", "no context"],
+        &["delete", "k", "l", "--context", "AQ=="],
+    ] {
         let (code, out, err) = latitude(arguments);
         assert_eq!((code, out.as_str()), (2, ""), "{arguments:?}");
         assert!(err.starts_with("error: "), "{err}");

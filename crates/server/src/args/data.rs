@@ -2,12 +2,13 @@
 
 use std::path::PathBuf;
 
+use bytes::Bytes;
 use clap::{ArgGroup, Args, ValueEnum};
 use latitude_client::ReceiptDetail;
 use latitude_types::{Level, WriteTime};
 
 use super::{ConnectArgs, FreshnessFlags, OutputArgs, SessionFlags, level};
-use crate::text::parse_version;
+use crate::text::{parse_context, parse_version};
 
 /// Which keys, and at which level.
 #[derive(Args, Debug)]
@@ -84,6 +85,9 @@ One key prints its value as it is, and a line end. Several print `key<TAB>value`
 backslash, tab, line end and bytes that are no UTF-8 are escaped. A key that does not exist prints \
 nothing, and the command exits with 1.
 
+A counter prints its sum, a flag `on` or `off` (off exits with 1), a set an element to a line, a map \
+`field<TAB>value` lines, siblings a value to a line and on stderr the context for the next write.
+
 Examples:
   latitude get greeting
   latitude get alice bob carol --keyspace users --level strict
@@ -112,6 +116,7 @@ Examples:
   latitude put greeting hello
   latitude put photo --file photo.jpg
   date | latitude put now -
+  latitude put note both --keyspace notes --context AZkD
   latitude put temperature -- -5";
 
 /// The arguments of `latitude put`.
@@ -126,6 +131,9 @@ pub struct PutArgs {
     /// Read the value from this file
     #[arg(long, short, value_name = "FILE", conflicts_with = "value")]
     pub file: Option<PathBuf>,
+    /// Siblings: write in the place of those that were read, whose context `get` printed
+    #[arg(long, value_name = "CONTEXT", value_parser = parse_context)]
+    pub context: Option<Bytes>,
     /// What every command on data takes.
     #[command(flatten)]
     pub data: DataArgs,
@@ -144,6 +152,9 @@ pub struct DeleteArgs {
     /// The keys, 1 to 4096 bytes each
     #[arg(value_name = "KEY", required = true)]
     pub keys: Vec<String>,
+    /// Siblings of one key: remove those that were read, whose context `get` printed
+    #[arg(long, value_name = "CONTEXT", value_parser = parse_context)]
+    pub context: Option<Bytes>,
     /// What every command on data takes.
     #[command(flatten)]
     pub data: DataArgs,

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use bytes::Bytes;
 use futures::StreamExt;
-use latitude_client::{Answer, CasOutcome, Expected, Keyspace, Row, Scan, Value};
+use latitude_client::{Answer, CasOutcome, Expected, Held, Keyspace, Row, Scan, TypedValue, Value};
 use latitude_types::{KEY_LEN_MAX, WriteTime};
 use serde_json::{Value as Json, json};
 
@@ -38,7 +38,7 @@ pub(super) async fn get(
         .map(|key| {
             let keyspace = keyspace.clone();
             async move {
-                let answer = keyspace.get(&key).await;
+                let answer = keyspace.get_any(&key).await;
                 (key, answer)
             }
         })
@@ -50,7 +50,7 @@ pub(super) async fn get(
                 let _ = output.note(&format!("failed at key {}", form.line(&key)));
             }
         })?;
-        if answer.value.is_none() {
+        if answer.value.version.is_none() {
             exit = Exit::No;
         }
         let saved = session.save();
@@ -62,29 +62,49 @@ pub(super) async fn get(
 
 fn print_got(
     key: &Bytes,
-    answer: &Answer<Option<Value>>,
+    answer: &Answer<Held>,
     form: KeyForm,
     alone: bool,
     receipt: bool,
     output: &mut Output<'_>,
 ) -> Result<(), Failure> {
+    let Held { value, version } = &answer.value;
     match output.format() {
         Format::Json => {
-            let row = render::row_json(form, key, answer.value.as_ref(), true);
+            let row = match (value, version) {
+                (TypedValue::Register(Some(bytes)), Some(version)) => {
+                    let value = Value { bytes: bytes.clone(), version: *version };
+                    render::row_json(form, key, Some(&value), true)
+                }
+                (TypedValue::Register(_), _) => render::row_json(form, key, None, true),
+                _ => render::value_json(form, key, &answer.value),
+            };
             print_json(row, answer, receipt, output)?;
         }
         Format::Text => {
-            match &answer.value {
-                Some(value) if alone => {
-                    output.raw(&value.bytes)?;
+            match value {
+                TypedValue::Register(Some(bytes)) if alone => {
+                    output.raw(bytes)?;
                     output.raw(b"\n")?;
                 }
-                Some(value) => output.line(&render::row_line(form, key, Some(&value.bytes)))?,
-                None => output.note(&format!("not found: {}", form.line(key)))?,
+                TypedValue::Flag(_) if alone => print_lines(value, output)?,
+                _ if version.is_none() => output.note(&format!("not found: {}", form.line(key)))?,
+                _ if alone => print_lines(value, output)?,
+                _ => output.line(&render::value_row(form, key, value))?,
+            }
+            if let TypedValue::Siblings(siblings) = value
+                && !siblings.context.is_empty()
+            {
+                output.note(&format!("context: {}", text::to_base64(&siblings.context)))?;
             }
             print_receipt(answer, receipt, output)?;
         }
     }
+    Ok(())
+}
+
+fn print_lines(value: &TypedValue, output: &mut Output<'_>) -> Result<(), Failure> {
+    render::value_lines(value).iter().try_for_each(|line| output.line(line))?;
     Ok(())
 }
 
@@ -98,7 +118,10 @@ pub(super) async fn put(
         .ok_or_else(|| Failure::Usage("say what to write: VALUE or --file".to_string()))?;
     let mut session = InSession::of(&args.data.session)?;
     let keyspace = session.on(keyspace(&args.data, context), &args.data.session);
-    let answer = keyspace.put(&key, value).await?;
+    let answer = match args.context {
+        Some(context) => keyspace.put_sibling(&key, value, context).await?,
+        None => keyspace.put(&key, value).await?,
+    };
     let saved = session.save();
     print_written(&key, &answer, true, &args.data, output)?;
     saved?;
@@ -115,9 +138,17 @@ pub(super) async fn delete(
     let mut session = InSession::of(&args.data.session)?;
     let keyspace = session.on(keyspace(&args.data, context), &args.data.session);
     let alone = keys.len() == 1;
+    if args.context.is_some() && !alone {
+        let message = "a context is that of one key: remove one at a time".to_string();
+        return Err(Failure::Usage(message));
+    }
     // One after the other, so that a failure leaves no doubt about the others.
     for key in keys {
-        let answer = keyspace.delete(&key).await.inspect_err(|_| {
+        let deleted = match &args.context {
+            Some(context) => keyspace.delete_siblings(&key, context.clone()).await,
+            None => keyspace.delete(&key).await,
+        };
+        let answer = deleted.inspect_err(|_| {
             if !alone {
                 let key = form.line(&key);
                 let note = format!("failed at key {key}: those before it are removed, those after it were not tried");
@@ -131,7 +162,7 @@ pub(super) async fn delete(
     Ok(Exit::Success)
 }
 
-fn print_written(
+pub(super) fn print_written(
     key: &Bytes,
     answer: &Answer<WriteTime>,
     alone: bool,
@@ -269,12 +300,19 @@ fn print_row(
     keys_only: bool,
     output: &mut Output<'_>,
 ) -> Result<(), Failure> {
-    match output.format() {
-        Format::Json => {
+    match (output.format(), &row.typed) {
+        (Format::Json, Some(typed)) => {
+            let held = Held { value: typed.clone(), version: Some(row.version) };
+            output.json(&render::value_json(form, &row.key, &held))?;
+        }
+        (Format::Json, None) => {
             let value = Value { bytes: row.value.clone(), version: row.version };
             output.json(&render::row_json(form, &row.key, Some(&value), !keys_only))?;
         }
-        Format::Text => {
+        (Format::Text, Some(typed)) => {
+            output.line(&render::value_row(form, &row.key, typed))?;
+        }
+        (Format::Text, None) => {
             let value = (!keys_only).then_some(row.value.as_ref());
             output.line(&render::row_line(form, &row.key, value))?;
         }
@@ -298,7 +336,7 @@ fn print_page_receipt<T>(
     Ok(())
 }
 
-fn print_receipt<T>(
+pub(super) fn print_receipt<T>(
     answer: &Answer<T>,
     wanted: bool,
     output: &mut Output<'_>,
@@ -309,7 +347,7 @@ fn print_receipt<T>(
     Ok(())
 }
 
-fn print_json<T>(
+pub(super) fn print_json<T>(
     mut object: Json,
     answer: &Answer<T>,
     receipt: bool,
@@ -321,11 +359,11 @@ fn print_json<T>(
     Ok(output.json(&object)?)
 }
 
-fn keyspace(args: &DataArgs, context: &Context) -> Keyspace {
+pub(super) fn keyspace(args: &DataArgs, context: &Context) -> Keyspace {
     context.keyspace(&args.at, &args.connect).with_receipt(args.receipt.detail())
 }
 
-fn key_form(args: &DataArgs) -> KeyForm {
+pub(super) fn key_form(args: &DataArgs) -> KeyForm {
     if args.hex { KeyForm::Hex } else { KeyForm::Text }
 }
 
@@ -335,7 +373,7 @@ fn keys(texts: &[String], args: &DataArgs) -> Result<Vec<Bytes>, Failure> {
 }
 
 /// A value given on the command line, on stdin (`-`) or in a file; `None` if none of them is.
-fn value(
+pub(super) fn value(
     text: Option<&str>,
     file: Option<&Path>,
     context: &Context,
@@ -385,8 +423,9 @@ mod tests {
         (out, String::from_utf8(err).unwrap())
     }
 
-    fn got(bytes: Option<&'static [u8]>) -> Answer<Option<Value>> {
-        answer(bytes.map(|bytes| Value { bytes: Bytes::from_static(bytes), version: version() }))
+    fn got(bytes: Option<&'static [u8]>) -> Answer<Held> {
+        let value = TypedValue::Register(bytes.map(Bytes::from_static));
+        answer(Held { value, version: bytes.map(|_| version()) })
     }
 
     fn scan_args(line: &str) -> ScanArgs {
@@ -421,6 +460,35 @@ mod tests {
             print_got(&key, &got(None), KeyForm::Text, true, false, output)
         });
         assert_eq!((out.as_slice(), err.as_str()), (&b""[..], "not found: k\n"));
+    }
+
+    #[test]
+    fn a_flag_that_is_off_says_so_and_an_empty_set_is_not_found() {
+        let key = Bytes::from_static(b"k");
+        let print = |value: TypedValue, alone| {
+            printed(Format::Text, |output| {
+                let held = answer(Held { value, version: None });
+                print_got(&key, &held, KeyForm::Text, alone, false, output)
+            })
+        };
+        assert_eq!(print(TypedValue::Flag(false), true), (b"off\n".to_vec(), String::new()));
+        let not_found = (Vec::new(), "not found: k\n".to_string());
+        assert_eq!(print(TypedValue::Set(vec![]), true), not_found);
+        assert_eq!(print(TypedValue::Flag(false), false), not_found);
+    }
+
+    #[test]
+    fn siblings_are_lines_and_their_context_is_beside_them() {
+        let key = Bytes::from_static(b"k");
+        let siblings = latitude_client::Siblings {
+            values: vec![latitude_client::Sibling { value: "a".into(), version: version() }],
+            context: Bytes::from_static(b"\x01"),
+        };
+        let held = Held { value: TypedValue::Siblings(siblings), version: Some(version()) };
+        let (out, err) = printed(Format::Text, |output| {
+            print_got(&key, &answer(held), KeyForm::Text, true, false, output)
+        });
+        assert_eq!((out.as_slice(), err.as_str()), (&b"a\n"[..], "context: AQ==\n"));
     }
 
     #[test]

@@ -40,6 +40,9 @@ pub(super) async fn run(
     while let Some(scan) = next {
         let page = keyspace.scan(scan.limit(PAGE_ROWS as usize).page_bytes(PAGE_BYTES)).await?;
         for row in &page.value.rows {
+            if let Some(typed) = &row.typed {
+                return Err(super::not_registers(&args.at.keyspace, typed.type_name()));
+            }
             line.clear();
             format.write(&row.key, &row.value, &mut line);
             sink.write(&line, output)?;

@@ -9,7 +9,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use anyhow::anyhow;
-use latitude_client::ReceiptDetail;
+use latitude_client::{Client, ReceiptDetail};
 use tokio::io::{AsyncRead, BufReader};
 
 use super::Context;
@@ -18,6 +18,7 @@ use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::output::{Format, Output};
 use crate::progress::Progress;
+use crate::render;
 use crate::rows::{LINE_LEN_MAX, Lines, RowFormat};
 use pipeline::Broken;
 use tally::Tally;
@@ -33,6 +34,7 @@ pub(super) async fn run(
     let format = args.format.or_else(|| RowFormat::of_path(&args.file));
     let format = format.ok_or_else(|| super::format_unknown(&args.file))?;
     let (source, size) = open(&args.file, context).await?;
+    check_type(&context.client(&args.connect), &args.at.keyspace).await?;
     let mut rejects = args.rejects.as_deref().map(|path| create(path, &args.file)).transpose()?;
     let keyspace = context.keyspace(&args.at, &args.connect).with_receipt(ReceiptDetail::None);
 
@@ -70,6 +72,17 @@ pub(super) async fn run(
             let path = args.rejects.unwrap_or_default();
             Err(anyhow!("{} cannot be written: {error}", path.display()).into())
         }
+    }
+}
+
+/// Refuses to import into a keyspace of another type than register, if it can be found out. If not, there is a
+/// reason that the first row will tell.
+async fn check_type(client: &Client, keyspace: &str) -> Result<(), Failure> {
+    let Ok(keyspaces) = client.admin().keyspaces().await else { return Ok(()) };
+    let found = keyspaces.iter().find(|found| found.name == keyspace);
+    match found.map(render::value_type) {
+        None | Some("register") => Ok(()),
+        Some(other) => Err(super::not_registers(keyspace, other)),
     }
 }
 

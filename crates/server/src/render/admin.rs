@@ -263,7 +263,8 @@ pub fn keyspace_json(keyspace: &KeyspaceStatus) -> Json {
     })
 }
 
-fn value_type(keyspace: &KeyspaceStatus) -> &'static str {
+/// The name of a keyspace's type.
+pub fn value_type(keyspace: &KeyspaceStatus) -> &'static str {
     match keyspace.r#type() {
         ValueType::Register | ValueType::Unspecified => "register",
         ValueType::Siblings => "siblings",

@@ -30,7 +30,7 @@ impl KeyForm {
         }
     }
 
-    fn put_into(self, object: &mut Map<String, Json>, key: &[u8]) {
+    pub(super) fn put_into(self, object: &mut Map<String, Json>, key: &[u8]) {
         match self {
             Self::Text => put_bytes(object, "key", key),
             Self::Hex => {
@@ -136,7 +136,8 @@ fn receipt_fields<T>(answer: &Answer<T>) -> Vec<(&'static str, String, Json)> {
         }
         for of in &receipt.unfolded {
             let text = format!("{} of {}, the last at {}", of.count, of.node, of.highest);
-            let json = json!({ "node": of.node, "count": of.count, "highest": of.highest.to_string() });
+            let json =
+                json!({ "node": of.node, "count": of.count, "highest": of.highest.to_string() });
             say("unfolded", text, json);
         }
         // A full receipt has a proof; in a short one the rest would only be what was not said.
@@ -182,7 +183,7 @@ fn yes_or_no(yes: bool) -> String {
     if yes { "yes" } else { "no" }.to_string()
 }
 
-fn put_bytes(object: &mut Map<String, Json>, name: &str, bytes: &[u8]) {
+pub(super) fn put_bytes(object: &mut Map<String, Json>, name: &str, bytes: &[u8]) {
     match std::str::from_utf8(bytes) {
         Ok(text) => object.insert(name.to_string(), json!(text)),
         Err(_) => object.insert(format!("{name}_base64"), json!(to_base64(bytes))),
