@@ -223,16 +223,6 @@ impl Local {
         state.shown(range, span, limit)
     }
 
-    /// W of an origin in a range; of this node, how far its own writes are durable.
-    pub(crate) fn mark(&self, range: RangeId, origin: NodeId) -> Option<Timestamp> {
-        let state = self.state();
-        if origin == self.inner.node {
-            Some(state.frontier.durable())
-        } else {
-            state.marks.of(range, origin)
-        }
-    }
-
     /// Whether a base that has folded so far, or this node's overlay beside it, shows that none of the session's
     /// own writes in the range is missing from the base (`consistency.md`, own check). If not: of which origin
     /// something is, or may be.

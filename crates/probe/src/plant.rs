@@ -54,6 +54,24 @@ plants! {
     SessionIgnored = "session-ignored",
     /// A sequential read takes the value from one snapshot of the store and its place in the log from a later one.
     TwoSnapshots = "two-snapshots",
+    /// A local write's position counts as durable as soon as it is given.
+    PublishedEarly = "position-published-early",
+    /// A stretch of a stream behind a gap lifts the watermark all the same.
+    LiftOverGap = "lift-over-gap",
+    /// A delta of another node is shown as soon as it is held, whatever it follows.
+    CausesIgnored = "causes-ignored",
+    /// A causal read is answered without a look at what its session has seen.
+    SeenIgnored = "seen-ignored",
+    /// A strict or sequential operation does without its session's own local writes.
+    OwnIgnored = "own-ignored",
+    /// A log write does not say what it follows.
+    LogPastDropped = "log-past-dropped",
+    /// A fold that begins above what is folded is applied.
+    FoldGap = "fold-gap",
+    /// What is folded already is folded again.
+    FoldTwice = "fold-twice",
+    /// An overlay drops what has been proposed for folding, before it is folded.
+    OverlayDropped = "overlay-dropped",
 }
 
 impl Plant {

@@ -1,7 +1,7 @@
 //! Applying log entries.
 
 use latitude_crdt::LogPlace;
-use latitude_probe::Mark;
+use latitude_probe::{Mark, Plant};
 use latitude_storage::{Column, View, key};
 use latitude_types::{Error, NodeId, OperationKind, RangeId, Reason, Stamp, Timestamp, WriteTime};
 use serde::{Deserialize, Serialize};
@@ -297,7 +297,11 @@ impl Range {
         let to = last.map_or(segment.to, |last| segment.to.min(last));
         // A segment of part of the range cannot say how far all of it is folded.
         let covers = segment.span.intersection(&meta.span).as_ref() == Some(&meta.span);
-        if segment.from > folded || to <= folded || stamp.time <= to || !covers {
+        if segment.from > folded && !Plant::FoldGap.is_on()
+            || to <= folded
+            || stamp.time <= to
+            || !covers
+        {
             return Ok(());
         }
         for carried in &segment.deltas {
@@ -305,7 +309,8 @@ impl Range {
                 return Err(ApplyError::Unsupported("a delta that is not there"));
             };
             let delta = Delta::decode(bytes)?;
-            if delta.position <= folded || delta.position > to {
+            let is_folded = delta.position <= folded && !Plant::FoldTwice.is_on();
+            if is_folded || delta.position > to {
                 continue;
             }
             // No origin takes one that does not fit; one that did must not stop every replica.

@@ -56,6 +56,10 @@ pub enum Check {
     ReplicasEqual,
     /// Local reads at every node end up with what strict ones see, and nothing is left to be folded.
     Convergence,
+    /// A counter is the sum of what was added to it.
+    Counter,
+    /// A set holds what was added and not removed.
+    Set,
     /// A node raised one of its alarms: it found its own rules broken.
     Alarm,
     /// A node stopped by itself, and no fault is a reason to.
@@ -96,6 +100,8 @@ impl Check {
             Self::Deadline => "deadline",
             Self::ReplicasEqual => "replicas equal",
             Self::Convergence => "convergence",
+            Self::Counter => "counter",
+            Self::Set => "set",
             Self::Alarm => "alarm",
             Self::Stopped => "stopped",
             Self::Panic => "panic",

@@ -12,6 +12,7 @@
 //! The operations themselves are in `workload/operations.rs`.
 
 mod operations;
+mod types;
 
 use std::collections::BTreeMap;
 use std::io::Sink;
@@ -29,6 +30,7 @@ use rand::rngs::SmallRng;
 use rand::seq::IndexedRandom;
 use rand::{RngExt, SeedableRng};
 
+use self::types::Typed;
 use crate::cluster::{ClientHost, Cluster, Layout, Pending};
 use crate::freshness::Freshness;
 use crate::seeds::derive;
@@ -62,6 +64,8 @@ pub struct Workload {
     pub strict: u32,
     /// ... but for so many of ten, which are causal or eventual, unless they are conditional.
     pub local: u32,
+    /// Of ten operations, how many are on counters and sets.
+    pub typed: u32,
     /// Of ten operations, how many are reads ...
     pub reads: u32,
     /// ... and how many conditional writes.
@@ -94,6 +98,7 @@ impl Default for Workload {
             learners: false,
             strict: 5,
             local: 0,
+            typed: 0,
             reads: 5,
             compares: 2,
             deletes: 0,
@@ -122,6 +127,7 @@ struct Shared {
     written: Mutex<(u64, u32)>,
     by_lease: AtomicUsize,
     freshness: Freshness,
+    typed: Typed,
     /// What clients draw that have nothing of their own to draw from.
     random: Mutex<SmallRng>,
     /// Sessions that their clients have left: process and token. Whoever takes one over goes on with it.
@@ -192,6 +198,9 @@ impl Workload {
             learners,
             ..wire::CreateKeyspaceRequest::default()
         };
+        if self.typed > 0 {
+            Self::prepare_typed(cluster, &request)?;
+        }
         cluster
             .run_client(Duration::from_secs(30), |host| async move {
                 host.client.admin().create_keyspace(request).await
@@ -234,6 +243,7 @@ impl Workload {
             written: Mutex::default(),
             by_lease: AtomicUsize::new(0),
             freshness: Freshness::default(),
+            typed: Typed::default(),
             random: Mutex::new(SmallRng::seed_from_u64(derive(cluster.layout().seed, "bounds"))),
             left: Mutex::default(),
         });
@@ -294,7 +304,8 @@ impl Running {
             last.read_all(host).await
         })??;
         // Clients are placed in one region after another: each reads near by.
-        for _ in 0..cluster.layout().regions.len() {
+        let regions = if shared.workload.local > 0 { cluster.layout().regions.len() } else { 0 };
+        for _ in 0..regions {
             let last = Arc::clone(&shared);
             cluster.run_client(Duration::from_secs(30), |host| async move {
                 last.read_all_near(host).await
@@ -384,6 +395,7 @@ impl Shared {
         let mut client = self.new_client();
         let mut seen: BTreeMap<u32, Option<i64>> = BTreeMap::new();
         let mut chased = None;
+        let beside = Session::new();
         while !self.stop.load(Ordering::Relaxed) {
             let drawn = host.random.random_range(0..workload.keys);
             let at = chased.unwrap_or(drawn);
@@ -396,6 +408,11 @@ impl Shared {
             };
             if host.random.random_range(0..10) < workload.forgets {
                 host.begin_anew(home);
+            }
+            // Beside the session that the history is about: in it they would be causes that no judge knows.
+            if host.random.random_range(0..10) < workload.typed {
+                let session = beside.clone();
+                self.typed.operate(&mut host, &session, level).await?;
             }
             let keyspace = host
                 .client
@@ -497,6 +514,9 @@ impl Shared {
 
     /// What replicas near by have is what strict reads see, and nothing of it is left to be folded.
     async fn read_all_near(&self, host: ClientHost) -> Result<()> {
+        if self.workload.typed > 0 {
+            self.typed.judge(&host).await?;
+        }
         let keyspace = host.client.keyspace(KEYSPACE).with_timeout(Duration::from_secs(10));
         for at in 0..self.workload.keys {
             let key = self.workload.key(at);

@@ -14,12 +14,13 @@ use std::time::Duration;
 use futures::stream::FuturesUnordered;
 use futures::{FutureExt, StreamExt};
 use latitude_consensus::LeaderToken;
+use latitude_probe::Plant;
 use latitude_range::{FoldCursor, Origin};
 use latitude_types::{Error, NodeId, Positions, RangeId, Reason};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep};
 
-use super::Local;
+use super::{Local, State};
 use crate::proposer::not_leader;
 use crate::range_handle::RangeHandle;
 use crate::shared::Shared;
@@ -244,13 +245,21 @@ impl Local {
             // This node's own stream stands still while nothing is written here.
             self.lift();
         }
-        let state = self.state();
-        let Some(overlay) = state.overlays.get(&range) else { return Vec::new() };
-        let own = self.inner.node;
-        let marks = |origin| match origin == own {
-            true => Some(state.frontier.durable()),
-            false => state.marks.of(range, origin),
+        let mut state = self.state();
+        let State { overlays, marks, frontier, .. } = &mut *state;
+        let Some(overlay) = overlays.get_mut(&range) else { return Vec::new() };
+        let marks = |origin| match origin == self.inner.node {
+            true => Some(frontier.durable()),
+            false => marks.of(range, origin),
         };
-        cursor.next(origins, &handle.record.span, overlay, marks, need, bytes_max)
+        let segments = cursor.next(origins, &handle.record.span, overlay, marks, need, bytes_max);
+        if Plant::OverlayDropped.is_on() {
+            for segment in &segments {
+                let dropped = origins.iter().find(|origin| origin.node == segment.origin);
+                let dropped = dropped.map(|origin| Origin { folded: segment.to, ..origin.clone() });
+                overlay.prune(dropped.as_slice());
+            }
+        }
+        segments
     }
 }

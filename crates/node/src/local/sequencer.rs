@@ -5,6 +5,7 @@ use std::sync::Arc;
 use futures::StreamExt;
 use futures::stream::FuturesOrdered;
 use latitude_clock::ClockError;
+use latitude_probe::Plant;
 use latitude_range::{Delta, Op};
 use latitude_storage::{Batch, Column, key};
 use latitude_types::{
@@ -104,6 +105,9 @@ impl Local {
             Err(error) => return Err(Error::new(Reason::ClockUnsynced, error.to_string())),
         };
         let delta = Arc::new(draft.clone().at(self.inner.node, position));
+        if Plant::PublishedEarly.is_on() {
+            frontier.synced(position);
+        }
         overlay.insert(Arc::clone(&delta));
         (*active, *last_write) = (Some(Instant::now()), position);
         let (answer, written) = oneshot::channel();

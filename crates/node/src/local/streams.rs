@@ -16,10 +16,11 @@ use std::time::Duration;
 
 use futures::StreamExt;
 use futures::stream::FuturesOrdered;
+use latitude_probe::Plant;
 use latitude_range::Delta;
 use latitude_rpc::pb::peer as pb;
 use latitude_storage::{Batch, Column, key};
-use latitude_types::{Error, NodeId, RangeId, Reason, Timestamp};
+use latitude_types::{Error, NodeId, Past, RangeId, Reason, Timestamp};
 use rand::Rng;
 use tokio::sync::Mutex;
 use tokio::time::{Instant, sleep, sleep_until};
@@ -182,11 +183,16 @@ impl Local {
                 continue;
             }
             if let Some(overlay) = overlays.get_mut(&delta.range) {
-                visible.hold(delta.range, origin, delta.position, delta.past.clone());
+                let past = match Plant::CausesIgnored.is_on() {
+                    true => Past::default(),
+                    false => delta.past.clone(),
+                };
+                visible.hold(delta.range, origin, delta.position, past);
                 overlay.insert(delta);
             }
         }
         let mut whole = true;
+        let from = if Plant::LiftOverGap.is_on() { Timestamp::ZERO } else { from };
         for range in ranges {
             let lifted = marks.lift(*range, origin, from, to);
             whole &= lifted || marks.of(*range, origin).is_none();

@@ -9,6 +9,7 @@
 //! An eventual read asks nothing: it gets what is durable here.
 
 use latitude_consistency::{Token, demand};
+use latitude_probe::Plant;
 use latitude_range::Reader;
 use latitude_rpc::pb::v1;
 use latitude_types::{Error, KeySpan, NodeId, Past, Positions, Reason};
@@ -67,7 +68,7 @@ impl Serving<'_> {
     /// INV-7 for this range: the streams of its origins shown as far as the session has seen, its log and the floor
     /// met.
     fn unmet_in_range(&self, session: Option<&Token>) -> Option<Unmet> {
-        let past = session?.past();
+        let past = session.filter(|_| !Plant::SeenIgnored.is_on())?.past();
         let handle = self.handle;
         let directory = self.shared.catalog.current();
         let known = |range| directory.range(range).map(|record| (record.epoch, &record.span));
@@ -191,7 +192,7 @@ impl Serving<'_> {
     /// it; else the leader has them folded first. Of which origin something is missing.
     pub(super) fn own_unfolded(&self, reader: &Reader<'_>) -> Option<NodeId> {
         let own = self.request.session.as_ref()?.own();
-        if *own == Positions::default() {
+        if *own == Positions::default() || Plant::OwnIgnored.is_on() {
             return None;
         }
         self.shared.local().own_unfolded(self.handle.id(), &reader.meta().origins, own)

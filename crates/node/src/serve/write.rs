@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use latitude_probe::Plant;
 use latitude_range::{Done, Op, Operation as LogOperation};
 use latitude_rpc::ToWire;
 use latitude_rpc::pb::v1;
@@ -52,6 +53,7 @@ impl Serving<'_> {
         if let Some(session) = request.session.as_ref().filter(|_| ends_what_it_saw(op)) {
             need.join(&session.past().seen);
         }
+        let past = request.session.as_ref().filter(|_| !Plant::LogPastDropped.is_on());
         let operation = LogOperation {
             id,
             answered_below,
@@ -60,7 +62,7 @@ impl Serving<'_> {
             op: op.clone(),
             named: context.to_vec(),
             need: need.clone(),
-            past: request.session.as_ref().map_or_else(Past::default, |s| s.past().clone()),
+            past: past.map_or_else(Past::default, |session| session.past().clone()),
             extensions: Vec::new(),
         };
         self.have_fold_proposed(&need).await?;

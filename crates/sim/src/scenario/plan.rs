@@ -142,6 +142,7 @@ fn layout(seed: u64, leases: bool, random: &mut SmallRng) -> Layout {
 }
 
 fn workload(layout: &Layout, random: &mut SmallRng) -> Workload {
+    let local = if random.random() { random.random_range(1..=9) } else { 0 };
     let keys = random.random_range(2..=10);
     let on_all_nodes = layout.nodes > 3 && random.random_ratio(1, 5);
     Workload {
@@ -151,7 +152,8 @@ fn workload(layout: &Layout, random: &mut SmallRng) -> Workload {
         on_all_nodes,
         learners: layout.nodes > 3 && !on_all_nodes && random.random_ratio(4, 5),
         strict: random.random_range(2..=8),
-        local: if random.random() { random.random_range(1..=9) } else { 0 },
+        local,
+        typed: if local > 0 && random.random() { random.random_range(1..=5) } else { 0 },
         reads: random.random_range(2..=7),
         compares: random.random_range(1..=2),
         deletes: *[0, 0, 1, 3].choose(random).unwrap_or(&0),

@@ -293,7 +293,7 @@ fn is_log(level: Level) -> bool {
 }
 
 /// Faults explain many errors, but not these.
-fn expected(error: &Error) -> Result<()> {
+pub(super) fn expected(error: &Error) -> Result<()> {
     tracing::debug!(%error, "an operation failed");
     match error.reason {
         Reason::Internal | Reason::Malformed | Reason::ArgumentInvalid => {

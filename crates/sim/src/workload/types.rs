@@ -1,0 +1,232 @@
+//! Counters and sets beside the registers: every acknowledged add counts exactly once, at whatever level and
+//! however often it was sent; an element is there exactly if it was added and not removed by somebody who had seen it.
+
+use std::collections::BTreeMap;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
+
+use anyhow::{Result, anyhow, bail};
+use latitude_client::{Keyspace, Level, Session, wire};
+use rand::RngExt;
+use rand::seq::IteratorRandom;
+
+use super::operations::expected;
+use super::{NO_PANIC, TIMEOUT, Workload};
+use crate::cluster::{ClientHost, Cluster};
+use crate::violation::Check;
+
+const COUNTERS: &str = "sim-counters";
+const SETS: &str = "sim-sets";
+/// Keys of either keyspace.
+const KEYS: u32 = 2;
+
+/// What is known of the counters and sets.
+#[derive(Default, Debug)]
+pub(super) struct Typed {
+    next: AtomicI64,
+    counters: Mutex<BTreeMap<String, Sum>>,
+    elements: Mutex<BTreeMap<(String, i64), Element>>,
+}
+
+/// What a counter is made of.
+#[derive(Default, Debug)]
+struct Sum {
+    acknowledged: i64,
+    /// Adds of which nobody knows whether they happened; all are positive.
+    unknown: i64,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Element {
+    /// It was sent.
+    MayBe,
+    Added,
+    /// Somebody who may have seen it has asked for its removal.
+    MayBeRemoved,
+    /// Removed by somebody who had seen it.
+    Removed,
+}
+
+impl Workload {
+    /// Creates the keyspaces of counters and sets.
+    pub(super) fn prepare_typed(
+        cluster: &mut Cluster,
+        like: &wire::CreateKeyspaceRequest,
+    ) -> Result<()> {
+        for (name, of) in [(COUNTERS, wire::ValueType::Counter), (SETS, wire::ValueType::Set)] {
+            let request = wire::CreateKeyspaceRequest {
+                name: name.into(),
+                r#type: of as i32,
+                split_at: vec![],
+                ..like.clone()
+            };
+            cluster
+                .run_client(Duration::from_secs(30), |host| async move {
+                    host.client.admin().create_keyspace(request).await
+                })?
+                .map_err(|error| anyhow!("the keyspace was not created: {error}"))?;
+        }
+        Ok(())
+    }
+}
+
+impl Typed {
+    /// One operation on a counter or a set.
+    pub(super) async fn operate(
+        &self,
+        host: &mut ClientHost,
+        session: &Session,
+        level: Level,
+    ) -> Result<()> {
+        let key = format!("t{}", host.random.random_range(0..KEYS));
+        let of = |name: &str| {
+            host.client
+                .keyspace(name)
+                .with_timeout(TIMEOUT)
+                .with_level(level)
+                .with_session(session.clone())
+        };
+        let (counters, sets) = (of(COUNTERS), of(SETS));
+        match host.random.random_range(0..5) {
+            0 | 1 => self.add(host, &counters, &key).await,
+            2 | 3 => self.add_element(host, &sets, &key).await,
+            _ => self.remove_element(host, &sets, &key, level).await,
+        }
+    }
+
+    async fn add(&self, host: &mut ClientHost, counters: &Keyspace, key: &str) -> Result<()> {
+        let amount = host.random.random_range(1..=9);
+        host.say(&format!("adds {amount} to {key}"));
+        let went = counters.add(key, amount).await;
+        host.say(&format!("adding {amount} to {key}: {:?}", went.as_ref().map(drop)));
+        let mut sums = self.counters.lock().expect(NO_PANIC);
+        let sum = sums.entry(key.into()).or_default();
+        match went {
+            Ok(_) => sum.acknowledged += amount,
+            Err(error) => {
+                expected(&error)?;
+                if error.may_have_applied() {
+                    sum.unknown += amount;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn add_element(&self, host: &mut ClientHost, sets: &Keyspace, key: &str) -> Result<()> {
+        let element = self.next.fetch_add(1, Ordering::Relaxed);
+        self.note(key, element, Element::MayBe);
+        host.say(&format!("adds {element} to {key}"));
+        match sets.set_add(key, element.to_string()).await {
+            Ok(_) => {
+                // It may have been seen, and removed, before its adder heard of it.
+                let mut elements = self.elements.lock().expect(NO_PANIC);
+                let known = elements.entry((key.into(), element)).or_insert(Element::Added);
+                if *known == Element::MayBe {
+                    *known = Element::Added;
+                }
+            }
+            Err(error) => {
+                expected(&error)?;
+                if !error.may_have_applied() {
+                    self.elements.lock().expect(NO_PANIC).remove(&(key.into(), element));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes an element that was seen in the same session, at the same level.
+    async fn remove_element(
+        &self,
+        host: &mut ClientHost,
+        sets: &Keyspace,
+        key: &str,
+        level: Level,
+    ) -> Result<()> {
+        let members = match sets.members(key).await {
+            Ok(answer) => answer.value,
+            Err(error) => return expected(&error),
+        };
+        for member in &members {
+            self.must_be_possible(key, decode(member)?)?;
+        }
+        let Some(member) = members.iter().choose(&mut host.random) else { return Ok(()) };
+        let element = decode(member)?;
+        host.say(&format!("removes {element} from {key}"));
+        self.note(key, element, Element::MayBeRemoved);
+        match sets.set_remove(key, member).await {
+            // An eventual read is in no session: what it saw need not be seen by the remove.
+            Ok(_) if level != Level::Eventual => {
+                self.note(key, element, Element::Removed);
+                Ok(())
+            }
+            Ok(_) => Ok(()),
+            Err(error) => expected(&error),
+        }
+    }
+
+    fn note(&self, key: &str, element: i64, now: Element) {
+        let mut elements = self.elements.lock().expect(NO_PANIC);
+        let known = elements.entry((key.into(), element)).or_insert(now);
+        if *known != Element::Removed {
+            *known = now;
+        }
+    }
+
+    /// Nobody sees what nobody added.
+    fn must_be_possible(&self, key: &str, element: i64) -> Result<()> {
+        if self.elements.lock().expect(NO_PANIC).contains_key(&(key.into(), element)) {
+            return Ok(());
+        }
+        bail!(Check::Set.found(format!("{element} is in {key}, and nobody added it")))
+    }
+
+    /// Whether everything is as it must be, once everything is folded.
+    pub(super) async fn judge(&self, host: &ClientHost) -> Result<()> {
+        let keys = (0..KEYS).map(|at| format!("t{at}"));
+        let of = |name: &str, level| host.client.keyspace(name).with_level(level);
+        for key in keys {
+            for level in [Level::Strict, Level::Causal, Level::Eventual] {
+                let failed = |error: latitude_client::Error| {
+                    Check::Served.found(format!("{key} cannot be read {level}: {error}"))
+                };
+                let found = of(COUNTERS, level).counter(&key).await.map_err(failed)?.value;
+                let (least, most) = {
+                    let sums = self.counters.lock().expect(NO_PANIC);
+                    let sum = sums.get(&key);
+                    let least = sum.map_or(0, |sum| sum.acknowledged);
+                    (least, least + sum.map_or(0, |sum| sum.unknown))
+                };
+                if found < least || found > most {
+                    bail!(Check::Counter.found(format!(
+                        "{key} is {found} {level}, and should be {least} to {most}"
+                    )));
+                }
+                let members = of(SETS, level).members(&key).await.map_err(failed)?.value;
+                let members: Vec<_> = members.iter().map(|m| decode(m)).collect::<Result<_>>()?;
+                members.iter().try_for_each(|member| self.must_be_possible(&key, *member))?;
+                for ((of_key, element), known) in &*self.elements.lock().expect(NO_PANIC) {
+                    let is_there = members.contains(element);
+                    let wrong = match known {
+                        Element::Added => !is_there,
+                        Element::Removed => is_there,
+                        Element::MayBe | Element::MayBeRemoved => false,
+                    };
+                    if *of_key == key && wrong {
+                        bail!(Check::Set.found(format!(
+                            "{element} of {key} is {known:?}; there {level}: {is_there}"
+                        )));
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+fn decode(element: &[u8]) -> Result<i64> {
+    let text = String::from_utf8_lossy(element);
+    text.parse().map_err(|_| Check::Set.found(format!("nobody added {text:?}")).into())
+}
