@@ -22,7 +22,7 @@ pub enum Op {
         value: Bytes,
     },
     /// Register: the key has no value. Siblings, set, map: what is named goes; through the log, all the
-    /// base holds. Counter, through the log only: the key has no value, and the next add begins at zero.
+    /// base holds, unless siblings are named: then only they go. Counter, through the log only: the key has no value, and the next add begins at zero.
     Delete,
     /// Register, through the log: the key gets a new value if it holds what is expected. Put-if-absent is
     /// the one that expects [`Expected::Absent`].

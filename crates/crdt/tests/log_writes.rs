@@ -234,6 +234,17 @@ fn a_log_put_of_siblings_with_a_context_that_is_behind_leaves_a_sibling() {
     let Value::Siblings(siblings) = base.value() else { panic!() };
     let values: Vec<_> = siblings.into_iter().map(|sibling| sibling.value).collect();
     assert_eq!(values, [bytes("b"), bytes("c")]);
+}
+
+#[test]
+fn a_log_delete_of_siblings_ends_its_context_or_without_one_all_there_is() {
+    let mut base = Base::new(ValueType::Siblings);
+    base.fold(1, &put("a"), &[]);
+    base.fold(2, &put("b"), &[]);
+    base.log(20, &Op::Delete, &[local_id(1)]);
+    let Value::Siblings(siblings) = base.value() else { panic!() };
+    let values: Vec<_> = siblings.into_iter().map(|sibling| sibling.value).collect();
+    assert_eq!(values, [bytes("b")], "what was not read stays");
     base.log(30, &Op::Delete, &[]);
     assert!(!base.state.exists());
 }

@@ -21,7 +21,7 @@ pub(super) fn merge<I: Ids>(
     };
     end_named(&mut live, write.named, ids)?;
     if write.logged.is_some() {
-        end_what_is_here(&mut live, write.op);
+        end_what_is_here(&mut live, value_type, write);
     }
     state.raise_version(write.time());
     let is_new = takes_effect(write, ids)?;
@@ -54,13 +54,14 @@ fn end_named<I: Ids>(
 /// Ends what a log write ends without naming it: all that the base holds, at its place, of what it is
 /// about.
 ///
-/// A put of siblings ends nothing but its context: with one that is behind it leaves a sibling at every
-/// level, rather than overwrite what its client has not read.
-fn end_what_is_here(live: &mut Vec<Element>, op: &Op) {
-    match op {
+/// A put of siblings ends nothing but its context, nor does a delete that has one: with one that is behind they
+/// leave a sibling at every level, rather than end what their client has not read.
+fn end_what_is_here(live: &mut Vec<Element>, value_type: ValueType, write: &Write<'_>) {
+    match write.op {
         Op::Put { .. } => {}
+        Op::Delete if value_type == ValueType::Siblings && !write.named.is_empty() => {}
         Op::Delete => live.clear(),
-        _ => live.retain(|element| element.name != *op.name_of_element()),
+        op => live.retain(|element| element.name != *op.name_of_element()),
     }
 }
 

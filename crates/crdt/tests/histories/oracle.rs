@@ -126,11 +126,13 @@ fn live_ids(events: &[Event<'_>]) -> BTreeSet<OperationId> {
         }
     }
     for (place, event) in events.iter().enumerate() {
-        let Event::Log(_, own, op, _) = event else { continue };
+        let Event::Log(_, own, op, named) = event else { continue };
         let is_ended = |name: &Bytes| match op {
             Op::Put { .. } => false,
             Op::SetAdd { element } | Op::SetRemove { element } => name == element,
             Op::MapPut { field, .. } | Op::MapRemove { field } => name == field,
+            // Of siblings, which have no names, only those that are named.
+            Op::Delete if !named.is_empty() => !name.is_empty(),
             _ => true,
         };
         let before =
