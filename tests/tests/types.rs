@@ -159,7 +159,10 @@ fn siblings(cli: &Cli) -> Result<()> {
     ensure!(left == ["both", "three"], "what was not read stays: {left:?}");
     let (_, _, said) = cli.run(&format!("get note {keyspace}"))?;
     let context = said.trim_end().strip_prefix("context: ").context("a context on stderr")?;
+    cli.ok(&format!("put note late {keyspace}"))?;
     cli.ok(&format!("delete note {keyspace} --context {context}"))?;
+    ensure!(cli.ok(&format!("get note {keyspace}"))? == "late", "what was not read stays");
+    cli.ok(&format!("delete note {keyspace}"))?;
     ensure!(cli.run(&format!("get note {keyspace}"))?.0 == 1, "siblings that were deleted");
     cli.refused(&format!("put note x {keyspace} --context AQID"), "ARGUMENT_INVALID")
 }
