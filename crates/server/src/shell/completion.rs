@@ -297,6 +297,10 @@ mod tests {
         assert_eq!(wants("use ").kind, Kind::Keyspace);
         assert!(one_of("level ").contains(&"default".to_string()));
         assert_eq!(one_of("timing o"), ["on", "off"]);
+        assert_eq!(one_of("set "), ["add", "remove"]);
+        assert_eq!(wants("flag enable d -k flags").kind, Kind::Keyspace);
+        assert_eq!(wants("flag enable d").kind, Kind::Key { keyspace: None });
+        assert_eq!(wants("map put k f").kind, Kind::Anything);
         assert_eq!(wants("nonsense a").kind, Kind::Anything);
         assert_eq!(wants("quit now").kind, Kind::Anything);
     }
