@@ -17,6 +17,7 @@
 
 mod causes;
 mod folder;
+mod keeper;
 mod sequencer;
 mod streams;
 
@@ -37,6 +38,7 @@ use crate::shared::NO_PANIC;
 
 pub(crate) use causes::{follow_base, has_logs, keep as keep_showing, unmet_logs};
 pub(crate) use folder::Folder;
+pub(crate) use keeper::keep as keep_little;
 pub(crate) use sequencer::Draft;
 pub(crate) use streams::{keep as keep_streams, serve as serve_pull};
 
@@ -74,6 +76,10 @@ struct State {
     marks: Watermarks,
     visible: Visible,
     overlays: BTreeMap<RangeId, Overlay>,
+    /// Of an origin's stream the store has what is positioned above this.
+    kept_above: BTreeMap<NodeId, Timestamp>,
+    /// An origin keeps only what is positioned above this, it has said.
+    refused_below: BTreeMap<NodeId, Timestamp>,
     /// Deltas found at the start, of ranges whose replicas are not open yet.
     unclaimed: BTreeMap<RangeId, Vec<Arc<Delta>>>,
     /// The position of this node's last local write.
@@ -114,6 +120,8 @@ impl Local {
             marks: Watermarks::default(),
             visible,
             overlays: BTreeMap::new(),
+            kept_above: keeper::load(&*engine)?,
+            refused_below: BTreeMap::new(),
             unclaimed,
             last_write,
             active: None,

@@ -238,8 +238,9 @@ fn accepted(
                     format!("`accept` lists weaker levels than the one asked for, {level}");
                 Error::new(Reason::ArgumentInvalid, message)
             })?;
-        if operation.is_write() && accept.writes_through_log() {
-            // It would be the same write, at the same leader.
+        if operation.is_write() {
+            // Through the log it would be the same write, at the same leader. At a local level it would be another
+            // one, which needs another id: were this reply lost, the client's retry could not be told from it.
             continue;
         }
         plans.extend(plan(accept).ok());

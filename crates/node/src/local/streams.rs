@@ -70,11 +70,17 @@ pub(crate) async fn serve(local: &Local, from: NodeId, pull: pb::Pull) -> pb::St
         }
     };
     let mut sent = subscriber.sent.lock().await;
+    if *sent < local.kept_above() {
+        // The next subscription begins from where the base has got by then.
+        return pb::Stretch { kept_above: local.kept_above().0, ..pb::Stretch::default() };
+    }
     let to = local.something_after(*sent, Duration::from_millis(pull.gather_ms.into())).await;
     let stretch = local.stretch(&subscriber.ranges, *sent, to);
     match stretch {
         Ok(stretch) => {
-            *sent = Timestamp(stretch.to);
+            if stretch.kept_above == 0 {
+                *sent = Timestamp(stretch.to);
+            }
             stretch
         }
         Err(error) => {
@@ -120,7 +126,12 @@ impl Local {
             return Ok(stretch);
         }
         let mut bytes = 0;
-        for row in self.inner.engine.scan(Column::Stream, span.into()) {
+        // In this order: rows that go meanwhile are in the snapshot, or it is known that they are gone.
+        let view = self.inner.engine.snapshot();
+        if from < self.kept_above() {
+            return Ok(pb::Stretch { kept_above: self.kept_above().0, ..pb::Stretch::default() });
+        }
+        for row in view.scan(Column::Stream, span.into()) {
             let (row_key, row) = row.map_err(|error| error.to_string())?;
             let (_, position) = key::stream::decode(&row_key).ok_or("a damaged key of a delta")?;
             if bytes >= STRETCH_BYTES_MAX {
@@ -254,15 +265,13 @@ async fn follow(shared: Arc<Shared>, origin: NodeId) {
     }
 }
 
-/// The ranges here of which the node is an origin, as far as their bases say.
+/// The ranges here of which the node is an origin, as far as their bases say, and whose stream it can send from
+/// where they are: below what it still has the base must come first, by the log.
 fn wanted(shared: &Shared, origin: NodeId) -> BTreeSet<RangeId> {
     let state = shared.local().state();
-    state
-        .overlays
-        .keys()
-        .copied()
-        .filter(|range| state.marks.of(*range, origin).is_some())
-        .collect()
+    let least = state.refused_below.get(&origin).copied().unwrap_or_default();
+    let may = |range: &RangeId| state.marks.of(*range, origin).is_some_and(|mark| mark >= least);
+    state.overlays.keys().copied().filter(may).collect()
 }
 
 /// One subscription, until it breaks, or something else is wanted.
@@ -298,6 +307,12 @@ async fn subscribe(
         }
         let Some(answer) = pulls.next().await else { return Ok(()) };
         let stretch = answer.map_err(|error| Error::new(Reason::Unreachable, error.0))?;
+        if stretch.kept_above > 0 {
+            let above = Timestamp(stretch.kept_above);
+            local.state().refused_below.insert(origin, above);
+            let message = format!("it keeps only what is positioned above {above}");
+            return Err(Error::new(Reason::ReplicaBehind, message));
+        }
         if stretch.unknown {
             return Err(Error::new(Reason::Internal, "the origin does not know the subscription"));
         }

@@ -1,0 +1,111 @@
+//! Dropping deltas that are folded, from the store.
+//!
+//! ```text
+//!   stream of an origin:  ──●──●──●──●────●──●──▶
+//!                           folded here │ not folded: stays
+//!                     dropped │ kept for a while, if the origin is this node: others may not have it yet
+//! ```
+//!
+//! Whoever asks this node for its stream from below what is kept is told so, and waits until its base has it by
+//! the log (pitfall B16). How far that goes is written with the removal, so that a restart forgets neither.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use latitude_storage::{Batch, Column, key};
+use latitude_types::{NodeId, Timestamp};
+use tokio::time::sleep;
+
+use super::{Local, State};
+use crate::shared::Shared;
+
+/// How often the keeper looks.
+const LOOK_EVERY: Duration = Duration::from_secs(5);
+/// This node's own deltas are kept for so long after they were taken, folded or not.
+const KEPT_MS: u64 = 60_000;
+/// Deltas dropped in one batch, of one origin.
+const BATCH_MAX: usize = 10_000;
+
+/// Drops what need not be kept, for as long as the node runs. An error is the store's.
+pub(crate) async fn keep(shared: Arc<Shared>) -> Result<(), String> {
+    loop {
+        tokio::select! {
+            biased;
+            () = shared.stop.cancelled() => return Ok(()),
+            () = sleep(LOOK_EVERY) => {}
+        }
+        let local = shared.local();
+        for origin in local.origins() {
+            local.drop_folded(origin)?;
+        }
+    }
+}
+
+impl Local {
+    fn drop_folded(&self, origin: NodeId) -> Result<(), String> {
+        let inner = &self.inner;
+        let mut until = inner.clock.hybrid().peek();
+        if origin == inner.node {
+            until = Timestamp::from_ms(until.ms().saturating_sub(KEPT_MS));
+        }
+        let span = key::stream::span(origin, ..=until);
+        let mut last = None;
+        for row in inner.engine.scan(Column::Stream, span.into()).take(BATCH_MAX) {
+            let (row_key, row) = row.map_err(|error| error.to_string())?;
+            let (_, position) = key::stream::decode(&row_key).ok_or("a damaged key of a delta")?;
+            let delta = latitude_range::Delta::decode(&row).map_err(|error| error.to_string())?;
+            if !self.state().is_done_with(&delta) {
+                break;
+            }
+            last = Some(position);
+        }
+        let Some(last) = last else { return Ok(()) };
+        // First: a stretch from below must not be read while rows go.
+        self.state().kept_above.insert(origin, last);
+        let rows = key::stream::span(origin, ..=last);
+        let mut batch = Batch::new();
+        batch.delete_range(Column::Stream, rows.start, rows.end);
+        batch.put(Column::Node, key::node::kept_above(origin), last.0.to_be_bytes().to_vec());
+        inner.engine.write(batch).map_err(|error| error.to_string())
+    }
+
+    /// This node keeps only what of its stream is positioned above this.
+    pub(super) fn kept_above(&self) -> Timestamp {
+        self.state().kept_above.get(&self.inner.node).copied().unwrap_or_default()
+    }
+}
+
+impl State {
+    /// Whether a delta is in the base here, or of a range that is not here any more.
+    fn is_done_with(&self, delta: &latitude_range::Delta) -> bool {
+        match self.overlays.get(&delta.range) {
+            Some(overlay) => {
+                // What is folded has left the overlay; what is not is in it before it is in the store.
+                let key = overlay.of_key(&delta.key);
+                let is_held = key
+                    .iter()
+                    .any(|held| held.origin == delta.origin && held.position == delta.position);
+                !is_held
+                    && self
+                        .marks
+                        .of(delta.range, delta.origin)
+                        .is_some_and(|mark| delta.position <= mark)
+            }
+            None => !self.unclaimed.contains_key(&delta.range),
+        }
+    }
+}
+
+/// What is kept of each origin, as the store has it.
+pub(super) fn load(
+    engine: &dyn latitude_storage::Engine,
+) -> Result<std::collections::BTreeMap<NodeId, Timestamp>, String> {
+    let mut kept = std::collections::BTreeMap::new();
+    for row in engine.scan(Column::Node, key::node::all_kept_above().into()) {
+        let (row_key, row) = row.map_err(|error| error.to_string())?;
+        let origin = key::node::decode_kept_above(&row_key).ok_or("a damaged key of an origin")?;
+        let above = <[u8; 8]>::try_from(&row[..]).map_err(|_| "a position of the wrong length")?;
+        kept.insert(origin, Timestamp(u64::from_be_bytes(above)));
+    }
+    Ok(kept)
+}
