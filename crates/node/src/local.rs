@@ -282,12 +282,6 @@ impl Local {
         state.frontier.durable()
     }
 
-    /// How much is unfolded of a range here, by origin: how many deltas, and the position of the first.
-    pub(crate) fn unfolded(&self, range: RangeId) -> Vec<(NodeId, usize, Timestamp)> {
-        let state = self.state();
-        state.overlays.get(&range).map(|overlay| overlay.origins().collect()).unwrap_or_default()
-    }
-
     fn tell(&self) {
         self.inner.changed.send_replace(());
     }

@@ -52,7 +52,7 @@ pub(crate) struct Written {
 /// What waits to be in an entry.
 enum Proposal {
     Operation {
-        operation: Operation,
+        operation: Box<Operation>,
         /// The bug [`Plant::StampOutsideSection`]: a stamp taken before the section.
         early: Option<Timestamp>,
         answer: oneshot::Sender<Result<Written, Error>>,
@@ -159,6 +159,7 @@ impl Proposer {
             }
             None => None,
         };
+        let operation = Box::new(operation);
         self.queue(Proposal::Operation { operation, early, answer })?;
         // Once queued it may have been appended, whatever became of the queue.
         received.await.unwrap_or_else(|_| Err(stopped()))
@@ -343,7 +344,7 @@ fn gather(
             }
             Proposal::Operation { operation, early: stamp, answer } => {
                 early = stamp.or(early);
-                write.operations.push(operation);
+                write.operations.push(*operation);
                 answers.operations.push(answer);
             }
             Proposal::Fold { segments, answer } => {

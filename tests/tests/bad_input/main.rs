@@ -97,7 +97,6 @@ fn bad_commands(keyspace_id: u32) -> Vec<(&'static str, v1::Command, Reason)> {
             Reason::KeyspaceChanged,
         ),
         ("a level nobody knows", at(9, get("k")), Reason::LevelUnknown),
-        ("a level not served yet", at(causal, get("k")), Reason::LevelUnimplemented),
         (
             "a condition outside the log",
             at(causal, raw::swap("k", None, "v")),
@@ -254,11 +253,6 @@ async fn the_sdk_tells_the_same(client: &Client) -> Result<()> {
             "an unknown keyspace",
             client.keyspace("nowhere").put("k", "v").await.err(),
             Reason::KeyspaceUnknown,
-        ),
-        (
-            "a level not served yet",
-            keyspace.clone().with_level(Level::Causal).put("k", "v").await.err(),
-            Reason::LevelUnimplemented,
         ),
         (
             "a scan backwards",
