@@ -133,6 +133,35 @@ impl Visible {
         })
     }
 
+    /// What of `seen` cannot be read here yet, in one range or, without one, in every range here: not shown, or
+    /// not held in that range. V alone does not say the latter: a range whose replica came after V had risen, at a
+    /// restart say, begins with what its base has folded.
+    ///
+    /// `own`: this node, of whose stream every range here has all that is shown.
+    pub fn unreadable(
+        &self,
+        own: NodeId,
+        range: Option<RangeId>,
+        seen: &Positions,
+        marks: &Watermarks,
+    ) -> Option<Unmet> {
+        let origins: Vec<_> = match range {
+            Some(range) => marks.of_range(range).map(|(origin, _)| origin).collect(),
+            None => marks.origins().into_iter().collect(),
+        };
+        if let Some(unmet) = self.unmet(seen, origins.iter().copied()).next() {
+            return Some(unmet);
+        }
+        let held = |origin| match range {
+            Some(range) => marks.of(range, origin),
+            None => marks.least(origin),
+        };
+        origins.into_iter().filter(|origin| *origin != own).find_map(|origin| {
+            let up_to = seen.of(origin);
+            (held(origin)? < up_to).then_some(Unmet { origin, up_to })
+        })
+    }
+
     /// V.
     pub fn of(&self, origin: NodeId) -> Timestamp {
         self.shown.get(&origin).copied().unwrap_or_default()
@@ -210,6 +239,25 @@ mod tests {
             Timestamp(80),
             "a session that read 85 could not read the other range"
         );
+    }
+
+    /// A node starts again: one range is open and caught up before the other, and V rises. What a session has seen
+    /// in the other is not there yet, whatever V says.
+    #[test]
+    fn a_range_that_comes_late_is_not_read_below_what_was_seen() {
+        let mut visible = Visible::default();
+        let (first, late) = (RangeId(1), RangeId(2));
+        let mut marks = marks(&[(1, Y, 100)]);
+        visible.advance(HERE, &marks, |_| true);
+        marks.folded(late, Y, Timestamp(50));
+        let seen = past(&[(Y, 80)]).seen;
+        let unreadable = |marks: &Watermarks, range| visible.unreadable(HERE, range, &seen, marks);
+        assert_eq!(visible.of(Y), Timestamp(100));
+        assert_eq!(unreadable(&marks, Some(first)), None);
+        let unmet = Some(Unmet { origin: Y, up_to: Timestamp(80) });
+        assert_eq!((unreadable(&marks, Some(late)), unreadable(&marks, None)), (unmet, unmet));
+        marks.lift(late, Y, Timestamp(50), Timestamp(100));
+        assert_eq!((unreadable(&marks, Some(late)), unreadable(&marks, None)), (None, None));
     }
 
     #[test]

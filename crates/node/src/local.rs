@@ -76,6 +76,8 @@ struct State {
     marks: Watermarks,
     visible: Visible,
     overlays: BTreeMap<RangeId, Overlay>,
+    /// What was told last of each range's base.
+    folded: BTreeMap<RangeId, Arc<[Origin]>>,
     /// Of an origin's stream the store has what is positioned above this.
     kept_above: BTreeMap<NodeId, Timestamp>,
     /// An origin keeps only what is positioned above this, it has said.
@@ -120,6 +122,7 @@ impl Local {
             marks: Watermarks::default(),
             visible,
             overlays: BTreeMap::new(),
+            folded: BTreeMap::new(),
             kept_above: keeper::load(&*engine)?,
             refused_below: BTreeMap::new(),
             unclaimed,
@@ -144,13 +147,14 @@ impl Local {
     }
 
     /// A replica of the range is open here, with such a base.
-    pub(crate) fn open_range(&self, range: RangeId, origins: &[Origin]) {
+    pub(crate) fn open_range(&self, range: RangeId, origins: &Arc<[Origin]>) {
         let mut state = self.state();
         let found = state.unclaimed.remove(&range).unwrap_or_default();
         let overlay = state.overlays.entry(range).or_default();
         for delta in found {
             overlay.insert(delta);
         }
+        state.folded.remove(&range);
         drop(state);
         self.folded(range, origins);
     }
@@ -159,18 +163,29 @@ impl Local {
     pub(crate) fn close_range(&self, range: RangeId) {
         let mut state = self.state();
         state.overlays.remove(&range);
+        state.folded.remove(&range);
         state.marks.forget(range);
         drop(state);
         self.tell();
     }
 
     /// The base of a range has folded so far; whoever takes a snapshot from now on sees it.
-    pub(crate) fn folded(&self, range: RangeId, origins: &[Origin]) {
+    ///
+    /// Called by whoever follows the base, and before anything is concluded from which origins there are: an
+    /// answer that follows an origin's admission must not be given without it (pitfall 12).
+    pub(crate) fn folded(&self, range: RangeId, origins: &Arc<[Origin]>) {
         let mut state = self.state();
-        let State { overlays, marks, visible, .. } = &mut *state;
+        let State { overlays, marks, visible, folded, .. } = &mut *state;
         let Some(overlay) = overlays.get_mut(&range) else { return };
+        // They only rise; whoever comes late brings nothing new.
+        let is_old =
+            |known: &Arc<[Origin]>| Arc::ptr_eq(known, origins) || origins.len() < known.len();
+        if folded.get(&range).is_some_and(is_old) {
+            return;
+        }
+        folded.insert(range, Arc::clone(origins));
         overlay.prune(origins);
-        for origin in origins {
+        for origin in origins.iter() {
             marks.folded(range, origin.node, origin.folded);
             visible.folded(range, origin.node, origin.folded);
         }
@@ -199,13 +214,10 @@ impl Local {
         self.state().visible.blocked().map(|(_, _, past)| past.clone()).collect()
     }
 
-    /// What of these positions is not shown here, among the streams of these origins.
-    pub(crate) fn unmet(
-        &self,
-        seen: &Positions,
-        origins: impl IntoIterator<Item = NodeId>,
-    ) -> Vec<Unmet> {
-        self.state().visible.unmet(seen, origins).collect()
+    /// What of these positions cannot be read here yet: in one range or, without one, in every range here.
+    pub(crate) fn unreadable(&self, range: Option<RangeId>, seen: &Positions) -> Option<Unmet> {
+        let state = self.state();
+        state.visible.unreadable(self.inner.node, range, seen, &state.marks)
     }
 
     /// Every origin of some range here.

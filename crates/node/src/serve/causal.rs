@@ -8,6 +8,8 @@
 //!
 //! An eventual read asks nothing: it gets what is durable here.
 
+use std::sync::Arc;
+
 use latitude_consistency::{Token, demand};
 use latitude_probe::Plant;
 use latitude_range::Reader;
@@ -54,13 +56,15 @@ impl Serving<'_> {
     pub(super) async fn causes_met(&self) -> Result<(), Error> {
         let Some(session) = &self.request.session else { return Ok(()) };
         let unmet = || {
-            let local = self.shared.local();
-            let unseen = local.unmet(&session.past().seen, local.origins());
-            if let Some(unseen) = unseen.first() {
-                return Some(Unmet::Stream(unseen.origin));
-            }
             let logs = unmet_logs(self.shared, session.past());
-            (!logs.is_empty()).then_some(Unmet::Logs(logs))
+            if !logs.is_empty() {
+                return Some(Unmet::Logs(logs));
+            }
+            for (range, ..) in &session.past().log {
+                self.shared.range(*range).iter().for_each(|handle| self.know_origins(handle));
+            }
+            let unseen = self.shared.local().unreadable(None, &session.past().seen);
+            unseen.map(|unseen| Unmet::Stream(unseen.origin))
         };
         self.wait_until_met(unmet).await
     }
@@ -76,10 +80,15 @@ impl Serving<'_> {
         if !has_logs(handle, demand(past, handle.id(), &handle.record.span, known)) {
             return Some(Unmet::Logs(vec![handle.clone()]));
         }
-        let origins: Vec<_> =
-            handle.group.origins().borrow().iter().map(|origin| origin.node).collect();
-        let unseen = self.shared.local().unmet(&past.seen, origins);
-        unseen.first().map(|unseen| Unmet::Stream(unseen.origin))
+        self.know_origins(handle);
+        let unseen = self.shared.local().unreadable(Some(handle.id()), &past.seen);
+        unseen.map(|unseen| Unmet::Stream(unseen.origin))
+    }
+
+    /// The origins that the applied log of a range has admitted, before anything is concluded from who they are.
+    fn know_origins(&self, handle: &RangeHandle) {
+        let origins = Arc::clone(&handle.group.origins().borrow());
+        self.shared.local().folded(handle.id(), &origins);
     }
 
     /// Whether everything the session follows can be read of this range here, now.
@@ -89,9 +98,7 @@ impl Serving<'_> {
 
     /// Whether the streams of this range's origins are shown as far as a past has seen them.
     pub(super) fn is_shown(&self, past: &Past) -> bool {
-        let origins: Vec<_> =
-            self.handle.group.origins().borrow().iter().map(|origin| origin.node).collect();
-        self.shared.local().unmet(&past.seen, origins).is_empty()
+        self.shared.local().unreadable(Some(self.handle.id()), &past.seen).is_none()
     }
 
     async fn wait_until_met(&self, unmet: impl Fn() -> Option<Unmet>) -> Result<(), Error> {

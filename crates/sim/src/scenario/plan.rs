@@ -54,7 +54,7 @@ impl Plan {
         let random = |name| random_of(seed, name);
         let leases = derive(seed, "read mode").is_multiple_of(3);
         let layout = layout(seed, leases, &mut random("layout"));
-        let workload = workload(&layout, &mut random("workload"));
+        let workload = with_local(workload(&layout, &mut random("workload")), &mut random("local"));
         let random = &mut random("faults");
         let liar = random.random_range(1..=layout.nodes);
         let targets = Targets {
@@ -142,7 +142,6 @@ fn layout(seed: u64, leases: bool, random: &mut SmallRng) -> Layout {
 }
 
 fn workload(layout: &Layout, random: &mut SmallRng) -> Workload {
-    let local = if random.random() { random.random_range(1..=9) } else { 0 };
     let keys = random.random_range(2..=10);
     let on_all_nodes = layout.nodes > 3 && random.random_ratio(1, 5);
     Workload {
@@ -152,8 +151,8 @@ fn workload(layout: &Layout, random: &mut SmallRng) -> Workload {
         on_all_nodes,
         learners: layout.nodes > 3 && !on_all_nodes && random.random_ratio(4, 5),
         strict: random.random_range(2..=8),
-        local,
-        typed: if local > 0 && random.random() { random.random_range(1..=5) } else { 0 },
+        local: 0,
+        typed: 0,
         reads: random.random_range(2..=7),
         compares: random.random_range(1..=2),
         deletes: *[0, 0, 1, 3].choose(random).unwrap_or(&0),
@@ -164,6 +163,13 @@ fn workload(layout: &Layout, random: &mut SmallRng) -> Workload {
         pause_ms: if random.random_ratio(1, 3) { (1, 30) } else { (20, 150) },
         padding: if random.random_ratio(1, 4) { random.random_range(0..400) } else { 0 },
     }
+}
+
+/// Half of the runs have operations at local levels too, and half of these counters and sets.
+fn with_local(workload: Workload, random: &mut SmallRng) -> Workload {
+    let local = if random.random() { random.random_range(1..=9) } else { 0 };
+    let typed = if local > 0 && random.random() { random.random_range(1..=5) } else { 0 };
+    Workload { local, typed, ..workload }
 }
 
 /// The kinds of faults of this run.
