@@ -103,11 +103,6 @@ impl Token {
         self.meet_clock(position);
     }
 
-    /// The session has met an entry of a range's log without being served at its place.
-    pub fn meet_log(&mut self, range: RangeId, epoch: Epoch, stamp: Stamp) {
-        self.meet_entry(range, epoch, stamp);
-    }
-
     /// The session has read something that follows `past`.
     pub fn meet_past(&mut self, past: &Past) {
         self.past.join(past);

@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::sync::Arc;
 
-use latitude_types::{Key, KeySpan, NodeId, Timestamp};
+use latitude_types::{Key, KeySpan, NodeId, OperationId, Timestamp};
 
 use crate::delta::Delta;
 use crate::meta::Origin;
@@ -57,8 +57,10 @@ pub(crate) fn is_folded(delta: &Delta, origins: &[Origin]) -> bool {
 /// Unfolded deltas of one range.
 #[derive(Clone, Debug, Default)]
 pub struct Overlay {
-    by_key: BTreeMap<Key, Vec<Arc<Delta>>>,
+    by_key: BTreeMap<Key, BTreeMap<(NodeId, Timestamp), Arc<Delta>>>,
     by_origin: BTreeMap<NodeId, BTreeMap<Timestamp, Arc<Delta>>>,
+    /// The first copy that came of each.
+    by_id: BTreeMap<OperationId, Arc<Delta>>,
     bytes: usize,
 }
 
@@ -71,7 +73,9 @@ impl Overlay {
         }
         of_origin.insert(delta.position, Arc::clone(&delta));
         self.bytes += delta.size();
-        self.by_key.entry(delta.key.clone()).or_default().push(delta);
+        self.by_id.entry(delta.id).or_insert_with(|| Arc::clone(&delta));
+        let of_key = self.by_key.entry(delta.key.clone()).or_default();
+        of_key.insert((delta.origin, delta.position), delta);
         true
     }
 
@@ -82,8 +86,11 @@ impl Overlay {
             let rest = held.split_off(&origin.folded.next());
             for delta in std::mem::replace(held, rest).into_values() {
                 self.bytes -= delta.size();
+                if self.by_id.get(&delta.id).is_some_and(|first| Arc::ptr_eq(first, &delta)) {
+                    self.by_id.remove(&delta.id);
+                }
                 if let Some(of_key) = self.by_key.get_mut(&delta.key) {
-                    of_key.retain(|held| !Arc::ptr_eq(held, &delta));
+                    of_key.remove(&(delta.origin, delta.position));
                     if of_key.is_empty() {
                         self.by_key.remove(&delta.key);
                     }
@@ -95,9 +102,14 @@ impl Overlay {
         }
     }
 
-    /// The deltas of a key, in the order in which they came here.
-    pub fn of_key(&self, key: &Key) -> &[Arc<Delta>] {
-        self.by_key.get(key).map_or(&[], Vec::as_slice)
+    /// The first copy that came of a write, while it is here.
+    pub fn of_id(&self, id: &OperationId) -> Option<&Arc<Delta>> {
+        self.by_id.get(id)
+    }
+
+    /// Whether the delta of an origin at that position is here.
+    pub fn holds(&self, origin: NodeId, position: Timestamp) -> bool {
+        self.by_origin.get(&origin).is_some_and(|held| held.contains_key(&position))
     }
 
     /// What a read of these keys may show: of each origin the deltas positioned up to what `limit` says.
@@ -110,7 +122,7 @@ impl Overlay {
         let mut shown = BTreeMap::new();
         for (key, deltas) in keys {
             let deltas: Vec<_> = deltas
-                .iter()
+                .values()
                 .filter(|delta| delta.position <= limit(delta.origin))
                 .cloned()
                 .collect();

@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 
 use anyhow::{Context, Result, ensure};
 use bytes::{Buf, BufMut, Bytes};
-use latitude_client::{Client, Error, Level, Reason, Scan, wire as v1};
+use latitude_client::{Client, Error, Reason, Scan, wire as v1};
 use latitude_rpc::error_from_status;
 use latitude_testbed::RoundTrips;
 use latitude_tests::Bed;

@@ -81,15 +81,9 @@ impl State {
         match self.overlays.get(&delta.range) {
             Some(overlay) => {
                 // What is folded has left the overlay; what is not is in it before it is in the store.
-                let key = overlay.of_key(&delta.key);
-                let is_held = key
-                    .iter()
-                    .any(|held| held.origin == delta.origin && held.position == delta.position);
-                !is_held
-                    && self
-                        .marks
-                        .of(delta.range, delta.origin)
-                        .is_some_and(|mark| delta.position <= mark)
+                let mark = self.marks.of(delta.range, delta.origin);
+                let is_held = overlay.holds(delta.origin, delta.position);
+                !is_held && mark.is_some_and(|mark| delta.position <= mark)
             }
             None => !self.unclaimed.contains_key(&delta.range),
         }

@@ -85,7 +85,7 @@ impl Local {
         let State { overlays, frontier, queue, active, last_write, .. } = &mut *state;
         let gone = || Error::new(Reason::RangeNotHere, "the replica has just left this node");
         let overlay = overlays.get_mut(&draft.range).ok_or_else(gone)?;
-        if let Some(known) = overlay.of_key(&draft.key).iter().find(|delta| delta.id == draft.id) {
+        if let Some(known) = overlay.of_id(&draft.id) {
             return Ok(Attempt::Known(Arc::clone(known)));
         }
         if overlay.bytes() >= self.inner.quota {

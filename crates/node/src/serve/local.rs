@@ -97,9 +97,9 @@ impl Serving<'_> {
                     let (origin_node, position) = taken.delta;
                     session.meet_own_write(origin_node, position);
                     // Whoever has applied this knows that there is such an origin.
-                    session.meet_log(handle.id(), epoch, origin.admitted);
+                    session.meet_entry(handle.id(), epoch, origin.admitted);
                 }
-                None => session.meet_log(handle.id(), epoch, base),
+                None => session.meet_entry(handle.id(), epoch, base),
             }
             session
         });

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use latitude_probe::Plant;
-use latitude_range::{Done, Op, Operation as LogOperation};
+use latitude_range::{Done, Op, Operation as LogOperation, ValueType};
 use latitude_rpc::ToWire;
 use latitude_rpc::pb::v1;
 use latitude_types::{Error, OperationKind, Past, Positions, Reason, Timestamp};
@@ -50,7 +50,9 @@ impl Serving<'_> {
         shared.clock.admit(births.fold(id.birth, Timestamp::max)).await?;
         let mut need =
             request.session.as_ref().map_or_else(Positions::default, |s| s.own().clone());
-        if let Some(session) = request.session.as_ref().filter(|_| ends_what_it_saw(op)) {
+        if let Some(session) =
+            request.session.as_ref().filter(|_| ends_what_it_saw(handle.record.value_type, op))
+        {
             need.join(&session.past().seen);
         }
         let past = request.session.as_ref().filter(|_| !Plant::LogPastDropped.is_on());
@@ -101,8 +103,13 @@ impl Serving<'_> {
 
 /// Whether an operation ends what its session saw without naming it, so that all of that must be folded ahead of it
 /// (pitfall B9).
-fn ends_what_it_saw(op: &Op) -> bool {
-    matches!(op, Op::Delete | Op::Reset | Op::SetRemove { .. } | Op::MapRemove { .. } | Op::Disable)
+fn ends_what_it_saw(value_type: ValueType, op: &Op) -> bool {
+    // A register's delete wins by its stamp, whatever is folded when.
+    value_type != ValueType::Register
+        && matches!(
+            op,
+            Op::Delete | Op::Reset | Op::SetRemove { .. } | Op::MapRemove { .. } | Op::Disable
+        )
 }
 
 /// The version written, or the one found instead.
