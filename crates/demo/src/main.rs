@@ -4,7 +4,7 @@
 //! ```text
 //!   start ─▶ import ─▶ cost of writes and reads ─▶ a session handed over ─┐
 //!     ┌───────────────────────────────────────────────────────────────────┘
-//!     └─▶ kill -9, reads go on, writes come back ─▶ restart ─▶ verify every write ─▶ exit 0
+//!     └─▶ a region cut off, and back ─▶ kill -9, reads go on, writes come back ─▶ restart ─▶ verify every write ─▶ exit 0
 //!
 //!     3 × `latitude start`, a RocksDB each, TCP between them through the testbed's wide-area proxy
 //! ```
@@ -14,6 +14,7 @@
 
 mod cost;
 mod crash;
+mod cut_off;
 mod handover;
 mod import;
 mod latencies;

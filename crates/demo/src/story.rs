@@ -13,7 +13,7 @@ use crate::ledger::{Fate, Write};
 use crate::screen::{Screen, count, table};
 use crate::world::{ROUND_TRIP_MAX, Range, WAIT_MAX, World};
 use crate::zones::Zone;
-use crate::{cost, import, reads, verify};
+use crate::{cost, cut_off, import, reads, verify};
 
 /// Shows everything but the start of the cluster.
 ///
@@ -23,6 +23,7 @@ pub(crate) async fn tell(world: &World, zones: &[Zone], screen: &mut Screen) -> 
     let (ranges, mut ledger) = import(world, zones, screen).await?;
     show_cost(world, &ranges, &mut ledger, screen).await?;
     hand_over(world, &ranges, &mut ledger, screen).await?;
+    cut_off(world, &ranges, &mut ledger, screen).await?;
     kill_and_restart(world, zones, &mut ledger, screen).await?;
     verify_all(world, &ledger, screen).await
 }
@@ -156,6 +157,28 @@ async fn hand_over(
         count(times, "time"),
         reads.percentile(100).map_or("–".into(), text),
         count(too_early, "time"),
+    ))?;
+    Ok(())
+}
+
+async fn cut_off(
+    world: &World,
+    ranges: &[Range],
+    ledger: &mut Vec<Write>,
+    screen: &mut Screen,
+) -> Result<()> {
+    screen.heading(&format!("{} is cut off, and goes on", cut_off::REGION))?;
+    screen.progress("no message gets in or out")?;
+    let (key, events) = cut_off::show(world, ranges, ledger).await?;
+    let rows = events.into_iter().map(|event| {
+        let cut_off::Event { at, region, what, answer, took } = event;
+        [seconds(at), region.unwrap_or_default(), what, took.map_or(String::new(), text), answer]
+    });
+    screen.text(table(["at", "in", "", "took", ""], [0, 3], rows))?;
+    screen.space()?;
+    screen.text(format!(
+        "The write of {key} was taken, and read, where the client was. Once the region was\n\
+         back it was folded into the range's log: from then on strict reads see it, everywhere."
     ))?;
     Ok(())
 }
