@@ -259,7 +259,8 @@ impl Local {
         let mut behind = origins.iter().filter(behind).peekable();
         behind.peek()?;
         let state = self.state();
-        let overlay = state.overlays.get(&range)?;
+        let first = behind.peek().map(|origin| origin.node);
+        let Some(overlay) = state.overlays.get(&range) else { return first };
         let here = self.inner.node;
         behind
             .find(|origin| {
@@ -269,8 +270,7 @@ impl Local {
                     state.marks.of(range, origin.node).unwrap_or_default()
                 };
                 let needed = own.of(origin.node);
-                held < needed
-                    || overlay.of_origin(origin.node, origin.folded, needed).next().is_some()
+                held < needed || !overlay.has_none(origin.node, origin.folded, needed)
             })
             .map(|origin| origin.node)
     }

@@ -339,14 +339,7 @@ pub(crate) fn join_cluster(shared: &Arc<Shared>, membership: Membership) {
         }
     });
     tokio::spawn(folder.run(Arc::clone(shared)));
-    tokio::spawn({
-        let shared = Arc::clone(shared);
-        async move {
-            if let Err(error) = local::keep_little(Arc::clone(&shared)).await {
-                shared.fail(format!("folded local writes cannot be dropped: {error}"));
-            }
-        }
-    });
+    tokio::spawn(local::keep_little(Arc::clone(shared)));
     tokio::spawn(local::keep_streams(Arc::clone(shared)));
     tokio::spawn(local::keep_showing(Arc::clone(shared)));
     tokio::spawn(reconciler::keep(Arc::clone(shared)));

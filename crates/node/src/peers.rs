@@ -34,7 +34,7 @@ use crate::clock_keeper::Clock;
 use crate::leases::Leases;
 
 /// A frame is closed at this size; a single larger message makes a frame of its own.
-const FRAME_BYTES_MAX: usize = 1 << 20;
+pub(crate) const FRAME_BYTES_MAX: usize = 1 << 20;
 /// Pause before a broken connection is made anew: doubles up to the last.
 const RECONNECT_PAUSE: (Duration, Duration) =
     (Duration::from_millis(50), Duration::from_millis(1000));

@@ -181,6 +181,9 @@ async fn open(
         closing,
         tasks,
     };
+    // Before anybody can read here: a range without an overlay knows of no origin, and would wait for none.
+    let origins = Arc::clone(&group.origins().borrow());
+    shared.local().open_range(record.id, &origins);
     shared.ranges.write().expect(NO_PANIC).insert(record.id, handle.clone());
     // Ends with the group it follows.
     tokio::spawn(local::follow_base(Arc::clone(shared), handle));

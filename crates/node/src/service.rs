@@ -31,7 +31,7 @@ use crate::catalog;
 use crate::closing;
 use crate::identity::Membership;
 use crate::local;
-use crate::peers::CLOCK_REFUSED;
+use crate::peers::{CLOCK_REFUSED, FRAME_BYTES_MAX};
 use crate::router;
 use crate::shared::{Shared, not_initialized};
 
@@ -501,7 +501,7 @@ async fn serve_peer(
             biased;
             () = shared.stop.cancelled() => return,
             permit = frames.reserve(), if !ready.is_empty() => match permit {
-                Ok(permit) => permit.send(Ok(shared.peers().frame(std::mem::take(&mut ready)))),
+                Ok(permit) => permit.send(Ok(shared.peers().frame(first_of(&mut ready)))),
                 Err(_) => return,
             },
             Some(message) = in_hand.next(), if !in_hand.is_empty() => ready.push(message),
@@ -512,6 +512,20 @@ async fn serve_peer(
             else => return,
         }
     }
+}
+
+/// As many of these messages, from the first on, as make a frame; one at least. Stretches of streams are large, and
+/// several may be ready at once.
+fn first_of(ready: &mut Vec<Message>) -> Vec<Message> {
+    let mut bytes = 0;
+    let mut fits = |message: &&Message| {
+        let fits = bytes == 0 || bytes + message.body.len() <= FRAME_BYTES_MAX;
+        bytes += message.body.len().max(1);
+        fits
+    };
+    let count = ready.iter().take_while(|message| fits(message)).count();
+    let rest = ready.split_off(count);
+    std::mem::replace(ready, rest)
 }
 
 /// Hands a frame's messages to their replicas, in order. A frame refused for its clock has no effect at
@@ -597,5 +611,30 @@ async fn take_frame(
                 Err(error) => ready.push(answer(Bytes::new(), error.to_string())),
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Eight stretches of 8 MiB values in one frame would be more than a peer takes, each time anew.
+    #[test]
+    fn answers_that_are_ready_together_make_frames_that_a_peer_takes() {
+        let message =
+            |call, len| Message { call, body: Bytes::from(vec![0; len]), ..Message::default() };
+        let large = 8 << 20;
+        let mut ready: Vec<_> = (0..8).map(|call| message(call, large)).collect();
+        ready.extend((8..20).map(|call| message(call, 10)));
+        let mut calls = Vec::new();
+        while !ready.is_empty() {
+            let frame = first_of(&mut ready);
+            assert!(!frame.is_empty());
+            assert!(
+                frame.iter().map(|message| message.body.len()).sum::<usize>() < MESSAGE_LEN_MAX
+            );
+            calls.extend(frame.iter().map(|message| message.call));
+        }
+        assert_eq!(calls, (0..20).collect::<Vec<_>>());
     }
 }

@@ -22,6 +22,8 @@ use crate::overlay::Overlay;
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct FoldCursor {
     proposed: BTreeMap<NodeId, Timestamp>,
+    /// Which origin is the first next time, so that none waits behind another for ever.
+    turn: usize,
 }
 
 impl FoldCursor {
@@ -41,11 +43,11 @@ impl FoldCursor {
         origins.iter().find(is_behind).map(|origin| origin.node)
     }
 
-    /// The next segments, in the order of their origins, and moves the cursor past them.
+    /// The next segments, beginning with another origin each time, and moves the cursor past them.
     ///
     /// - `marks`: W of an origin in this range.
     /// - `need`: fold at least up to here, with a segment without deltas if there are none.
-    /// - `bytes_max`: of deltas, about; one at least is taken of an origin that has any.
+    /// - `bytes_max`: of deltas, about: nothing more is taken once there are as many.
     pub fn next(
         &mut self,
         origins: &[Origin],
@@ -57,7 +59,12 @@ impl FoldCursor {
     ) -> Vec<Segment> {
         let mut segments = Vec::new();
         let mut bytes = 0;
-        for origin in origins {
+        let first = self.turn % origins.len().max(1);
+        self.turn = self.turn.wrapping_add(1);
+        for origin in origins[first..].iter().chain(&origins[..first]) {
+            if bytes >= bytes_max {
+                break;
+            }
             if !matches!(origin.state, OriginState::Active | OriginState::Sealing) {
                 continue;
             }

@@ -61,6 +61,8 @@ pub struct Overlay {
     by_origin: BTreeMap<NodeId, BTreeMap<Timestamp, Arc<Delta>>>,
     /// The first copy that came of each.
     by_id: BTreeMap<OperationId, Arc<Delta>>,
+    /// Of each origin, how far deltas have been dropped as folded.
+    dropped: BTreeMap<NodeId, Timestamp>,
     bytes: usize,
 }
 
@@ -82,6 +84,8 @@ impl Overlay {
     /// Removes what the base has folded.
     pub fn prune(&mut self, origins: &[Origin]) {
         for origin in origins {
+            let dropped = self.dropped.entry(origin.node).or_default();
+            *dropped = origin.folded.max(*dropped);
             let Some(held) = self.by_origin.get_mut(&origin.node) else { continue };
             let rest = held.split_off(&origin.folded.next());
             for delta in std::mem::replace(held, rest).into_values() {
@@ -131,6 +135,13 @@ impl Overlay {
             }
         }
         Shown(shown)
+    }
+
+    /// Whether it shows that there is no delta of an origin positioned in (`from`, `to`]. It cannot show that of
+    /// what it has dropped: a base that has folded only up to `from` may lack it.
+    pub fn has_none(&self, origin: NodeId, from: Timestamp, to: Timestamp) -> bool {
+        let dropped = self.dropped.get(&origin).copied().unwrap_or_default();
+        dropped <= from && self.of_origin(origin, from, to).next().is_none()
     }
 
     /// The deltas of an origin positioned in (`from`, `to`], in order.

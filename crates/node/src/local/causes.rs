@@ -58,9 +58,9 @@ impl Shared {
 }
 
 /// Follows what happens to a replica's base: what is folded leaves the overlay, and may let others be shown.
+/// [`Local::open_range`](super::Local::open_range) was called before anybody could ask the replica.
 pub(crate) async fn follow_base(shared: Arc<Shared>, handle: RangeHandle) {
     let mut origins = handle.group.origins();
-    shared.local().open_range(handle.id(), &origins.borrow_and_update());
     loop {
         let next = handle.group.applied_position().0.index + 1;
         tokio::select! {

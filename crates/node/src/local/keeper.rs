@@ -26,17 +26,20 @@ const KEPT_MS: u64 = 60_000;
 /// Deltas dropped in one batch, of one origin.
 const BATCH_MAX: usize = 10_000;
 
-/// Drops what need not be kept, for as long as the node runs. An error is the store's.
-pub(crate) async fn keep(shared: Arc<Shared>) -> Result<(), String> {
+/// Drops what need not be kept, for as long as the node runs. What cannot be dropped now, because the disk is full
+/// say, is tried again: nothing rests on it.
+pub(crate) async fn keep(shared: Arc<Shared>) {
     loop {
         tokio::select! {
             biased;
-            () = shared.stop.cancelled() => return Ok(()),
+            () = shared.stop.cancelled() => return,
             () = sleep(LOOK_EVERY) => {}
         }
         let local = shared.local();
         for origin in local.origins() {
-            local.drop_folded(origin)?;
+            if let Err(error) = local.drop_folded(origin) {
+                tracing::warn!(%origin, %error, "folded local writes cannot be dropped");
+            }
         }
     }
 }

@@ -350,6 +350,55 @@ fn a_local_write_born_before_a_log_write_loses_to_it_wherever_it_is_folded() {
     assert_eq!(row(&replica, "a").unwrap().version, deltas[1].time());
 }
 
+/// A reader's snapshot is older than the overlay it looks at: what was folded between the two is in neither, and
+/// the overlay must not pass that for "there is none" (own check).
+#[test]
+fn an_overlay_does_not_vouch_for_what_it_has_dropped() {
+    let mut overlay = Overlay::default();
+    overlay.insert(Arc::new(delta(1, 80, 79, "a", put(1))));
+    let none = |overlay: &Overlay, from, to| overlay.has_none(NodeId(1), ms(from), ms(to));
+    assert!(none(&overlay, 50, 79) && !none(&overlay, 50, 80));
+    let mut replica = replica();
+    let mut origins = replica.range().meta().origins.clone();
+    overlay.prune(&origins);
+    assert!(!none(&overlay, 50, 80), "it is not folded");
+    let held = [delta(1, 80, 79, "a", put(1))];
+    replica.apply(&[fold(200, vec![segment(1, 1, 100, &held)])]).unwrap();
+    origins.clone_from(&replica.range().meta().origins);
+    overlay.prune(&origins);
+    assert!(overlay.is_empty());
+    assert!(!none(&overlay, 50, 80), "the snapshot with 50 lacks it, and it is dropped here");
+    assert!(none(&overlay, 100, 120));
+}
+
+/// Large deltas of several origins do not meet in one entry, and no origin waits for ever behind another.
+#[test]
+fn a_fold_stays_small_and_takes_turns() {
+    let large = |origin, at| {
+        let op = Op::Put { value: Bytes::from(vec![0; 1 << 20]) };
+        Arc::new(delta(origin, at, at - 1, "a", op))
+    };
+    let mut overlay = Overlay::default();
+    let origins = replica().range().meta().origins.clone();
+    let mut cursor = FoldCursor::default();
+    let mut folded = BTreeMap::from([(1, 0), (2, 0)]);
+    for at in 10..20 {
+        overlay.insert(large(1, 2 * at));
+        overlay.insert(large(2, 2 * at + 1));
+        let (need, marks) = (Positions::default(), |_| Some(ms(90)));
+        let segments = cursor.next(&origins, &KeySpan::all(), &overlay, marks, &need, 256 << 10);
+        assert!(segments.iter().map(Segment::size).sum::<usize>() < 2 << 20);
+        for segment in segments {
+            *folded.get_mut(&segment.origin.0).unwrap() += segment.deltas.len();
+        }
+        // As if nothing of it were applied: the next leader begins anew.
+        if at % 4 == 3 {
+            cursor.reset();
+        }
+    }
+    assert!(folded.values().all(|count| *count >= 3), "{folded:?}");
+}
+
 /// What an origin is admitted above, no delta of it is below; and a range that takes no local writes admits nobody.
 #[test]
 fn an_origin_begins_at_the_stamp_of_its_admission() {

@@ -174,11 +174,7 @@ impl Shared {
                 if is_log(level) {
                     self.freshness.written(at, host.now(), &answer.value);
                 }
-                let extras = Extras { version: version(&answer.value), ..Extras::default() };
-                host.say(&format!("{} has written {key} at {:?}", client.process, extras.version));
-                self.note_written(at);
-                self.recorder.ok(client.process, nanos(host), write, extras)?;
-                Ok(Went::Ok)
+                self.wrote(host, client, at, "has written", write, &answer.value)
             }
             Err(error) => self.failed(host, client, &error),
         }
@@ -205,11 +201,7 @@ impl Shared {
                 if is_log(level) {
                     self.freshness.deleted(at, host.now(), &answer.value);
                 }
-                let extras = Extras { version: version(&answer.value), ..Extras::default() };
-                host.say(&format!("{} has deleted {key} at {:?}", client.process, extras.version));
-                self.note_written(at);
-                self.recorder.ok(client.process, nanos(host), delete, extras)?;
-                Ok(Went::Ok)
+                self.wrote(host, client, at, "has deleted", delete, &answer.value)
             }
             Err(error) => {
                 let went = self.failed(host, client, &error)?;
@@ -243,11 +235,7 @@ impl Shared {
             Ok(CasOutcome::Applied { version: written }) => {
                 host.acknowledged(&written);
                 self.freshness.written(at, host.now(), &written);
-                let extras = Extras { version: version(&written), ..Extras::default() };
-                host.say(&format!("{} has set {key} at {:?}", client.process, extras.version));
-                self.note_written(at);
-                self.recorder.ok(client.process, nanos(host), compare, extras)?;
-                Ok(Went::Ok)
+                self.wrote(host, client, at, "has set", compare, &written)
             }
             Ok(CasOutcome::Mismatch { found }) => {
                 let version = found.as_ref().and_then(version);
@@ -258,6 +246,24 @@ impl Shared {
             }
             Err(error) => self.failed(host, client, &error),
         }
+    }
+
+    /// Notes a write that was acknowledged, with this version.
+    fn wrote(
+        &self,
+        host: &ClientHost,
+        client: &Client,
+        at: u32,
+        what: &str,
+        write: Vec<MicroOp>,
+        written: &WriteTime,
+    ) -> Result<Went> {
+        let extras = Extras { version: version(written), ..Extras::default() };
+        let key = self.workload.key(at);
+        host.say(&format!("{} {what} {key} at {:?}", client.process, extras.version));
+        self.note_written(at);
+        self.recorder.ok(client.process, nanos(host), write, extras)?;
+        Ok(Went::Ok)
     }
 
     /// Notes a failure. After an unknown outcome the client goes on under a new process, with the session as
