@@ -9,9 +9,26 @@ use latitude_types::{NodeId, RangeId, Timestamp};
 ///
 /// A mark rises in two ways: by a stretch of the stream that begins where the mark is, or lower; and by folds,
 /// because what is folded is in the base.
+///
+/// ```text
+///   stream of o in a range:  ──────────┬───────────────┬──▶
+///                             by the log │ by the stream W
+///                                      above
+/// ```
+///
+/// Of what came by the stream every delta is stored, so it can be relayed; what came by the log is not: each range
+/// and origin has a second mark for where that ends.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Watermarks {
-    ranges: BTreeMap<RangeId, BTreeMap<NodeId, Timestamp>>,
+    ranges: BTreeMap<RangeId, BTreeMap<NodeId, Mark>>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+struct Mark {
+    /// The store has every delta of (`above`, `up_to`].
+    above: Timestamp,
+    /// W.
+    up_to: Timestamp,
 }
 
 impl Watermarks {
@@ -19,7 +36,18 @@ impl Watermarks {
     /// know it.
     pub fn folded(&mut self, range: RangeId, origin: NodeId, up_to: Timestamp) {
         let mark = self.ranges.entry(range).or_default().entry(origin).or_default();
-        *mark = (*mark).max(up_to);
+        if mark.up_to < up_to {
+            *mark = Mark { above: up_to, up_to };
+        }
+    }
+
+    /// The store has nothing of an origin up to there any more.
+    pub fn dropped(&mut self, origin: NodeId, up_to: Timestamp) {
+        for marks in self.ranges.values_mut() {
+            if let Some(mark) = marks.get_mut(&origin) {
+                mark.above = mark.above.max(up_to);
+            }
+        }
     }
 
     /// Every delta of the origin in the range in (`from`, `to`] is held durably. No effect if there is a gap
@@ -27,8 +55,8 @@ impl Watermarks {
     pub fn lift(&mut self, range: RangeId, origin: NodeId, from: Timestamp, to: Timestamp) -> bool {
         let mark = self.ranges.get_mut(&range).and_then(|marks| marks.get_mut(&origin));
         match mark {
-            Some(mark) if from <= *mark => {
-                *mark = (*mark).max(to);
+            Some(mark) if from <= mark.up_to => {
+                mark.up_to = mark.up_to.max(to);
                 true
             }
             _ => false,
@@ -42,12 +70,29 @@ impl Watermarks {
 
     /// W; `None` if the range is not served here, or does not know the origin.
     pub fn of(&self, range: RangeId, origin: NodeId) -> Option<Timestamp> {
-        self.ranges.get(&range)?.get(&origin).copied()
+        Some(self.ranges.get(&range)?.get(&origin)?.up_to)
+    }
+
+    /// What a node that has these ranges can relay of an origin's stream: (`above`, `up_to`], of which it holds
+    /// every delta in each of them (INV-6: nothing is served from where something has gone). `None` if one of the
+    /// ranges is not here, or does not know the origin.
+    pub fn relayable(
+        &self,
+        ranges: impl IntoIterator<Item = RangeId>,
+        origin: NodeId,
+    ) -> Option<(Timestamp, Timestamp)> {
+        let mut whole: Option<(Timestamp, Timestamp)> = None;
+        for range in ranges {
+            let Mark { above, up_to } = *self.ranges.get(&range)?.get(&origin)?;
+            let (lowest, highest) = whole.unwrap_or((above, up_to));
+            whole = Some((lowest.max(above), highest.min(up_to)));
+        }
+        whole
     }
 
     /// The least mark of an origin over all ranges served here that know it: how far its stream is held whole.
     pub fn least(&self, origin: NodeId) -> Option<Timestamp> {
-        self.ranges.values().filter_map(|marks| marks.get(&origin)).min().copied()
+        self.ranges.values().filter_map(|marks| marks.get(&origin)).map(|mark| mark.up_to).min()
     }
 
     /// Every origin that some range here knows.
@@ -57,7 +102,7 @@ impl Watermarks {
 
     /// The origins of a range with their marks.
     pub fn of_range(&self, range: RangeId) -> impl Iterator<Item = (NodeId, Timestamp)> {
-        self.ranges.get(&range).into_iter().flatten().map(|(origin, mark)| (*origin, *mark))
+        self.ranges.get(&range).into_iter().flatten().map(|(origin, mark)| (*origin, mark.up_to))
     }
 }
 
@@ -81,19 +126,33 @@ mod tests {
         ) {
             let mut marks = Watermarks::default();
             marks.folded(RANGE, ORIGIN, Timestamp::ZERO);
-            let mut held: BTreeSet<u64> = BTreeSet::new();
+            let mut base: BTreeSet<u64> = BTreeSet::new();
+            let mut stored: BTreeSet<u64> = BTreeSet::new();
             for (from, len, is_fold) in messages {
                 let to = from + len;
                 if is_fold && len > 0 {
                     // A base that has folded up to there has every delta up to there.
-                    held.extend(deltas.range(..=from));
+                    base.extend(deltas.range(..=from));
                     marks.folded(RANGE, ORIGIN, Timestamp(from));
+                } else if is_fold {
+                    let drop = from.min(base.last().copied().unwrap_or_default());
+                    stored.retain(|position| *position > drop);
+                    marks.dropped(ORIGIN, Timestamp(drop));
                 } else {
-                    held.extend(deltas.iter().filter(|at| (from + 1..=to).contains(at)));
+                    // What is held already is not stored.
+                    let mark = marks.of(RANGE, ORIGIN).unwrap().0;
+                    let new = deltas.iter().filter(|at| (from + 1..=to).contains(at) && **at > mark);
+                    stored.extend(new);
                     marks.lift(RANGE, ORIGIN, Timestamp(from), Timestamp(to));
                 }
                 let mark = marks.of(RANGE, ORIGIN).unwrap().0;
-                prop_assert!(deltas.range(..=mark).all(|position| held.contains(position)));
+                let is_held = |position: &u64| base.contains(position) || stored.contains(position);
+                prop_assert!(deltas.range(..=mark).all(is_held));
+                let (above, up_to) = marks.relayable([RANGE], ORIGIN).unwrap();
+                if above < up_to {
+                    let relayed = deltas.range(above.0 + 1..=up_to.0);
+                    prop_assert!(relayed.clone().all(|position| stored.contains(position)));
+                }
             }
         }
     }
@@ -113,6 +172,31 @@ mod tests {
             "known already, and no gap"
         );
         assert_eq!(marks.of(RANGE, ORIGIN), Some(Timestamp(20)));
+    }
+
+    /// Pitfall B16: a relay does not pass on what it does not have any more, or never had.
+    #[test]
+    fn b16_what_came_by_the_log_is_not_relayed() {
+        let mut marks = Watermarks::default();
+        marks.folded(RANGE, ORIGIN, Timestamp(10));
+        marks.lift(RANGE, ORIGIN, Timestamp(10), Timestamp(30));
+        let relayable = |marks: &Watermarks| marks.relayable([RANGE], ORIGIN).unwrap();
+        assert_eq!(relayable(&marks), (Timestamp(10), Timestamp(30)));
+        marks.folded(RANGE, ORIGIN, Timestamp(20));
+        assert_eq!(relayable(&marks), (Timestamp(10), Timestamp(30)), "stored, folded or not");
+        marks.dropped(ORIGIN, Timestamp(15));
+        assert_eq!(relayable(&marks), (Timestamp(15), Timestamp(30)));
+        marks.folded(RANGE, ORIGIN, Timestamp(40));
+        assert_eq!(
+            relayable(&marks),
+            (Timestamp(40), Timestamp(40)),
+            "a snapshot of the base came"
+        );
+        marks.folded(RangeId(5), ORIGIN, Timestamp(3));
+        marks.lift(RangeId(5), ORIGIN, Timestamp(3), Timestamp(35));
+        let both = marks.relayable([RANGE, RangeId(5)], ORIGIN);
+        assert_eq!(both, Some((Timestamp(40), Timestamp(35))), "nothing, for both at once");
+        assert_eq!(marks.relayable([RANGE, RangeId(6)], ORIGIN), None);
     }
 
     #[test]

@@ -8,6 +8,9 @@
 //!   base has folded ──────────── prunes ────────────▶ overlays, in memory, by range
 //! ```
 //!
+//! Pulled in stretches from their origins, or from whoever holds them (`streams`, `sending`); what others have told
+//! says what is stable (`standing`).
+//!
 //! The rules are `latitude_gossip`'s and `latitude_range`'s; here they meet the disk and the clock. Everything
 //! in the column `Stream` is loaded at the start, so an overlay survives restarts, and a snapshot of the base
 //! that is installed touches none of it (pitfall 10).
@@ -17,8 +20,11 @@
 
 mod causes;
 mod folder;
+mod freshness;
 mod keeper;
+mod sending;
 mod sequencer;
+mod standing;
 mod streams;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -26,7 +32,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use latitude_consensus::Committer;
-use latitude_gossip::{Frontier, Unmet, Visible, Watermarks};
+use latitude_gossip::{Followers, Frontier, Unmet, Visible, Watermarks};
 use latitude_range::{Delta, Origin, Overlay, Shown};
 use latitude_storage::{Batch, Column, Engine, key};
 use latitude_types::{Error, KeySpan, NodeId, Past, Positions, RangeId, Reason, Timestamp};
@@ -39,8 +45,10 @@ use crate::shared::NO_PANIC;
 pub(crate) use causes::{follow_base, has_logs, keep as keep_showing, unmet_logs};
 pub(crate) use folder::Folder;
 pub(crate) use keeper::keep as keep_little;
+pub(crate) use sending::serve as serve_pull;
 pub(crate) use sequencer::Draft;
-pub(crate) use streams::{keep as keep_streams, serve as serve_pull};
+pub(crate) use standing::keep as keep_standing;
+pub(crate) use streams::keep as keep_streams;
 
 /// For so long after the last local write streams are lifted often.
 const ACTIVE: Duration = Duration::from_secs(5);
@@ -63,11 +71,16 @@ struct Inner {
     changed: watch::Sender<()>,
     /// Something was queued to be written.
     queued: Notify,
-    /// How often others have asked for the frontier at once.
-    nudges: watch::Sender<u64>,
+    /// Somebody has asked for the frontier at once.
+    nudges: watch::Sender<()>,
+    /// The number of each node's last nudge.
+    nudged: Mutex<BTreeMap<NodeId, u64>>,
+    /// Somebody has told how far this node's stream is held.
+    told: watch::Sender<()>,
     /// To the folder.
     needs: mpsc::UnboundedSender<folder::Need>,
-    subscribers: Mutex<BTreeMap<NodeId, Arc<streams::Subscriber>>>,
+    /// By subscriber and origin.
+    subscribers: Mutex<BTreeMap<(NodeId, NodeId), Arc<sending::Subscriber>>>,
 }
 
 struct State {
@@ -78,6 +91,12 @@ struct State {
     overlays: BTreeMap<RangeId, Overlay>,
     /// What was told last of each range's base.
     folded: BTreeMap<RangeId, Arc<[Origin]>>,
+    /// How far this node stands with others' streams, as noted.
+    standing: standing::Standing,
+    /// What others have told of this node's stream.
+    followers: Followers,
+    /// As of when others' streams are known here.
+    fresh: freshness::Fresh,
     /// Of an origin's stream the store has what is positioned above this.
     kept_above: BTreeMap<NodeId, Timestamp>,
     /// An origin keeps only what is positioned above this, it has said.
@@ -86,6 +105,8 @@ struct State {
     unclaimed: BTreeMap<RangeId, Vec<Arc<Delta>>>,
     /// The position of this node's last local write.
     last_write: Timestamp,
+    /// What the store has of this node's own stream takes about this much there.
+    own_bytes: usize,
     /// The last local write, here or from elsewhere.
     active: Option<Instant>,
 }
@@ -103,13 +124,14 @@ impl Local {
         quota: usize,
     ) -> Result<(Self, Folder), String> {
         let mut unclaimed: BTreeMap<RangeId, Vec<Arc<Delta>>> = BTreeMap::new();
-        let mut last_write = Timestamp::ZERO;
+        let (mut last_write, mut own_bytes) = (Timestamp::ZERO, 0);
         let everything = key::stream::everything();
         for row in engine.scan(Column::Stream, everything.into()) {
             let (_, row) = row.map_err(|error| error.to_string())?;
             let delta = Delta::decode(&row).map_err(|error| error.to_string())?;
             if delta.origin == node {
                 last_write = last_write.max(delta.position);
+                own_bytes += row.len();
             }
             unclaimed.entry(delta.range).or_default().push(Arc::new(delta));
         }
@@ -123,10 +145,14 @@ impl Local {
             visible,
             overlays: BTreeMap::new(),
             folded: BTreeMap::new(),
+            standing: standing::Standing::load(&*engine)?,
+            followers: Followers::default(),
+            fresh: freshness::Fresh::new(clock.hybrid().peek()),
             kept_above: keeper::load(&*engine)?,
             refused_below: BTreeMap::new(),
             unclaimed,
             last_write,
+            own_bytes,
             active: None,
         };
         let (needs, folder) = mpsc::unbounded_channel();
@@ -139,7 +165,9 @@ impl Local {
             state: Mutex::new(state),
             changed: watch::Sender::new(()),
             queued: Notify::new(),
-            nudges: watch::Sender::new(0),
+            nudges: watch::Sender::new(()),
+            nudged: Mutex::default(),
+            told: watch::Sender::new(()),
             needs,
             subscribers: Mutex::default(),
         };
@@ -149,14 +177,27 @@ impl Local {
     /// A replica of the range is open here, with such a base.
     pub(crate) fn open_range(&self, range: RangeId, origins: &Arc<[Origin]>) {
         let mut state = self.state();
-        let found = state.unclaimed.remove(&range).unwrap_or_default();
-        let overlay = state.overlays.entry(range).or_default();
-        for delta in found {
+        let State { overlays, visible, unclaimed, folded, .. } = &mut *state;
+        let overlay = overlays.entry(range).or_default();
+        for delta in unclaimed.remove(&range).unwrap_or_default() {
+            if delta.origin != self.inner.node {
+                visible.hold(range, delta.origin, delta.position, delta.past.clone());
+            }
             overlay.insert(delta);
         }
-        state.folded.remove(&range);
+        folded.remove(&range);
         drop(state);
         self.folded(range, origins);
+        // Every delta up to these marks was synced before the mark was noted, and those that have gone since are
+        // folded: whoever drops one writes after the batch that folds it, to the same write-ahead log.
+        let mut state = self.state();
+        let State { marks, standing, .. } = &mut *state;
+        for (origin, noted) in standing.take_former(range) {
+            let folded = marks.of(range, origin).unwrap_or_default();
+            marks.lift(range, origin, folded, noted);
+        }
+        drop(state);
+        self.tell();
     }
 
     /// The replica has left this node.
@@ -166,6 +207,7 @@ impl Local {
         state.folded.remove(&range);
         state.marks.forget(range);
         drop(state);
+        self.forget_marks(range);
         self.tell();
     }
 
@@ -175,7 +217,7 @@ impl Local {
     /// answer that follows an origin's admission must not be given without it (pitfall 12).
     pub(crate) fn folded(&self, range: RangeId, origins: &Arc<[Origin]>) {
         let mut state = self.state();
-        let State { overlays, marks, visible, folded, .. } = &mut *state;
+        let State { overlays, marks, visible, folded, standing, .. } = &mut *state;
         let Some(overlay) = overlays.get_mut(&range) else { return };
         // They only rise; whoever comes late brings nothing new.
         let is_old =
@@ -186,6 +228,9 @@ impl Local {
         folded.insert(range, Arc::clone(origins));
         overlay.prune(origins);
         for origin in origins.iter() {
+            if marks.of(range, origin.node).is_some_and(|mark| mark < origin.folded) {
+                standing.hear(range, origin.node, origin.folded);
+            }
             marks.folded(range, origin.node, origin.folded);
             visible.folded(range, origin.node, origin.folded);
         }
@@ -214,10 +259,12 @@ impl Local {
         self.state().visible.blocked().map(|(_, _, past)| past.clone()).collect()
     }
 
-    /// What of these positions cannot be read here yet: in one range or, without one, in every range here.
+    /// What of these positions, and of what tokens need not say, cannot be read here yet: in one range or, without
+    /// one, in every range here.
     pub(crate) fn unreadable(&self, range: Option<RangeId>, seen: &Positions) -> Option<Unmet> {
+        let seen = self.with_unsaid(seen);
         let state = self.state();
-        state.visible.unreadable(self.inner.node, range, seen, &state.marks)
+        state.visible.unreadable(self.inner.node, range, &seen, &state.marks)
     }
 
     /// Every origin of some range here.

@@ -342,6 +342,7 @@ pub(crate) fn join_cluster(shared: &Arc<Shared>, membership: Membership) {
     tokio::spawn(local::keep_little(Arc::clone(shared)));
     tokio::spawn(local::keep_streams(Arc::clone(shared)));
     tokio::spawn(local::keep_showing(Arc::clone(shared)));
+    tokio::spawn(local::keep_standing(Arc::clone(shared)));
     tokio::spawn(reconciler::keep(Arc::clone(shared)));
     tokio::spawn(catalog::keep(Arc::clone(shared)));
     tokio::spawn(liveness::keep(Arc::clone(shared)));

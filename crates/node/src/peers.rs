@@ -173,26 +173,29 @@ impl Peers {
         Ok((LogPosition { term, index }, Timestamp(time)))
     }
 
-    /// Asks an origin for the next stretch of its stream of local writes. In its place among the pulls before
-    /// this returns.
+    /// Asks a node for the next stretch of a stream of local writes. In its place among the pulls before this
+    /// returns.
     pub(crate) fn pull(
         &self,
-        origin: NodeId,
+        via: NodeId,
         pull: &pb::Pull,
     ) -> BoxFuture<'static, Result<pb::Stretch, TransportError>> {
-        let to = ReplicaId { node: origin, ..ReplicaId::default() };
+        let to = ReplicaId { node: via, ..ReplicaId::default() };
         let body = pull.encode_to_vec().into();
         let answer = self.queue(pb::MessageKind::Pull, to, RangeId(0), Class::Stream, body);
         async move {
             let body = answer.await?;
-            pb::Stretch::decode(body).map_err(|error| TransportError(format!("{origin}: {error}")))
+            pb::Stretch::decode(body).map_err(|error| TransportError(format!("{via}: {error}")))
         }
         .boxed()
     }
 
     /// Asks an origin to answer this node's pulls now.
-    pub(crate) async fn nudge(&self, origin: NodeId) -> Result<(), TransportError> {
-        self.send(origin, pb::MessageKind::Nudge, RangeId(0)).await.map(drop)
+    pub(crate) async fn nudge(&self, origin: NodeId, number: u64) -> Result<(), TransportError> {
+        let to = ReplicaId { node: origin, ..ReplicaId::default() };
+        let body = pb::Nudge { number }.encode_to_vec().into();
+        let kind = pb::MessageKind::Nudge;
+        self.queue(kind, to, RangeId(0), Class::Heartbeat, body).await.map(drop)
     }
 
     /// Sends what is small and urgent to a node.

@@ -22,7 +22,7 @@ use latitude_consensus::Role;
 use latitude_consistency::{Route, Token};
 use latitude_rpc::ToWire;
 use latitude_rpc::pb::v1;
-use latitude_types::{Error, Outcome, Reason};
+use latitude_types::{Error, Outcome, Past, Reason};
 use tokio::time::Instant;
 
 use crate::liveness::is_live;
@@ -68,7 +68,11 @@ pub(crate) async fn serve(
         Route::CausalRead => serving.causal_read().await,
         Route::EventualRead => serving.eventual_read(),
     };
-    served.map_err(|error| explained(shared, handle, error))
+    let mut answer = served.map_err(|error| explained(shared, handle, error))?;
+    if let Some(session) = &mut answer.session {
+        session.forget_stable(&shared.local().all_stable());
+    }
+    Ok(answer)
 }
 
 impl Serving<'_> {
@@ -78,6 +82,14 @@ impl Serving<'_> {
             self.request.session.is_some() || self.request.receipt != v1::ReceiptDetail::None;
         let membership = self.shared.membership().filter(|_| wanted)?;
         Some(self.request.session.clone().unwrap_or_else(|| Token::new(membership.cluster)))
+    }
+
+    /// What a write of the session follows, without what need not be said.
+    fn past(&self) -> Past {
+        let Some(session) = &self.request.session else { return Past::default() };
+        let mut past = session.past().clone();
+        past.seen.forget(&self.shared.local().all_stable());
+        past
     }
 
     /// The instant at which waiting makes no more sense: a round trip before the deadline, so that the

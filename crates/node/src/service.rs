@@ -558,7 +558,9 @@ async fn take_frame(
             let physical_us = shared.clock.hybrid().physical_us();
             ready.push(answer(Bytes::copy_from_slice(&physical_us.to_be_bytes()), String::new()));
         } else if kind == pb::MessageKind::Nudge {
-            shared.local().nudged();
+            // One of which nothing can be read is one without a number: it has no number to be answered with.
+            let number = pb::Nudge::decode(body).map_or(0, |nudge| nudge.number);
+            shared.local().nudged(from, number);
             ready.push(answer(Bytes::new(), String::new()));
         } else if kind == pb::MessageKind::Pull {
             let local = shared.local().clone();

@@ -149,7 +149,8 @@ impl Shared {
     pub(crate) fn nudge(&self, origin: NodeId) {
         if self.node() != Ok(origin) {
             let peers = self.peers().clone();
-            tokio::spawn(async move { peers.nudge(origin).await });
+            let number = self.local().begin_nudge(origin);
+            tokio::spawn(async move { peers.nudge(origin, number).await });
         }
     }
 

@@ -27,8 +27,9 @@ use crate::workload::{KEYSPACE, Summary, Workload};
 pub const STANDARD: Range<u64> = 0..60;
 /// How long a quorum that is whole may take to serve everything, and all nodes after it.
 const SERVED_WITHIN: Duration = Duration::from_secs(30);
-/// How long replicas may then take to be the same. A clock that was 10 s ahead is slewed back over 20 s,
-/// and until then its node is refused.
+/// A clock that was 10 s ahead is slewed back over as long, and until then its node is refused.
+const SLEWED_WITHIN: Duration = Duration::from_secs(20);
+/// How long replicas may then take to be the same.
 const SAME_WITHIN: Duration = Duration::from_secs(30);
 
 /// What a run was.
@@ -95,7 +96,9 @@ fn play(seed: u64, trace: &mut Option<Trace>) -> anyhow::Result<Outcome> {
         .context("while a quorum is whole and the others are away")?;
     nemesis.end(&mut cluster);
     served(&mut cluster, &mut nemesis, &plan.workload).context("when all is whole")?;
-    let history = running.finish(&mut cluster)?;
+    let is_far = plan.faults.contains(&fault::Kind::FarSkew);
+    let history =
+        running.finish(&mut cluster, if is_far { SLEWED_WITHIN } else { Duration::ZERO })?;
     become_the_same(&mut cluster)?;
     nemesis.look(&mut cluster)?;
     let summary = history.judge()?;

@@ -42,7 +42,7 @@ pub const KEYSPACE: &str = "sim";
 const TIMEOUT: Duration = Duration::from_secs(4);
 /// What goes with a lock.
 const NO_PANIC: &str = "no client panics";
-/// How long after all is whole every local write is in the log.
+/// How long after all is whole, and clocks agree, every local write is in the log.
 const FOLDED_WITHIN: Duration = Duration::from_secs(10);
 /// How long a client is idle, in milliseconds.
 const IDLE_MS: std::ops::Range<u64> = 500..6_000;
@@ -283,7 +283,10 @@ impl Running {
     }
 
     /// Lets the clients finish what they have under way, and reads every key once more.
-    pub fn finish(self, cluster: &mut Cluster) -> Result<Seen> {
+    ///
+    /// - `clocks_agree_within`: a node whose clock is far ahead is refused, and its local writes with it, until time
+    ///   has caught up.
+    pub fn finish(self, cluster: &mut Cluster, clocks_agree_within: Duration) -> Result<Seen> {
         let Self { shared, clients } = self;
         shared.stop.store(true, Ordering::Relaxed);
         let deadline = cluster.now() + 2 * TIMEOUT;
@@ -297,7 +300,7 @@ impl Running {
             client.take().context("the client has ended")??;
         }
         if shared.workload.local > 0 {
-            cluster.run_for(FOLDED_WITHIN)?;
+            cluster.run_for(clocks_agree_within + FOLDED_WITHIN)?;
         }
         let last = Arc::clone(&shared);
         cluster.run_client(Duration::from_secs(30), |host| async move {

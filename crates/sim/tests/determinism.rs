@@ -27,7 +27,7 @@ fn run(seed: u64) -> anyhow::Result<Trace> {
     cluster.run_for(2 * second)?;
     cluster.restart(2);
     cluster.run_for(5 * second)?;
-    let summary = running.finish(&mut cluster)?.judge()?;
+    let summary = running.finish(&mut cluster, Duration::ZERO)?.judge()?;
     assert!(summary.outcomes[0] > 50, "hardly anything was done: {summary:?}");
     Ok(cluster.trace().clone())
 }

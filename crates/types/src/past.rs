@@ -55,6 +55,11 @@ impl Positions {
         self.by_node.retain(|(_, position)| *position > floor);
     }
 
+    /// Drops what is at or below these positions.
+    pub fn forget(&mut self, known: &Self) {
+        self.by_node.retain(|(node, position)| *position > known.of(*node));
+    }
+
     /// The furthest place named.
     pub fn highest(&self) -> Timestamp {
         self.by_node.iter().map(|(_, position)| *position).fold(self.floor, Timestamp::max)

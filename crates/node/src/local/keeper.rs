@@ -3,11 +3,14 @@
 //! ```text
 //!   stream of an origin:  ──●──●──●──●────●──●──▶
 //!                           folded here │ not folded: stays
-//!                     dropped │ kept for a while, if the origin is this node: others may not have it yet
+//!                     dropped │ kept for those who lag behind
 //! ```
 //!
-//! Whoever asks this node for its stream from below what is kept is told so, and waits until its base has it by
-//! the log (pitfall B16). How far that goes is written with the removal, so that a restart forgets neither.
+//! This node's own deltas are kept until every node that follows its stream holds them, or there are too many;
+//! those of others for a while, to be relayed.
+//!
+//! Whoever asks for a stream from below what is kept is told so, and waits until its base has it by the log
+//! (pitfall B16). How far that goes is written with the removal, so that a restart forgets neither.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,8 +24,10 @@ use crate::shared::Shared;
 
 /// How often the keeper looks.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
-/// This node's own deltas are kept for so long after they were taken, folded or not.
-const KEPT_MS: u64 = 60_000;
+/// Folded deltas of others are kept for so long after they were taken.
+const RELAYED_MS: u64 = 10_000;
+/// This node's own deltas that are folded are kept for laggards while all of its own take less than this.
+const LAGGARDS_BYTES_MAX: usize = 256 << 20;
 /// Deltas dropped in one batch, of one origin.
 const BATCH_MAX: usize = 10_000;
 
@@ -47,12 +52,15 @@ pub(crate) async fn keep(shared: Arc<Shared>) {
 impl Local {
     fn drop_folded(&self, origin: NodeId) -> Result<(), String> {
         let inner = &self.inner;
-        let mut until = inner.clock.hybrid().peek();
-        if origin == inner.node {
-            until = Timestamp::from_ms(until.ms().saturating_sub(KEPT_MS));
-        }
+        let now = inner.clock.hybrid().peek();
+        let is_own = origin == inner.node;
+        let until = match is_own {
+            true if self.state().own_bytes > LAGGARDS_BYTES_MAX => now,
+            true => self.state().held_by_all().min(now),
+            false => Timestamp::from_ms(now.ms().saturating_sub(RELAYED_MS)),
+        };
         let span = key::stream::span(origin, ..=until);
-        let mut last = None;
+        let (mut last, mut bytes) = (None, 0);
         for row in inner.engine.scan(Column::Stream, span.into()).take(BATCH_MAX) {
             let (row_key, row) = row.map_err(|error| error.to_string())?;
             let (_, position) = key::stream::decode(&row_key).ok_or("a damaged key of a delta")?;
@@ -61,20 +69,24 @@ impl Local {
                 break;
             }
             last = Some(position);
+            bytes += row.len();
         }
         let Some(last) = last else { return Ok(()) };
         // First: a stretch from below must not be read while rows go.
-        self.state().kept_above.insert(origin, last);
+        let mut state = self.state();
+        state.kept_above.insert(origin, last);
+        state.marks.dropped(origin, last);
+        drop(state);
         let rows = key::stream::span(origin, ..=last);
         let mut batch = Batch::new();
         batch.delete_range(Column::Stream, rows.start, rows.end);
         batch.put(Column::Node, key::node::kept_above(origin), last.0.to_be_bytes().to_vec());
-        inner.engine.write(batch).map_err(|error| error.to_string())
-    }
-
-    /// This node keeps only what of its stream is positioned above this.
-    pub(super) fn kept_above(&self) -> Timestamp {
-        self.state().kept_above.get(&self.inner.node).copied().unwrap_or_default()
+        inner.engine.write(batch).map_err(|error| error.to_string())?;
+        if is_own {
+            let mut state = self.state();
+            state.own_bytes = state.own_bytes.saturating_sub(bytes);
+        }
+        Ok(())
     }
 }
 

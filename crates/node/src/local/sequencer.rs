@@ -143,11 +143,14 @@ impl Local {
                     let up_to = last.delta.position;
                     let mut batch = Batch::new();
                     let mut answers = Vec::with_capacity(queue.len());
+                    let mut bytes = 0;
                     for Queued { delta, answer } in queue {
-                        let row = key::stream::delta(delta.origin, delta.position);
-                        batch.put(Column::Stream, row, delta.encode());
+                        let row = delta.encode();
+                        bytes += row.len();
+                        batch.put(Column::Stream, key::stream::delta(delta.origin, delta.position), row);
                         answers.push(answer);
                     }
+                    self.state().own_bytes += bytes;
                     // Written in the order of the positions, before anything else is: so a sync covers a prefix.
                     self.inner.engine.write(batch).map_err(|error| error.to_string())?;
                     let committer = self.inner.committer.clone();

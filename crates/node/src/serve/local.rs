@@ -58,7 +58,6 @@ impl Serving<'_> {
             ValueType::Siblings if !context.is_empty() => context.to_vec(),
             _ => seen.map(|row| row.state().named_by(&id, op)).unwrap_or_default(),
         };
-        let past = request.session.as_ref().filter(|_| is_causal);
         let draft = Draft {
             range: handle.id(),
             admitted: origin.admitted,
@@ -68,7 +67,7 @@ impl Serving<'_> {
             id,
             level: request.plan.level,
             named,
-            past: past.map_or_else(Past::default, |session| session.past().clone()),
+            past: if is_causal { self.past() } else { Past::default() },
         };
         if id.expires_at() < shared.clock.hybrid().peek() {
             return Err(latitude_range::Refusal::IdExpired.into_error());

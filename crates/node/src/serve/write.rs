@@ -53,9 +53,9 @@ impl Serving<'_> {
         if let Some(session) =
             request.session.as_ref().filter(|_| ends_what_it_saw(handle.record.value_type, op))
         {
-            need.join(&session.past().seen);
+            need.join(&shared.local().all_it_may_have_seen(&session.past().seen));
         }
-        let past = request.session.as_ref().filter(|_| !Plant::LogPastDropped.is_on());
+        let past = if Plant::LogPastDropped.is_on() { Past::default() } else { self.past() };
         let operation = LogOperation {
             id,
             answered_below,
@@ -64,7 +64,7 @@ impl Serving<'_> {
             op: op.clone(),
             named: context.to_vec(),
             need: need.clone(),
-            past: past.map_or_else(Past::default, |session| session.past().clone()),
+            past,
             extensions: Vec::new(),
         };
         self.have_fold_proposed(&need).await?;

@@ -11,6 +11,7 @@ const VISIBLE: u8 = 4;
 const INSTALLING: u8 = 5;
 const LEASE: u8 = 6;
 const KEPT_ABOVE: u8 = 7;
+const MARKS: u8 = 8;
 
 /// Who the node is: its id, cluster, store.
 pub fn ident() -> Vec<u8> {
@@ -72,6 +73,27 @@ pub fn decode_kept_above(mut row: &[u8]) -> Option<NodeId> {
     done(row, origin)
 }
 
+/// How far the node holds the streams of the origins of that range.
+pub fn marks(range: RangeId) -> Vec<u8> {
+    let mut out = vec![MARKS];
+    out.extend_from_slice(&range.0.to_be_bytes());
+    out
+}
+
+/// The same of all ranges.
+pub fn all_marks() -> Span {
+    Span { start: vec![MARKS], end: vec![MARKS + 1] }
+}
+
+/// The range of a row of [`marks`], if the row is one.
+pub fn decode_marks(mut row: &[u8]) -> Option<RangeId> {
+    if take(&mut row)? != [MARKS] {
+        return None;
+    }
+    let range = RangeId(u64::from_be_bytes(take(&mut row)?));
+    done(row, range)
+}
+
 /// What the replica of that range is being replaced by, as long as it is.
 pub fn installing(range: RangeId) -> Vec<u8> {
     let mut out = vec![INSTALLING];
@@ -113,6 +135,10 @@ mod tests {
         assert_eq!(decode_visible(&visible), Some(NodeId(u32::MAX)));
         assert_eq!((decode_replica(&visible), decode_visible(&replica)), (None, None));
         assert!(replicas().contains(&replica) && visibles().contains(&visible));
+        let marks = marks(RangeId(u64::MAX));
+        assert_eq!(decode_marks(&marks), Some(RangeId(u64::MAX)));
+        assert_eq!((decode_marks(&visible), decode_kept_above(&marks)), (None, None));
+        assert!(all_marks().contains(&marks) && !all_kept_above().contains(&marks));
         let installing = installing(RangeId(u64::MAX));
         assert!(installings().contains(&installing) && !installings().contains(&visible));
         for row in [ident(), clock_bound(), visible, installing, lease()] {

@@ -1,0 +1,224 @@
+//! Sending streams of local writes: this node's own, and those of others as far as they are held here.
+//!
+//! ```text
+//!   own:    column Stream ──── above what was dropped, up to D ───▶ stretch (from, to]
+//!   relay:  column Stream ──── above what came by the log or was dropped, up to the least W ───▶ stretch
+//! ```
+//!
+//! Whoever asks for what is not kept here any more is told so: the base must bring it, by the log (pitfall B16).
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use latitude_gossip::Told;
+use latitude_range::Delta;
+use latitude_rpc::pb::peer as pb;
+use latitude_storage::{Column, key};
+use latitude_types::{NodeId, RangeId, Timestamp};
+use tokio::sync::Mutex;
+use tokio::time::{Instant, sleep, sleep_until};
+
+use super::{Local, State};
+use crate::shared::NO_PANIC;
+
+/// How long a sender waits for something to send before it says how far the stream is: while there are local
+/// writes, and while there are none. A subscriber in need nudges.
+const IDLE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_millis(400));
+/// A stretch is closed at this size; one delta is always in it.
+const STRETCH_BYTES_MAX: usize = 512 << 10;
+
+/// A subscription of another node, here.
+pub(super) struct Subscriber {
+    subscription: u64,
+    ranges: Arc<BTreeSet<RangeId>>,
+    /// Sent up to here. Whoever holds the lock answers the next pull: they take their turns in their order.
+    sent: Mutex<Timestamp>,
+}
+
+/// Answers a pull, when there is something to say.
+pub(crate) async fn serve(local: &Local, from: NodeId, pull: pb::Pull) -> pb::Stretch {
+    let own = local.inner.node;
+    let origin = if pull.origin == 0 { own } else { NodeId(pull.origin) };
+    let Some(subscriber) = local.subscriber(from, origin, &pull) else { return unknown() };
+    if origin == own {
+        let ranges = Arc::clone(&subscriber.ranges);
+        let told = Told { ranges, held: Timestamp(pull.held), shown: Timestamp(pull.shown) };
+        local.hear(from, told);
+    }
+    let mut sent = subscriber.sent.lock().await;
+    let gather = Duration::from_millis(pull.gather_ms.into());
+    let ranges = &subscriber.ranges;
+    let stretch = if origin == own {
+        let (to, nudge) = local.something_after(from, *sent, gather).await;
+        local.stretch(own, ranges, *sent, to).map(|stretch| {
+            let is_whole = stretch.to >= to.0 && stretch.kept_above == 0;
+            pb::Stretch { nudge: if is_whole { nudge } else { 0 }, ..stretch }
+        })
+    } else {
+        match local.something_held_after(origin, ranges, *sent, gather).await {
+            Some(to) => local.stretch(origin, ranges, *sent, to),
+            None => return unknown(),
+        }
+    };
+    match stretch {
+        Ok(stretch) => {
+            if stretch.kept_above == 0 {
+                *sent = Timestamp(stretch.to);
+            }
+            pb::Stretch { stable: local.stable(origin).0, ..stretch }
+        }
+        Err(error) => {
+            tracing::error!(%origin, %error, "local writes cannot be read back");
+            unknown()
+        }
+    }
+}
+
+fn unknown() -> pb::Stretch {
+    pb::Stretch { unknown: true, ..pb::Stretch::default() }
+}
+
+impl Local {
+    /// The subscription a pull goes on with, or begins.
+    fn subscriber(&self, from: NodeId, origin: NodeId, pull: &pb::Pull) -> Option<Arc<Subscriber>> {
+        let mut subscribers = self.inner.subscribers.lock().expect(NO_PANIC);
+        let known = subscribers.get(&(from, origin));
+        if let Some(known) = known.filter(|known| known.subscription == pull.subscription) {
+            return Some(Arc::clone(known));
+        }
+        if pull.range_ids.is_empty() {
+            return None;
+        }
+        let new = Arc::new(Subscriber {
+            subscription: pull.subscription,
+            ranges: Arc::new(pull.range_ids.iter().map(|range| RangeId(*range)).collect()),
+            sent: Mutex::new(Timestamp(pull.after)),
+        });
+        subscribers.insert((from, origin), Arc::clone(&new));
+        Some(new)
+    }
+
+    /// Waits until there is something to say to a subscriber that has been sent everything up to `sent`: local
+    /// writes, or that there are none. How far it may be said, and up to which of its nudges it says all.
+    async fn something_after(
+        &self,
+        from: NodeId,
+        sent: Timestamp,
+        gather: Duration,
+    ) -> (Timestamp, u64) {
+        let (mut changes, mut nudges) = (self.changes(), self.inner.nudges.subscribe());
+        nudges.mark_unchanged();
+        let idle = if self.state().is_active() { IDLE.0 } else { IDLE.1 };
+        let patience = Instant::now() + idle;
+        // The nudge first: what is durable after it was when the nudge came, or later.
+        let until_now = || (self.nudge_of(from), self.lift());
+        loop {
+            if self.state().frontier_of_writes() > sent {
+                sleep(gather).await;
+                let nudge = self.nudge_of(from);
+                return (self.state().frontier.durable(), nudge);
+            }
+            tokio::select! {
+                biased;
+                _ = changes.changed() => continue,
+                _ = nudges.changed() => {}
+                () = sleep_until(patience) => {}
+            }
+            let (nudge, to) = until_now();
+            return (to, nudge);
+        }
+    }
+
+    /// The same for another origin's stream, as far as it is held here. `None` if it is not, in one of the ranges.
+    async fn something_held_after(
+        &self,
+        origin: NodeId,
+        ranges: &BTreeSet<RangeId>,
+        sent: Timestamp,
+        gather: Duration,
+    ) -> Option<Timestamp> {
+        let mut changes = self.changes();
+        let patience = Instant::now() + IDLE.1;
+        loop {
+            let (above, up_to) = self.window(origin, ranges)?;
+            if up_to > sent || above > sent {
+                sleep(gather).await;
+                return self.window(origin, ranges).map(|(_, up_to)| up_to);
+            }
+            tokio::select! {
+                biased;
+                _ = changes.changed() => {}
+                () = sleep_until(patience) => return Some(up_to),
+            }
+        }
+    }
+
+    /// What can be sent of a stream: it is kept whole above the first, up to the second.
+    fn window(&self, origin: NodeId, ranges: &BTreeSet<RangeId>) -> Option<(Timestamp, Timestamp)> {
+        let state = self.state();
+        if origin == self.inner.node {
+            let above = state.kept_above.get(&origin).copied().unwrap_or_default();
+            return Some((above, state.frontier.durable()));
+        }
+        state.marks.relayable(ranges.iter().copied(), origin)
+    }
+
+    /// The deltas of a stream in the ranges, positioned in (`from`, `to`], or as many as fit.
+    fn stretch(
+        &self,
+        origin: NodeId,
+        ranges: &BTreeSet<RangeId>,
+        from: Timestamp,
+        to: Timestamp,
+    ) -> Result<pb::Stretch, String> {
+        let to = to.max(from);
+        let mut stretch = pb::Stretch { from: from.0, to: to.0, ..pb::Stretch::default() };
+        // In this order: rows that go meanwhile are in the snapshot, or it is known that they are gone.
+        let view = self.inner.engine.snapshot();
+        match self.window(origin, ranges) {
+            Some((above, _)) if from >= above => {}
+            Some((above, _)) => {
+                return Ok(pb::Stretch { kept_above: above.0, ..pb::Stretch::default() });
+            }
+            None => return Ok(unknown()),
+        }
+        if to == from {
+            return Ok(stretch);
+        }
+        let mut bytes = 0;
+        let span = key::stream::span(origin, from.next()..=to);
+        for row in view.scan(Column::Stream, span.into()) {
+            let (row_key, row) = row.map_err(|error| error.to_string())?;
+            let (_, position) = key::stream::decode(&row_key).ok_or("a damaged key of a delta")?;
+            if bytes >= STRETCH_BYTES_MAX {
+                // Everything before this one is in.
+                stretch.to = position.0 - 1;
+                break;
+            }
+            let delta = Delta::decode(&row).map_err(|error| error.to_string())?;
+            if ranges.contains(&delta.range) {
+                bytes += row.len();
+                stretch.deltas.push(row);
+            }
+        }
+        Ok(stretch)
+    }
+
+    /// Another node waits for what this one has not said yet.
+    pub(crate) fn nudged(&self, from: NodeId, number: u64) {
+        self.inner.nudged.lock().expect(NO_PANIC).insert(from, number);
+        self.inner.nudges.send_replace(());
+    }
+
+    fn nudge_of(&self, from: NodeId) -> u64 {
+        self.inner.nudged.lock().expect(NO_PANIC).get(&from).copied().unwrap_or_default()
+    }
+}
+
+impl State {
+    /// How far this node's own local writes are durable; not above the last of them.
+    pub(super) fn frontier_of_writes(&self) -> Timestamp {
+        self.last_write.min(self.frontier.durable())
+    }
+}

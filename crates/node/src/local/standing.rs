@@ -1,0 +1,265 @@
+//! How far this node stands with the streams it follows, noted durably and told to their origins; and what of each
+//! stream every node shows.
+//!
+//! ```text
+//!   W, V ─▶ noted: rows, synced ─▶ told with each pull ─▶ origin: least of all followers = Stable ─▶ with each stretch
+//!              │                                                                                       │
+//!              └─ after a restart: W is there again, and no session             tokens and pasts drop ◀─┘
+//!                 is served below V as it was told                              what is at or below it
+//! ```
+//!
+//! A token that does not name what is stable relies on every node: so what was told of V holds over restarts. That
+//! is kept by refusing, or letting wait, causal requests of sessions until streams are there again as far as noted.
+//! W is noted beside it, so that this needs nobody else. What is told lags behind by a second; nothing waits for it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use latitude_gossip::Told;
+use latitude_storage::{Batch, Column, Engine, key};
+use latitude_types::{Error, NodeId, Positions, RangeId, Timestamp};
+use tokio::time::sleep;
+
+use super::{Local, State};
+use crate::shared::Shared;
+
+/// How often it is looked whether there is something new to note.
+const NOTE_EVERY: Duration = Duration::from_secs(1);
+
+/// How far a node stands, as its store says, and what it knows of others.
+#[derive(Default)]
+pub(super) struct Standing {
+    /// V of each origin, as noted. No session is served below it.
+    noted: Positions,
+    /// The highest position of a delta of each origin that came, by the stream or by the log.
+    heard: BTreeMap<NodeId, Timestamp>,
+    /// The ranges whose marks have risen over a delta since they were noted.
+    risen: BTreeSet<RangeId>,
+    /// W as the store had it at the start, of ranges that are not open yet.
+    former: BTreeMap<RangeId, Vec<(NodeId, Timestamp)>>,
+    /// Every node shows each of these streams up to there.
+    stable: Positions,
+    /// The nodes that share a range with this one; `None` until the directory is known.
+    sharers: Option<BTreeSet<NodeId>>,
+}
+
+impl Standing {
+    pub(super) fn load(engine: &dyn Engine) -> Result<Self, String> {
+        let mut standing = Self::default();
+        let rows = |span: key::Span| engine.scan(Column::Node, span.into());
+        for row in rows(key::node::visibles()) {
+            let (row_key, row) = row.map_err(|error| error.to_string())?;
+            let origin = key::node::decode_visible(&row_key).ok_or("a damaged key of an origin")?;
+            standing.noted.raise(origin, position(&row)?);
+        }
+        for row in rows(key::node::all_marks()) {
+            let (row_key, row) = row.map_err(|error| error.to_string())?;
+            let range = key::node::decode_marks(&row_key).ok_or("a damaged key of watermarks")?;
+            standing.former.insert(range, decode_marks(&row)?);
+        }
+        Ok(standing)
+    }
+
+    /// A delta of another node came.
+    pub(super) fn hear(&mut self, range: RangeId, origin: NodeId, position: Timestamp) {
+        let heard = self.heard.entry(origin).or_default();
+        if position > *heard {
+            *heard = position;
+        }
+        self.risen.insert(range);
+    }
+
+    /// W of a range, as noted by an earlier life of this node.
+    pub(super) fn take_former(&mut self, range: RangeId) -> Vec<(NodeId, Timestamp)> {
+        self.former.remove(&range).unwrap_or_default()
+    }
+}
+
+/// Notes and tells how far this node stands, for as long as it runs.
+pub(crate) async fn keep(shared: Arc<Shared>) {
+    let mut version = 0;
+    loop {
+        tokio::select! {
+            biased;
+            () = shared.stop.cancelled() => return,
+            () = sleep(NOTE_EVERY) => {}
+        }
+        let directory = shared.catalog.current();
+        if directory.version() != version
+            && let Ok(here) = shared.node()
+        {
+            version = directory.version();
+            let sharers = directory
+                .ranges()
+                .filter(|range| !range.log_only && range.replica_on(here).is_some())
+                .flat_map(|range| range.replicas().map(|replica| replica.node).collect::<Vec<_>>())
+                .filter(|node| *node != here)
+                .collect();
+            shared.local().state().standing.sharers = Some(sharers);
+        }
+        // What cannot be noted now is not told yet.
+        if let Err(error) = shared.local().note().await {
+            tracing::warn!(%error, "how far local writes of other nodes are held cannot be noted");
+        }
+    }
+}
+
+impl Local {
+    /// Notes what is new, and tells it from then on.
+    async fn note(&self) -> Result<(), Error> {
+        let (shown, batch) = {
+            let mut state = self.state();
+            let state = &mut *state;
+            let Standing { noted, heard, risen, .. } = &mut state.standing;
+            let visible = &state.visible;
+            heard.retain(|origin, position| *position > noted.of(*origin));
+            let shown: Vec<_> = heard
+                .keys()
+                .map(|origin| (*origin, visible.of(*origin)))
+                .filter(|(origin, shown)| *shown > noted.of(*origin))
+                .collect();
+            let risen = std::mem::take(risen);
+            if shown.is_empty() && risen.is_empty() {
+                return Ok(());
+            }
+            let mut batch = Batch::new();
+            for (origin, shown) in &shown {
+                let row = shown.0.to_be_bytes().to_vec();
+                batch.put(Column::Node, key::node::visible(*origin), row);
+            }
+            for range in risen {
+                let marks = encode_marks(state.marks.of_range(range));
+                batch.put(Column::Node, key::node::marks(range), marks);
+            }
+            (shown, batch)
+        };
+        self.store(batch).await?;
+        let mut state = self.state();
+        for (origin, shown) in shown {
+            state.standing.noted.raise(origin, shown);
+        }
+        Ok(())
+    }
+
+    /// A range has left this node, and what was noted of it goes before any of its deltas does.
+    pub(super) fn forget_marks(&self, range: RangeId) {
+        let mut batch = Batch::new();
+        batch.delete(Column::Node, key::node::marks(range));
+        if let Err(error) = self.inner.engine.write(batch) {
+            tracing::warn!(%range, %error, "noted watermarks of a range cannot be dropped");
+        }
+    }
+
+    /// What a session follows here of other nodes: what it says, and what it need not say because this node has told
+    /// that it shows it.
+    pub(super) fn with_unsaid(&self, seen: &Positions) -> Positions {
+        let mut all = seen.clone();
+        let state = self.state();
+        all.join(&state.standing.noted);
+        all.join(&state.standing.stable);
+        all
+    }
+
+    /// The same and, of this node's own stream, everything. For what ends all that its session has seen: shown
+    /// everywhere is not folded.
+    pub(crate) fn all_it_may_have_seen(&self, seen: &Positions) -> Positions {
+        let mut all = self.with_unsaid(seen);
+        all.raise(self.inner.node, self.state().frontier_of_writes());
+        all
+    }
+
+    /// A node has told how far it stands with this node's stream.
+    pub(super) fn hear(&self, from: NodeId, told: Told) {
+        self.state().followers.hear(from, told);
+        self.inner.told.send_replace(());
+    }
+
+    /// How far every node shows a stream, as far as is known here.
+    pub(crate) fn stable(&self, origin: NodeId) -> Timestamp {
+        let state = self.state();
+        let Standing { stable, sharers, .. } = &state.standing;
+        match sharers {
+            _ if origin != self.inner.node => stable.of(origin),
+            Some(sharers) => state
+                .followers
+                .stable(sharers.iter().copied())
+                .min(state.visible.of(self.inner.node)),
+            None => Timestamp::ZERO,
+        }
+    }
+
+    /// The same of all streams.
+    pub(crate) fn all_stable(&self) -> Positions {
+        let mut stable = self.state().standing.stable.clone();
+        stable.raise(self.inner.node, self.stable(self.inner.node));
+        stable
+    }
+
+    /// An origin says, or a relay of its stream, that every node shows it up to here.
+    pub(super) fn learn_stable(&self, origin: NodeId, up_to: Timestamp) {
+        self.state().standing.stable.raise(origin, up_to);
+    }
+
+    /// What to tell an origin: how far its stream is held in these ranges, and shown as noted.
+    pub(super) fn to_tell(
+        &self,
+        origin: NodeId,
+        ranges: &BTreeSet<RangeId>,
+    ) -> (Timestamp, Timestamp) {
+        let state = self.state();
+        let held = ranges.iter().map(|range| state.marks.of(*range, origin).unwrap_or_default());
+        (held.min().unwrap_or_default(), state.standing.noted.of(origin))
+    }
+}
+
+impl State {
+    /// How far everybody who follows this node's stream holds it.
+    pub(super) fn held_by_all(&self) -> Timestamp {
+        match &self.standing.sharers {
+            Some(sharers) => self.followers.held_by_all(sharers.iter().copied()),
+            None => Timestamp::ZERO,
+        }
+    }
+}
+
+fn position(row: &[u8]) -> Result<Timestamp, String> {
+    let bytes = <[u8; 8]>::try_from(row).map_err(|_| "a position of the wrong length")?;
+    Ok(Timestamp(u64::from_be_bytes(bytes)))
+}
+
+const MARK_LEN: usize = 4 + 8;
+
+/// Each origin and its mark, 4 and 8 bytes, big-endian.
+fn encode_marks(marks: impl Iterator<Item = (NodeId, Timestamp)>) -> Vec<u8> {
+    let mark = |(origin, up_to): (NodeId, Timestamp)| {
+        origin.0.to_be_bytes().into_iter().chain(up_to.0.to_be_bytes())
+    };
+    marks.flat_map(mark).collect()
+}
+
+fn decode_marks(row: &[u8]) -> Result<Vec<(NodeId, Timestamp)>, String> {
+    if row.len() % MARK_LEN != 0 {
+        return Err("watermarks of the wrong length".into());
+    }
+    let mark = |bytes: &[u8]| {
+        let (origin, up_to) = bytes.split_first_chunk::<4>()?;
+        let up_to = <[u8; 8]>::try_from(up_to).ok()?;
+        Some((NodeId(u32::from_be_bytes(*origin)), Timestamp(u64::from_be_bytes(up_to))))
+    };
+    Ok(row.chunks(MARK_LEN).filter_map(mark).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn watermarks_are_read_back() {
+        let marks = vec![(NodeId(1), Timestamp(7)), (NodeId(u32::MAX), Timestamp(u64::MAX))];
+        let row = encode_marks(marks.iter().copied());
+        assert_eq!(decode_marks(&row), Ok(marks));
+        assert!(decode_marks(&row[1..]).is_err());
+        assert_eq!(decode_marks(&[]), Ok(vec![]));
+    }
+}
