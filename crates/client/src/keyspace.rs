@@ -46,6 +46,8 @@ pub(crate) struct Options {
     pub(crate) staleness_max: Option<Duration>,
     /// Weaker levels to take instead, in order.
     pub(crate) accept: Arc<[Level]>,
+    /// A write is acknowledged once so many replicas have it on disk; 0: as many as its level demands.
+    pub(crate) ack_replicas: u32,
 }
 
 impl Options {
@@ -78,6 +80,7 @@ impl Keyspace {
             session: None,
             staleness_max: None,
             accept: Arc::new([]),
+            ack_replicas: 0,
         };
         Self { client, name: name.into(), options }
     }
@@ -136,9 +139,18 @@ impl Keyspace {
         self
     }
 
+    /// Has writes acknowledged only once so many replicas, with or without a vote, have them on disk; never fewer than
+    /// the level demands: one at causal and eventual, a quorum at strict and sequential. If they are not that many by
+    /// the deadline the write fails with [`latitude_types::Outcome::Unknown`]: it has happened, and is on fewer.
+    #[must_use]
+    pub fn with_ack_replicas(mut self, replicas: u32) -> Self {
+        self.options.ack_replicas = replicas;
+        self
+    }
+
     /// Takes these weaker levels instead, in this order, if the one asked for cannot be served; the
-    /// receipt says which was given. Never used by a write that may have happened already at its own
-    /// level. An operation that lists a level not weaker than its own fails with
+    /// receipt says which was given. A write that gives way does so with another id, and not once it may have
+    /// happened at its own level; one with a condition is judged in the log alone and never gives way. An operation that lists a level not weaker than its own fails with
     /// [`Reason::ArgumentInvalid`].
     #[must_use]
     pub fn with_accept(mut self, levels: impl IntoIterator<Item = Level>) -> Self {

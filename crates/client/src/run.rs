@@ -66,6 +66,20 @@ pub(crate) struct Call<'a> {
     pub(crate) operation: &'a (dyn Fn(&Route) -> v1::command::Operation + Send + Sync),
 }
 
+impl Call<'_> {
+    /// The levels at which a write may be tried after its own: a condition is judged in the log alone, and a level
+    /// that goes the same way as the one asked for finds the same in its way.
+    fn accepted_for_a_write(&self) -> Vec<Level> {
+        let options = self.keyspace.options();
+        if !self.write || self.conditional {
+            return Vec::new();
+        }
+        let asked_the_log = options.level.is_some_and(Level::writes_through_log);
+        let goes_elsewhere = |level: &Level| !(asked_the_log && level.writes_through_log());
+        options.accept.iter().copied().filter(goes_elsewhere).collect()
+    }
+}
+
 /// An answered operation.
 pub(crate) struct Served {
     pub(crate) reply: v1::Reply,
@@ -127,8 +141,54 @@ enum Step {
 }
 
 impl Inner {
-    /// Runs an operation until its deadline.
+    /// Runs an operation until its deadline: at its level or, if that cannot be had, at one accepted instead.
+    ///
+    /// A read gives way at the servers, which know best. A write does so here, because at another level it is
+    /// another write, with another id: so only once it has certainly not happened.
     pub(crate) async fn run(
+        &self,
+        call: &Call<'_>,
+        started: Instant,
+        deadline: Instant,
+    ) -> Result<Served> {
+        let accept = call.accepted_for_a_write();
+        if accept.is_empty() {
+            return self.run_at_level(call, started, deadline).await;
+        }
+        // No attempt has been made yet.
+        call.keyspace.check()?;
+        let mut keyspace = call.keyspace.clone().with_accept([]);
+        let mut accept = accept.into_iter();
+        let mut gave_way: Option<Reason> = None;
+        let mut began = started;
+        loop {
+            let next = accept.next();
+            let left = deadline.saturating_duration_since(began);
+            // What is left must be enough for the weaker level.
+            let until = if next.is_some() { deadline - left / 4 } else { deadline };
+            let at = Call { keyspace: &keyspace, target: call.target.clone(), ..*call };
+            let error = match self.run_at_level(&at, began, until).await {
+                Ok(mut served) => {
+                    if let (Some(why), Some(receipt)) = (gave_way, &mut served.reply.receipt) {
+                        let asked = call.keyspace.options().level.or(served.route.default_level);
+                        receipt.level_asked = asked.map_or(receipt.level_asked, |l| l.to_wire());
+                        receipt.fallback_reason = why.name().into();
+                    }
+                    return Ok(served);
+                }
+                Err(error) => error,
+            };
+            let may_give_way = matches!(error.kind(), Kind::Unavailable | Kind::Deadline)
+                && !error.may_have_applied();
+            let Some(level) = next.filter(|_| may_give_way) else { return Err(error) };
+            debug!(operation = call.name, %error, %level, "gives way");
+            gave_way = gave_way.or(Some(error.reason));
+            keyspace = keyspace.with_level(level);
+            began = Instant::now();
+        }
+    }
+
+    async fn run_at_level(
         &self,
         call: &Call<'_>,
         started: Instant,
@@ -230,8 +290,8 @@ impl Run<'_> {
             }
             receipt => receipt,
         };
-        // A weaker level is never given to a write that may have happened at its own.
-        let accept: &[Level] = if self.unknown { &[] } else { &options.accept };
+        // A write has given way before it is sent.
+        let accept: &[Level] = if read { &options.accept } else { &[] };
         // If the leader cannot be had, any node may find that, and serve a level accepted instead.
         let any_node = read && !accept.is_empty() && self.attempts > 0;
         // Whoever asked all replicas himself leaves the search to them: they may reach each other.
@@ -251,6 +311,7 @@ impl Run<'_> {
             max_staleness_ms: options.staleness_max.filter(|_| read).map(whole_ms),
             request_id: options.request_id.as_deref().unwrap_or_default().to_string(),
             no_forward: !may_pass_on,
+            ack_replicas: if read { 0 } else { options.ack_replicas },
             operation: Some((self.call.operation)(&route)),
         };
         self.attempts += 1;

@@ -41,12 +41,11 @@ impl Watermarks {
         }
     }
 
-    /// The store has nothing of an origin up to there any more.
-    pub fn dropped(&mut self, origin: NodeId, up_to: Timestamp) {
-        for marks in self.ranges.values_mut() {
-            if let Some(mark) = marks.get_mut(&origin) {
-                mark.above = mark.above.max(up_to);
-            }
+    /// The store may lack deltas of an origin in a range up to there: they are folded, and dropped.
+    pub fn dropped(&mut self, range: RangeId, origin: NodeId, up_to: Timestamp) {
+        let mark = self.ranges.get_mut(&range).and_then(|marks| marks.get_mut(&origin));
+        if let Some(mark) = mark {
+            mark.above = mark.above.max(up_to);
         }
     }
 
@@ -73,21 +72,11 @@ impl Watermarks {
         Some(self.ranges.get(&range)?.get(&origin)?.up_to)
     }
 
-    /// What a node that has these ranges can relay of an origin's stream: (`above`, `up_to`], of which it holds
-    /// every delta in each of them (INV-6: nothing is served from where something has gone). `None` if one of the
-    /// ranges is not here, or does not know the origin.
-    pub fn relayable(
-        &self,
-        ranges: impl IntoIterator<Item = RangeId>,
-        origin: NodeId,
-    ) -> Option<(Timestamp, Timestamp)> {
-        let mut whole: Option<(Timestamp, Timestamp)> = None;
-        for range in ranges {
-            let Mark { above, up_to } = *self.ranges.get(&range)?.get(&origin)?;
-            let (lowest, highest) = whole.unwrap_or((above, up_to));
-            whole = Some((lowest.max(above), highest.min(up_to)));
-        }
-        whole
+    /// What of an origin's stream in a range is stored here whole, and can be relayed: (`above`, `up_to`] (INV-6:
+    /// nothing is served from where something has gone). `None` if the range is not here, or does not know the origin.
+    pub fn kept(&self, range: RangeId, origin: NodeId) -> Option<(Timestamp, Timestamp)> {
+        let Mark { above, up_to } = *self.ranges.get(&range)?.get(&origin)?;
+        Some((above, up_to))
     }
 
     /// The least mark of an origin over all ranges served here that know it: how far its stream is held whole.
@@ -137,7 +126,7 @@ mod tests {
                 } else if is_fold {
                     let drop = from.min(base.last().copied().unwrap_or_default());
                     stored.retain(|position| *position > drop);
-                    marks.dropped(ORIGIN, Timestamp(drop));
+                    marks.dropped(RANGE, ORIGIN, Timestamp(drop));
                 } else {
                     // What is held already is not stored.
                     let mark = marks.of(RANGE, ORIGIN).unwrap().0;
@@ -148,7 +137,7 @@ mod tests {
                 let mark = marks.of(RANGE, ORIGIN).unwrap().0;
                 let is_held = |position: &u64| base.contains(position) || stored.contains(position);
                 prop_assert!(deltas.range(..=mark).all(is_held));
-                let (above, up_to) = marks.relayable([RANGE], ORIGIN).unwrap();
+                let (above, up_to) = marks.kept(RANGE, ORIGIN).unwrap();
                 if above < up_to {
                     let relayed = deltas.range(above.0 + 1..=up_to.0);
                     prop_assert!(relayed.clone().all(|position| stored.contains(position)));
@@ -180,23 +169,15 @@ mod tests {
         let mut marks = Watermarks::default();
         marks.folded(RANGE, ORIGIN, Timestamp(10));
         marks.lift(RANGE, ORIGIN, Timestamp(10), Timestamp(30));
-        let relayable = |marks: &Watermarks| marks.relayable([RANGE], ORIGIN).unwrap();
-        assert_eq!(relayable(&marks), (Timestamp(10), Timestamp(30)));
+        let kept = |marks: &Watermarks| marks.kept(RANGE, ORIGIN).unwrap();
+        assert_eq!(kept(&marks), (Timestamp(10), Timestamp(30)));
         marks.folded(RANGE, ORIGIN, Timestamp(20));
-        assert_eq!(relayable(&marks), (Timestamp(10), Timestamp(30)), "stored, folded or not");
-        marks.dropped(ORIGIN, Timestamp(15));
-        assert_eq!(relayable(&marks), (Timestamp(15), Timestamp(30)));
+        assert_eq!(kept(&marks), (Timestamp(10), Timestamp(30)), "stored, folded or not");
+        marks.dropped(RANGE, ORIGIN, Timestamp(15));
+        assert_eq!(kept(&marks), (Timestamp(15), Timestamp(30)));
         marks.folded(RANGE, ORIGIN, Timestamp(40));
-        assert_eq!(
-            relayable(&marks),
-            (Timestamp(40), Timestamp(40)),
-            "a snapshot of the base came"
-        );
-        marks.folded(RangeId(5), ORIGIN, Timestamp(3));
-        marks.lift(RangeId(5), ORIGIN, Timestamp(3), Timestamp(35));
-        let both = marks.relayable([RANGE, RangeId(5)], ORIGIN);
-        assert_eq!(both, Some((Timestamp(40), Timestamp(35))), "nothing, for both at once");
-        assert_eq!(marks.relayable([RANGE, RangeId(6)], ORIGIN), None);
+        assert_eq!(kept(&marks), (Timestamp(40), Timestamp(40)), "a snapshot of the base came");
+        assert_eq!(marks.kept(RangeId(6), ORIGIN), None);
     }
 
     #[test]

@@ -97,10 +97,10 @@ struct State {
     followers: Followers,
     /// As of when others' streams are known here.
     fresh: freshness::Fresh,
-    /// Of an origin's stream the store has what is positioned above this.
-    kept_above: BTreeMap<NodeId, Timestamp>,
-    /// An origin keeps only what is positioned above this, it has said.
-    refused_below: BTreeMap<NodeId, Timestamp>,
+    /// Of this node's own writes in a range the store has what is positioned above this.
+    own_above: BTreeMap<RangeId, Timestamp>,
+    /// An origin keeps of a range only what is positioned above this, it has said.
+    refused_below: BTreeMap<(NodeId, RangeId), Timestamp>,
     /// Deltas found at the start, of ranges whose replicas are not open yet.
     unclaimed: BTreeMap<RangeId, Vec<Arc<Delta>>>,
     /// The position of this node's last local write.
@@ -148,7 +148,7 @@ impl Local {
             standing: standing::Standing::load(&*engine)?,
             followers: Followers::default(),
             fresh: freshness::Fresh::new(clock.hybrid().peek()),
-            kept_above: keeper::load(&*engine)?,
+            own_above: BTreeMap::new(),
             refused_below: BTreeMap::new(),
             unclaimed,
             last_write,
@@ -196,6 +196,9 @@ impl Local {
             let folded = marks.of(range, origin).unwrap_or_default();
             marks.lift(range, origin, folded, noted);
         }
+        // What an earlier life has dropped is folded.
+        let own = origins.iter().find(|origin| origin.node == self.inner.node);
+        state.keep_own_above(range, own.map(|own| own.folded).unwrap_or_default());
         drop(state);
         self.tell();
     }
@@ -206,6 +209,8 @@ impl Local {
         state.overlays.remove(&range);
         state.folded.remove(&range);
         state.marks.forget(range);
+        state.own_above.remove(&range);
+        state.refused_below.retain(|(_, refused), _| *refused != range);
         drop(state);
         self.forget_marks(range);
         self.tell();
@@ -265,6 +270,13 @@ impl Local {
         let seen = self.with_unsaid(seen);
         let state = self.state();
         state.visible.unreadable(self.inner.node, range, &seen, &state.marks)
+    }
+
+    /// The other origins of a range.
+    pub(crate) fn origins_of(&self, range: RangeId) -> Vec<NodeId> {
+        let state = self.state();
+        let origins = state.marks.of_range(range).map(|(origin, _)| origin);
+        origins.filter(|origin| *origin != self.inner.node).collect()
     }
 
     /// Every origin of some range here.

@@ -76,7 +76,9 @@ pub(crate) struct Request {
     pub(crate) session: Option<Token>,
     /// A read must prove that it is no staler.
     pub(crate) staleness_max: Option<Duration>,
-    /// Weaker ways to serve a read, if its own cannot be had.
+    /// A write is acknowledged once so many replicas have it on disk; 0: as many as its level demands.
+    pub(crate) ack_replicas: usize,
+    /// Weaker ways to serve it, if its own cannot be had.
     accept: VecDeque<Plan>,
     /// Why it is served at another level than asked for.
     pub(crate) fallback: Option<Reason>,
@@ -132,7 +134,7 @@ impl Request {
             levels::KeyspaceLevels::new(keyspace.default_level, keyspace.log_only);
         let mut accept = accepted(
             &command.accept,
-            &operation,
+            operation.is_write() && command.id.is_some(),
             level.unwrap_or(keyspace.default_level),
             |level| levels::plan(class, Some(level), keyspace_levels),
         )?;
@@ -179,6 +181,7 @@ impl Request {
             no_forward: command.no_forward,
             session,
             staleness_max: command.max_staleness_ms.map(|ms| Duration::from_millis(ms.into())),
+            ack_replicas: command.ack_replicas as usize,
             accept,
             fallback,
         })
@@ -225,7 +228,7 @@ fn kind_at(plan: &Plan) -> OperationKind {
 /// The ways to serve a request at the weaker levels its client takes, as far as they are served.
 fn accepted(
     wire: &[i32],
-    operation: &Operation,
+    is_named: bool,
     level: Level,
     plan: impl Fn(Level) -> Result<Plan, Error>,
 ) -> Result<VecDeque<Plan>, Error> {
@@ -238,7 +241,7 @@ fn accepted(
                     format!("`accept` lists weaker levels than the one asked for, {level}");
                 Error::new(Reason::ArgumentInvalid, message)
             })?;
-        if operation.is_write() {
+        if is_named {
             // Through the log it would be the same write, at the same leader. At a local level it would be another
             // one, which needs another id: were this reply lost, the client's retry could not be told from it.
             continue;

@@ -9,7 +9,9 @@
 //! ```
 
 mod causal;
+mod durable;
 mod fold;
+mod fresh;
 mod local;
 mod read;
 mod sequential;
@@ -66,7 +68,7 @@ pub(crate) async fn serve(
         Route::ClosedTime => serving.sequential_read().await,
         Route::LocalWrite => serving.local_write().await,
         Route::CausalRead => serving.causal_read().await,
-        Route::EventualRead => serving.eventual_read(),
+        Route::EventualRead => serving.eventual_read().await,
     };
     let mut answer = served.map_err(|error| explained(shared, handle, error))?;
     if let Some(session) = &mut answer.session {

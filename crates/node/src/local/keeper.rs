@@ -10,13 +10,15 @@
 //! those of others for a while, to be relayed.
 //!
 //! Whoever asks for a stream from below what is kept is told so, and waits until its base has it by the log
-//! (pitfall B16). How far that goes is written with the removal, so that a restart forgets neither.
+//! (pitfall B16). How far that goes is noted by range, because a range's log brings nothing of another's; after a
+//! restart nothing is kept that is folded, as far as this node says.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use latitude_storage::{Batch, Column, key};
-use latitude_types::{NodeId, Timestamp};
+use latitude_types::{NodeId, RangeId, Timestamp};
 use tokio::time::sleep;
 
 use super::{Local, State};
@@ -61,6 +63,7 @@ impl Local {
         };
         let span = key::stream::span(origin, ..=until);
         let (mut last, mut bytes) = (None, 0);
+        let mut dropped: BTreeMap<RangeId, Timestamp> = BTreeMap::new();
         for row in inner.engine.scan(Column::Stream, span.into()).take(BATCH_MAX) {
             let (row_key, row) = row.map_err(|error| error.to_string())?;
             let (_, position) = key::stream::decode(&row_key).ok_or("a damaged key of a delta")?;
@@ -69,18 +72,22 @@ impl Local {
                 break;
             }
             last = Some(position);
+            dropped.insert(delta.range, position);
             bytes += row.len();
         }
         let Some(last) = last else { return Ok(()) };
         // First: a stretch from below must not be read while rows go.
         let mut state = self.state();
-        state.kept_above.insert(origin, last);
-        state.marks.dropped(origin, last);
+        for (range, up_to) in dropped {
+            match is_own {
+                true => state.keep_own_above(range, up_to),
+                false => state.marks.dropped(range, origin, up_to),
+            }
+        }
         drop(state);
         let rows = key::stream::span(origin, ..=last);
         let mut batch = Batch::new();
         batch.delete_range(Column::Stream, rows.start, rows.end);
-        batch.put(Column::Node, key::node::kept_above(origin), last.0.to_be_bytes().to_vec());
         inner.engine.write(batch).map_err(|error| error.to_string())?;
         if is_own {
             let mut state = self.state();
@@ -91,6 +98,12 @@ impl Local {
 }
 
 impl State {
+    /// Of this node's own writes in a range, some up to there may be in the log alone.
+    pub(super) fn keep_own_above(&mut self, range: RangeId, up_to: Timestamp) {
+        let above = self.own_above.entry(range).or_default();
+        *above = up_to.max(*above);
+    }
+
     /// Whether a delta is in the base here, or of a range that is not here any more.
     fn is_done_with(&self, delta: &latitude_range::Delta) -> bool {
         match self.overlays.get(&delta.range) {
@@ -103,18 +116,4 @@ impl State {
             None => !self.unclaimed.contains_key(&delta.range),
         }
     }
-}
-
-/// What is kept of each origin, as the store has it.
-pub(super) fn load(
-    engine: &dyn latitude_storage::Engine,
-) -> Result<std::collections::BTreeMap<NodeId, Timestamp>, String> {
-    let mut kept = std::collections::BTreeMap::new();
-    for row in engine.scan(Column::Node, key::node::all_kept_above().into()) {
-        let (row_key, row) = row.map_err(|error| error.to_string())?;
-        let origin = key::node::decode_kept_above(&row_key).ok_or("a damaged key of an origin")?;
-        let above = <[u8; 8]>::try_from(&row[..]).map_err(|_| "a position of the wrong length")?;
-        kept.insert(origin, Timestamp(u64::from_be_bytes(above)));
-    }
-    Ok(kept)
 }

@@ -7,7 +7,7 @@
 //!
 //! Whoever asks for what is not kept here any more is told so: the base must bring it, by the log (pitfall B16).
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -32,6 +32,8 @@ const STRETCH_BYTES_MAX: usize = 512 << 10;
 pub(super) struct Subscriber {
     subscription: u64,
     ranges: Arc<BTreeSet<RangeId>>,
+    /// How far the subscriber held each of them when it began.
+    after: BTreeMap<RangeId, Timestamp>,
     /// Sent up to here. Whoever holds the lock answers the next pull: they take their turns in their order.
     sent: Mutex<Timestamp>,
 }
@@ -48,22 +50,20 @@ pub(crate) async fn serve(local: &Local, from: NodeId, pull: pb::Pull) -> pb::St
     }
     let mut sent = subscriber.sent.lock().await;
     let gather = Duration::from_millis(pull.gather_ms.into());
-    let ranges = &subscriber.ranges;
     let stretch = if origin == own {
         let (to, nudge) = local.something_after(from, *sent, gather).await;
-        local.stretch(own, ranges, *sent, to).map(|stretch| {
-            let is_whole = stretch.to >= to.0 && stretch.kept_above == 0;
+        local.stretch(own, &subscriber, *sent, to).map(|stretch| {
+            let is_whole = stretch.to >= to.0 && stretch.refused.is_empty();
             pb::Stretch { nudge: if is_whole { nudge } else { 0 }, ..stretch }
         })
     } else {
-        match local.something_held_after(origin, ranges, *sent, gather).await {
-            Some(to) => local.stretch(origin, ranges, *sent, to),
-            None => return unknown(),
-        }
+        // Of ranges that are not here nothing is waited for: they are refused.
+        let to = local.something_held_after(origin, &subscriber.ranges, *sent, gather).await;
+        local.stretch(origin, &subscriber, *sent, to.unwrap_or(*sent))
     };
     match stretch {
         Ok(stretch) => {
-            if stretch.kept_above == 0 {
+            if stretch.refused.is_empty() {
                 *sent = Timestamp(stretch.to);
             }
             pb::Stretch { stable: local.stable(origin).0, ..stretch }
@@ -87,13 +87,17 @@ impl Local {
         if let Some(known) = known.filter(|known| known.subscription == pull.subscription) {
             return Some(Arc::clone(known));
         }
-        if pull.range_ids.is_empty() {
-            return None;
-        }
+        let after: BTreeMap<_, _> = pull
+            .ranges
+            .iter()
+            .map(|range| (RangeId(range.range_id), Timestamp(range.after)))
+            .collect();
+        let sent = after.values().min()?;
         let new = Arc::new(Subscriber {
             subscription: pull.subscription,
-            ranges: Arc::new(pull.range_ids.iter().map(|range| RangeId(*range)).collect()),
-            sent: Mutex::new(Timestamp(pull.after)),
+            ranges: Arc::new(after.keys().copied().collect()),
+            sent: Mutex::new(*sent),
+            after,
         });
         subscribers.insert((from, origin), Arc::clone(&new));
         Some(new)
@@ -141,10 +145,10 @@ impl Local {
         let mut changes = self.changes();
         let patience = Instant::now() + IDLE.1;
         loop {
-            let (above, up_to) = self.window(origin, ranges)?;
-            if up_to > sent || above > sent {
+            let up_to = self.held_whole(origin, ranges)?;
+            if up_to > sent {
                 sleep(gather).await;
-                return self.window(origin, ranges).map(|(_, up_to)| up_to);
+                return self.held_whole(origin, ranges);
             }
             tokio::select! {
                 biased;
@@ -154,21 +158,28 @@ impl Local {
         }
     }
 
-    /// What can be sent of a stream: it is kept whole above the first, up to the second.
-    fn window(&self, origin: NodeId, ranges: &BTreeSet<RangeId>) -> Option<(Timestamp, Timestamp)> {
+    /// How far all of a stream in these ranges is held here.
+    fn held_whole(&self, origin: NodeId, ranges: &BTreeSet<RangeId>) -> Option<Timestamp> {
         let state = self.state();
-        if origin == self.inner.node {
-            let above = state.kept_above.get(&origin).copied().unwrap_or_default();
-            return Some((above, state.frontier.durable()));
+        let held = ranges.iter().map(|range| state.marks.of(*range, origin));
+        // `None` is the least of all.
+        held.min().flatten()
+    }
+
+    /// Above which position all of a stream in a range is kept here. `None` if it is not known here.
+    fn kept_above(&self, origin: NodeId, range: RangeId) -> Option<Timestamp> {
+        let state = self.state();
+        match origin == self.inner.node {
+            true => state.own_above.get(&range).copied(),
+            false => state.marks.kept(range, origin).map(|(above, _)| above),
         }
-        state.marks.relayable(ranges.iter().copied(), origin)
     }
 
     /// The deltas of a stream in the ranges, positioned in (`from`, `to`], or as many as fit.
     fn stretch(
         &self,
         origin: NodeId,
-        ranges: &BTreeSet<RangeId>,
+        subscriber: &Subscriber,
         from: Timestamp,
         to: Timestamp,
     ) -> Result<pb::Stretch, String> {
@@ -176,12 +187,17 @@ impl Local {
         let mut stretch = pb::Stretch { from: from.0, to: to.0, ..pb::Stretch::default() };
         // In this order: rows that go meanwhile are in the snapshot, or it is known that they are gone.
         let view = self.inner.engine.snapshot();
-        match self.window(origin, ranges) {
-            Some((above, _)) if from >= above => {}
-            Some((above, _)) => {
-                return Ok(pb::Stretch { kept_above: above.0, ..pb::Stretch::default() });
+        let mut refused = Vec::new();
+        for (range, after) in &subscriber.after {
+            // A range that is not here, or not yet, is refused for the moment.
+            let above = self.kept_above(origin, *range);
+            if above.is_none_or(|above| from.max(*after) < above) {
+                let after = above.unwrap_or_default().0;
+                refused.push(pb::SubscribedRange { range_id: range.0, after });
             }
-            None => return Ok(unknown()),
+        }
+        if !refused.is_empty() {
+            return Ok(pb::Stretch { refused, ..pb::Stretch::default() });
         }
         if to == from {
             return Ok(stretch);
@@ -197,7 +213,7 @@ impl Local {
                 break;
             }
             let delta = Delta::decode(&row).map_err(|error| error.to_string())?;
-            if ranges.contains(&delta.range) {
+            if subscriber.ranges.contains(&delta.range) {
                 bytes += row.len();
                 stretch.deltas.push(row);
             }

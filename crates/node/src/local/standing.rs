@@ -19,6 +19,7 @@ use std::time::Duration;
 use latitude_gossip::Told;
 use latitude_storage::{Batch, Column, Engine, key};
 use latitude_types::{Error, NodeId, Positions, RangeId, Timestamp};
+use tokio::sync::watch;
 use tokio::time::sleep;
 
 use super::{Local, State};
@@ -167,6 +168,27 @@ impl Local {
         let mut all = self.with_unsaid(seen);
         all.raise(self.inner.node, self.state().frontier_of_writes());
         all
+    }
+
+    /// Somebody tells how far this node's stream is held.
+    pub(crate) fn told(&self) -> watch::Receiver<()> {
+        self.inner.told.subscribe()
+    }
+
+    /// The nodes known to have a local write on disk: of another origin's, it and this node; of this node's own, it
+    /// and those who have told so.
+    pub(crate) fn holders(
+        &self,
+        range: RangeId,
+        origin: NodeId,
+        position: Timestamp,
+    ) -> Vec<NodeId> {
+        let here = self.inner.node;
+        let mut holders = BTreeSet::from([here, origin]);
+        if origin == here {
+            holders.extend(self.state().followers.holders(range, position));
+        }
+        holders.into_iter().collect()
     }
 
     /// A node has told how far it stands with this node's stream.

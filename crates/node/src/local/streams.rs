@@ -34,6 +34,8 @@ const PULLS: u32 = 8;
 const GATHER_MS: (u32, u32) = (2, 100);
 /// Pause after a failure, and between looks for something to subscribe to.
 const PAUSE: Duration = Duration::from_millis(50);
+/// For so long a subscription does without what was refused.
+const SKIPPED_FOR: Duration = Duration::from_secs(1);
 
 /// Follows the streams of all other nodes, for as long as the node runs.
 pub(crate) async fn keep(shared: Arc<Shared>) {
@@ -62,6 +64,8 @@ pub(crate) async fn keep(shared: Arc<Shared>) {
 /// Follows the stream of one node: as it sends it itself or, while it is not heard, as others hold it.
 async fn follow(shared: Arc<Shared>, origin: NodeId) {
     let mut attempt = 0;
+    // What each node has refused the last time: it is not asked for that the next time.
+    let mut refusals: BTreeMap<NodeId, BTreeSet<RangeId>> = BTreeMap::new();
     loop {
         let ranges = wanted(&shared, origin);
         let relays = match is_live(&shared, origin) {
@@ -69,15 +73,18 @@ async fn follow(shared: Arc<Shared>, origin: NodeId) {
             false => relays(&shared, origin, &ranges),
         };
         // The origin has its turn too: whether it lives is known late.
-        let via = match attempt % (relays.len() + 1) {
+        let (via, mut ranges) = match attempt % (relays.len() + 1) {
             0 => (origin, ranges),
             turn => relays[turn - 1].clone(),
         };
         attempt += 1;
-        if !via.1.is_empty()
-            && let Err(error) = subscribe(&shared, origin, via.0, &via.1).await
-        {
-            tracing::debug!(%origin, via = %via.0, %error, "a subscription ended");
+        let skipped = refusals.remove(&via).unwrap_or_default();
+        ranges.retain(|range| !skipped.contains(range));
+        if !ranges.is_empty() {
+            match subscribe(&shared, Stream { origin, via, ranges, skipped }).await {
+                Ok(refused) => drop(refusals.insert(via, refused)),
+                Err(error) => tracing::debug!(%origin, %via, %error, "a subscription ended"),
+            }
         }
         sleep(PAUSE).await;
     }
@@ -87,8 +94,10 @@ async fn follow(shared: Arc<Shared>, origin: NodeId) {
 /// where they are: below what it still has the base must come first, by the log.
 fn wanted(shared: &Shared, origin: NodeId) -> BTreeSet<RangeId> {
     let state = shared.local().state();
-    let least = state.refused_below.get(&origin).copied().unwrap_or_default();
-    let may = |range: &RangeId| state.marks.of(*range, origin).is_some_and(|mark| mark >= least);
+    let may = |range: &RangeId| {
+        let least = state.refused_below.get(&(origin, *range)).copied().unwrap_or_default();
+        state.marks.of(*range, origin).is_some_and(|mark| mark >= least)
+    };
     state.overlays.keys().copied().filter(may).collect()
 }
 
@@ -116,29 +125,47 @@ fn relays(
     relays
 }
 
-/// One subscription to a stream, until it breaks, or something else is wanted.
-async fn subscribe(
-    shared: &Arc<Shared>,
+/// What to subscribe to.
+struct Stream {
     origin: NodeId,
     via: NodeId,
-    ranges: &BTreeSet<RangeId>,
-) -> Result<(), Error> {
+    ranges: BTreeSet<RangeId>,
+    /// Wanted too, and refused there a moment ago.
+    skipped: BTreeSet<RangeId>,
+}
+
+impl Stream {
+    /// Whether this is still what to ask that node for.
+    fn is_wanted(&self, shared: &Shared, since: Instant) -> bool {
+        let Self { origin, via, ranges, skipped } = self;
+        if !skipped.is_empty() && since.elapsed() > SKIPPED_FOR {
+            return false;
+        }
+        let mut wanted = wanted(shared, *origin);
+        if via != origin {
+            return ranges.is_subset(&wanted) && !is_live(shared, *origin);
+        }
+        wanted.retain(|range| !skipped.contains(range));
+        wanted == *ranges
+    }
+}
+
+/// One subscription to a stream, until it breaks, or something else is wanted. The ranges that were refused.
+async fn subscribe(shared: &Arc<Shared>, stream: Stream) -> Result<BTreeSet<RangeId>, Error> {
     let local = shared.local();
-    let (after, _) = local.to_tell(origin, ranges);
+    let began = Instant::now();
+    let Stream { origin, via, ref ranges, .. } = stream;
+    let mut subscribed = local.subscribed(origin, ranges);
     let subscription = shared.random.lock().expect(NO_PANIC).next_u64();
     let mut pulls = FuturesOrdered::new();
-    let mut first = true;
     loop {
         let (held, shown) = local.to_tell(origin, ranges);
         while pulls.len() < PULLS as usize {
             let round_trip = shared.peers().state(via).round_trip.unwrap_or_default();
             let gather = (round_trip / PULLS).as_millis() as u32;
-            let range_ids = first.then(|| ranges.iter().map(|range| range.0).collect());
-            first = false;
             let pull = pb::Pull {
                 subscription,
-                after: after.0,
-                range_ids: range_ids.unwrap_or_default(),
+                ranges: std::mem::take(&mut subscribed),
                 gather_ms: gather.clamp(GATHER_MS.0, GATHER_MS.1),
                 origin: origin.0,
                 held: held.0,
@@ -146,15 +173,17 @@ async fn subscribe(
             };
             pulls.push_back(shared.peers().pull(via, &pull));
         }
-        let Some(answer) = pulls.next().await else { return Ok(()) };
+        let Some(answer) = pulls.next().await else { return Ok(BTreeSet::new()) };
         let stretch = answer.map_err(|error| Error::new(Reason::Unreachable, error.0))?;
-        if stretch.kept_above > 0 {
-            let above = Timestamp(stretch.kept_above);
+        if !stretch.refused.is_empty() {
+            let refused = stretch.refused.iter().map(|of| (RangeId(of.range_id), of.after));
             if via == origin {
-                local.state().refused_below.insert(origin, above);
+                let mut state = local.state();
+                for (range, above) in refused.clone() {
+                    state.refused_below.insert((origin, range), Timestamp(above));
+                }
             }
-            let message = format!("it keeps only what is positioned above {above}");
-            return Err(Error::new(Reason::ReplicaBehind, message));
+            return Ok(refused.map(|(range, _)| range).collect());
         }
         if stretch.unknown {
             return Err(Error::new(Reason::Internal, "it does not know the subscription"));
@@ -165,23 +194,22 @@ async fn subscribe(
         if whole && via == origin {
             local.answered(origin, stretch.nudge, Timestamp(stretch.to));
         }
-        let is_better = via != origin && is_live(shared, origin);
-        if !whole || is_better || !is_wanted(shared, origin, via, ranges) {
-            return Ok(());
+        if !whole || !stream.is_wanted(shared, began) {
+            return Ok(BTreeSet::new());
         }
     }
 }
 
-/// Whether these are still the ranges to ask that node for.
-fn is_wanted(shared: &Shared, origin: NodeId, via: NodeId, ranges: &BTreeSet<RangeId>) -> bool {
-    let wanted = wanted(shared, origin);
-    match via == origin {
-        true => wanted == *ranges,
-        false => ranges.is_subset(&wanted),
-    }
-}
-
 impl Local {
+    /// What to subscribe to, and from where.
+    fn subscribed(&self, origin: NodeId, ranges: &BTreeSet<RangeId>) -> Vec<pb::SubscribedRange> {
+        let state = self.state();
+        let after = |range| state.marks.of(range, origin).unwrap_or_default().0;
+        let subscribed =
+            |range: &RangeId| pb::SubscribedRange { range_id: range.0, after: after(*range) };
+        ranges.iter().map(subscribed).collect()
+    }
+
     /// Takes in a stretch of another node's stream: stored and synced first, then held, then it counts. `false`
     /// if there is a gap before it.
     async fn take_in(

@@ -9,6 +9,7 @@
 //! An eventual read asks nothing: it gets what is durable here.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use latitude_consistency::{Token, demand};
 use latitude_probe::Plant;
@@ -24,7 +25,7 @@ use crate::range_handle::RangeHandle;
 use crate::request::Operation;
 
 /// How long a replica waits for what a session follows before the request moves on: on top of round trips.
-const BRIEFLY: std::time::Duration = std::time::Duration::from_millis(400);
+pub(super) const BRIEFLY: Duration = Duration::from_millis(400);
 
 /// What of a session's past is not here.
 enum Unmet {
@@ -35,21 +36,21 @@ enum Unmet {
 }
 
 impl Serving<'_> {
-    pub(super) fn eventual_read(&self) -> Result<Answer, Error> {
-        self.no_bound()?;
+    pub(super) async fn eventual_read(&self) -> Result<Answer, Error> {
+        let age = self.fresh_enough(false).await?;
         let span = self.wanted_span();
         let shown = self.shared.local().eventual_look(self.handle.id(), &span);
-        self.answer_with(shown, Standing::Eventual)
+        self.answer_with(shown, age, Standing::Eventual)
     }
 
     pub(super) async fn causal_read(&self) -> Result<Answer, Error> {
-        self.no_bound()?;
         self.handle.closing.note_read();
         let session = self.request.session.as_ref();
         self.wait_until_met(|| self.unmet_in_range(session)).await?;
+        let age = self.fresh_enough(true).await?;
         let span = self.wanted_span();
         let shown = self.shared.local().causal_look(self.handle.id(), &span);
-        self.answer_with(shown, Standing::Causal)
+        self.answer_with(shown, age, Standing::Causal)
     }
 
     /// Waits until everything the session follows can be read at this node, in whichever of its ranges.
@@ -136,7 +137,7 @@ impl Serving<'_> {
                         return Err(self.causes_missing(&lack));
                     };
                     if closed.iter().any(Result::is_err) {
-                        let pause = Instant::now() + std::time::Duration::from_millis(20);
+                        let pause = Instant::now() + Duration::from_millis(20);
                         if pause >= give_up {
                             return Err(self.causes_missing(&lack));
                         }
@@ -171,28 +172,18 @@ impl Serving<'_> {
         }
     }
 
-    /// A bound on staleness is proved by closed times and read rounds, of the base alone.
-    fn no_bound(&self) -> Result<(), Error> {
-        match self.request.staleness_max {
-            None => Ok(()),
-            Some(_) => Err(Error::new(
-                Reason::StalenessUnproved,
-                "how stale local writes of other nodes may be is not proved yet: ask at level sequential or strict \
-                 for a bound",
-            )),
-        }
-    }
-
     fn answer_with(
         &self,
         shown: latitude_range::Shown,
+        age: Option<Duration>,
         standing: Standing,
     ) -> Result<Answer, Error> {
         let snapshot = self.shared.engine.snapshot();
         let reader =
             Reader::new(self.handle.id(), &*snapshot).map_err(internal)?.with_deltas(shown);
         let proof = v1::Proof::Watermarks;
-        self.read_from(&reader, Proven { proof, staleness_ms: None, closed: None, standing })
+        let staleness_ms = age.map(|age| age.as_micros().div_ceil(1000) as u64);
+        self.read_from(&reader, Proven { proof, staleness_ms, closed: None, standing })
     }
 
     /// Whether the session's own local writes in the range are in the base, or are known not to be missing from

@@ -21,6 +21,7 @@ impl Serving<'_> {
             return Err(Error::new(Reason::Internal, "a read was planned as a write"));
         };
         may_write(shared)?;
+        self.check_ack_replicas()?;
         let own_id = match request.id {
             Some(_) => None,
             None => Some(OwnId::make(shared, OperationKind::Local).await?),
@@ -77,6 +78,14 @@ impl Serving<'_> {
             true => None,
             false => Some(shared.local().write(draft).await?),
         };
+        let durable_on = match taken {
+            Some(taken) => {
+                let (node, position) = taken.delta;
+                let holders = || shared.local().holders(handle.id(), node, position);
+                self.on_enough_disks(holders).await?
+            }
+            None => vec![shared.node()?],
+        };
         let version = WriteTime::of_local_write(&id);
         let mut receipt = self.receipt();
         receipt.version = Some(version.to_wire());
@@ -85,7 +94,7 @@ impl Serving<'_> {
             receipt.set_proof(v1::Proof::Durable);
             receipt.set_duplicate(if duplicate { v1::Duplicate::Yes } else { v1::Duplicate::No });
             receipt.retry_safe = request.id.is_some();
-            receipt.durable_on = vec![shared.node()?.0];
+            receipt.durable_on = durable_on.into_iter().map(|node| node.0).collect();
             receipt.covers_session = true;
             receipt.server_us = self.started.elapsed().as_micros() as u64;
             receipt.as_of = taken.map_or(base.time, |taken| taken.delta.1).0;

@@ -23,6 +23,7 @@ impl Serving<'_> {
     pub(super) async fn write(&self) -> Result<Answer, Error> {
         let Self { shared, handle, request, .. } = *self;
         may_write(shared)?;
+        self.check_ack_replicas()?;
         let own_id = match request.id {
             Some(_) => None,
             None => Some(OwnId::make(shared, OperationKind::Log).await?),
@@ -75,6 +76,7 @@ impl Serving<'_> {
             };
         let done = reply.result.map_err(latitude_range::Refusal::into_error)?;
         let result = result_of(op, &done);
+        let durable_on = self.on_enough_disks(|| handle.group.durable_on(at)).await?;
         let mut receipt = self.receipt();
         receipt.version = version_of(&done);
         if self.is_full() {
@@ -87,8 +89,7 @@ impl Serving<'_> {
                 v1::Duplicate::No
             });
             receipt.retry_safe = request.id.is_some();
-            receipt.durable_on =
-                handle.group.durable_on(at).into_iter().map(|node| node.0).collect();
+            receipt.durable_on = durable_on.into_iter().map(|node| node.0).collect();
             receipt.covers_session = true;
             receipt.server_us = self.started.elapsed().as_micros() as u64;
         }

@@ -10,8 +10,7 @@ const REPLICA: u8 = 3;
 const VISIBLE: u8 = 4;
 const INSTALLING: u8 = 5;
 const LEASE: u8 = 6;
-const KEPT_ABOVE: u8 = 7;
-const MARKS: u8 = 8;
+const MARKS: u8 = 7;
 
 /// Who the node is: its id, cluster, store.
 pub fn ident() -> Vec<u8> {
@@ -50,27 +49,6 @@ pub fn visible(origin: NodeId) -> Vec<u8> {
 /// The same of all origins.
 pub fn visibles() -> Span {
     Span { start: vec![VISIBLE], end: vec![VISIBLE + 1] }
-}
-
-/// Above which position the store still has that origin's stream.
-pub fn kept_above(origin: NodeId) -> Vec<u8> {
-    let mut out = vec![KEPT_ABOVE];
-    out.extend_from_slice(&origin.0.to_be_bytes());
-    out
-}
-
-/// The same of all origins.
-pub fn all_kept_above() -> Span {
-    Span { start: vec![KEPT_ABOVE], end: vec![KEPT_ABOVE + 1] }
-}
-
-/// The origin of a row of [`kept_above`], if the row is one.
-pub fn decode_kept_above(mut row: &[u8]) -> Option<NodeId> {
-    if take(&mut row)? != [KEPT_ABOVE] {
-        return None;
-    }
-    let origin = NodeId(u32::from_be_bytes(take(&mut row)?));
-    done(row, origin)
 }
 
 /// How far the node holds the streams of the origins of that range.
@@ -137,8 +115,8 @@ mod tests {
         assert!(replicas().contains(&replica) && visibles().contains(&visible));
         let marks = marks(RangeId(u64::MAX));
         assert_eq!(decode_marks(&marks), Some(RangeId(u64::MAX)));
-        assert_eq!((decode_marks(&visible), decode_kept_above(&marks)), (None, None));
-        assert!(all_marks().contains(&marks) && !all_kept_above().contains(&marks));
+        assert_eq!((decode_marks(&visible), decode_visible(&marks)), (None, None));
+        assert!(all_marks().contains(&marks) && !visibles().contains(&marks));
         let installing = installing(RangeId(u64::MAX));
         assert!(installings().contains(&installing) && !installings().contains(&visible));
         for row in [ident(), clock_bound(), visible, installing, lease()] {
