@@ -79,6 +79,16 @@ impl Client {
         let reply = link.unary(patience(&link, 0), admin.status(v1::StatusRequest {})).await;
         reply.map_err(IntoRead::into_read)
     }
+
+    /// The local writes that one node holds and that are not in the log there yet; of all keyspaces if the name is
+    /// empty.
+    pub async fn deltas_at(&self, address: &str, keyspace: &str) -> Result<v1::ListDeltasReply> {
+        let link = self.inner.link(address)?;
+        let mut admin = link.admin();
+        let request = v1::ListDeltasRequest { keyspace: keyspace.to_string() };
+        let reply = link.unary(patience(&link, 0), admin.list_deltas(request)).await;
+        reply.map_err(IntoRead::into_read)
+    }
 }
 
 /// A cluster, and the node that spoke for it.

@@ -99,6 +99,8 @@ pub struct Receipt {
     pub level_asked: Option<Level>,
     /// The level delivered.
     pub level_given: Option<Level>,
+    /// Why another level was given than asked for: the reason of the failure at that level.
+    pub fallback: Option<String>,
     /// The node that served the request.
     pub node: NodeId,
     /// Its region.
@@ -156,6 +158,7 @@ impl FromWire<v1::Receipt> for Receipt {
         Ok(Self {
             level_asked: Option::<Level>::from_wire(wire.level_asked)?,
             level_given: Option::<Level>::from_wire(wire.level_given)?,
+            fallback: Some(wire.fallback_reason.clone()).filter(|reason| !reason.is_empty()),
             node: NodeId(wire.node),
             role: Role::from_wire(wire.role()),
             proof: Proof::from_wire(wire.proof()),

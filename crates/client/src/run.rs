@@ -305,7 +305,7 @@ impl Run<'_> {
             level: options.level.map_or(v1::Level::Unspecified as i32, |level| level.to_wire()),
             accept: accept.iter().map(ToWire::to_wire).collect(),
             id: self.ticket.as_ref().map(Ticket::to_wire),
-            token,
+            token: token.clone(),
             timeout_ms: time.as_millis().clamp(1, u128::from(u32::MAX)) as u32,
             receipt: receipt.to_wire(),
             max_staleness_ms: options.staleness_max.filter(|_| read).map(whole_ms),
@@ -328,7 +328,7 @@ impl Run<'_> {
             // A refusal may have nothing to add to what the session knows.
             && !(refused && reply.token.is_empty())
         {
-            session.meet(&reply.token);
+            session.meet(&token, &reply.token);
         }
         match reply.result {
             Some(v1::reply::Result::Error(wire)) => {

@@ -80,6 +80,20 @@ impl State {
         }
     }
 
+    /// A reply's token says all that the one sent with the command said, but for what need not be said any more. So
+    /// it takes that one's place, unless the session has met something else meanwhile.
+    fn follow(&mut self, sent: &[u8], token: Token) -> Result<()> {
+        let is_sent = !sent.is_empty() && self.encoded() == sent;
+        match &mut self.known {
+            Some(known) if is_sent && known.cluster == token.cluster => {
+                *known = token;
+                self.encoded = None;
+                Ok(())
+            }
+            _ => self.join(token),
+        }
+    }
+
     fn join(&mut self, token: Token) -> Result<()> {
         match &mut self.known {
             Some(known) => known.join(&token)?,
@@ -158,11 +172,11 @@ impl Session {
         lock(&self.state).known.as_ref().map_or(Timestamp::ZERO, Token::clock)
     }
 
-    /// Takes in the token of a reply.
-    pub(crate) fn meet(&self, token: &[u8]) {
+    /// Takes in the token of the reply to a command that was sent with the token `sent`.
+    pub(crate) fn meet(&self, sent: &[u8], token: &[u8]) {
         let decoded = Token::decode(token);
         let mut state = lock(&self.state);
-        if let Err(error) = decoded.and_then(|token| state.join(token)) {
+        if let Err(error) = decoded.and_then(|token| state.follow(sent, token)) {
             let message = format!(
                 "the session no longer knows all it has seen: the token of an earlier reply could not be \
                  taken in ({}). Begin a new session",
@@ -205,20 +219,42 @@ mod tests {
             let session = Session::new();
             assert_eq!((session.token(), session.to_wire()), (None, Bytes::new()));
             let clone = session.clone();
-            order.iter().for_each(|token| clone.meet(&token.encode()));
+            order.iter().for_each(|token| clone.meet(&[], &token.encode()));
             assert_eq!(session.to_wire(), both.encode());
             assert_eq!(session.clock(), Timestamp::from_ms(1000));
         }
     }
 
     #[test]
+    fn what_a_reply_no_longer_says_is_forgotten_unless_something_came_between() {
+        let mut long = met(4, 1000);
+        long.meet_own_write(NodeId(1), Timestamp::from_ms(900));
+        let mut short = long.clone();
+        short.forget_stable(&long.past().seen.clone());
+        assert!(short.encode().len() < long.encode().len());
+        let session = Session::new();
+        session.meet(&[], &long.encode());
+        let sent = session.to_wire();
+        let other = session.clone();
+        session.meet(&sent, &short.encode());
+        assert_eq!(session.to_wire(), short.encode());
+        // Two at once: what the other reply said counts as well.
+        let sent = session.to_wire();
+        other.meet(&sent, &long.encode());
+        session.meet(&sent, &met(5, 950).encode());
+        let mut both = long.clone();
+        both.join(&met(5, 950)).unwrap();
+        assert_eq!(session.to_wire(), both.encode());
+    }
+
+    #[test]
     fn a_token_handed_over_is_another_session_that_knows_the_same() {
         let first = Session::new();
-        first.meet(&met(4, 1000).encode());
+        first.meet(&[], &met(4, 1000).encode());
         let text = first.token().unwrap();
         let second: Session = format!("  {text}\n").parse().unwrap();
         assert_eq!(second.token(), Some(text.clone()));
-        second.meet(&met(5, 2000).encode());
+        second.meet(&[], &met(5, 2000).encode());
         assert_eq!(first.token(), Some(text));
         first.join(&second).unwrap();
         assert_eq!(first.token(), second.token());
@@ -248,10 +284,10 @@ mod tests {
             [(&b""[..], Reason::TokenInvalid), (&foreign[..], Reason::TokenForeign)]
         {
             let session = Session::new();
-            session.meet(&met(4, 1000).encode());
+            session.meet(&[], &met(4, 1000).encode());
             session.check().unwrap();
-            session.meet(token);
-            session.meet(&met(5, 2000).encode());
+            session.meet(&[], token);
+            session.meet(&[], &met(5, 2000).encode());
             assert_eq!(session.check().unwrap_err().reason, reason);
             assert_eq!(session.clock(), Timestamp::from_ms(2000));
             assert!(Session::new().join(&session).is_err());

@@ -335,6 +335,14 @@ impl Admin for Doors {
         Ok(Response::new(v1::ListNodesReply { nodes: admin::node_statuses(&self.shared) }))
     }
 
+    async fn list_deltas(
+        &self,
+        request: Request<v1::ListDeltasRequest>,
+    ) -> Result<Response<v1::ListDeltasReply>, Status> {
+        let reply = local::report_unfolded(&self.shared, &request.into_inner());
+        reply.map(Response::new).map_err(status)
+    }
+
     async fn list_ranges(
         &self,
         request: Request<v1::ListRangesRequest>,

@@ -21,7 +21,7 @@ pub use bench::BenchArgs;
 pub use data::{
     CasArgs, DataArgs, DeleteArgs, GetArgs, KeyspaceArgs, PutArgs, ReceiptArg, ScanArgs,
 };
-pub use session::{FreshnessFlags, SessionArgs, SessionCommand, SessionFlags};
+pub use session::{DurabilityFlags, FreshnessFlags, SessionArgs, SessionCommand, SessionFlags};
 pub use shell::ShellArgs;
 pub use transfer::{ExportArgs, ImportArgs, OnError};
 pub use typed::{AddArgs, FlagAction, FlagArgs, MapAction, MapArgs, ResetArgs, SetAction, SetArgs};

@@ -74,6 +74,7 @@ pub struct Limits {
     pub cache_size: Entry<ByteCount>,
     pub free_space_floor: Entry<ByteCount>,
     pub max_requests_in_flight: Entry<u32>,
+    pub unfolded_bytes: Entry<ByteCount>,
     pub snapshot_log_bytes: Entry<ByteCount>,
     pub snapshot_bytes_per_second: Entry<ByteCount>,
     pub max_clock_offset: Entry<Millis>,

@@ -85,6 +85,11 @@ pub struct StartFlags {
     #[arg(long, value_name = "N", help_heading = "Limits")]
     pub max_requests_in_flight: Option<u32>,
 
+    /// Refuse causal and eventual writes to a range that has so much that is not in its log yet; they are slowed
+    /// from half of it on [default: 64MiB]
+    #[arg(long, value_name = "BYTES", help_heading = "Limits")]
+    pub unfolded_bytes: Option<ByteCount>,
+
     /// Shorten a range's log once it holds so much; a replica that lacks more than half of that after an
     /// absence is sent a snapshot [default: 64MiB]
     #[arg(long, value_name = "BYTES", help_heading = "Limits")]
@@ -263,6 +268,10 @@ pub fn settle(
     )
     .or(4096);
     within(&max_requests_in_flight, file, 1, 1_000_000)?;
+    let unfolded_bytes =
+        Setting::new("unfolded_bytes", flags.unfolded_bytes, limits.unfolded_bytes)
+            .or(ByteCount::mib(64));
+    within(&unfolded_bytes, file, ByteCount::mib(1), ByteCount(1 << 40))?;
     let snapshot_log_bytes =
         Setting::new("snapshot_log_bytes", flags.snapshot_log_bytes, limits.snapshot_log_bytes)
             .or(ByteCount::mib(64));
@@ -303,6 +312,7 @@ pub fn settle(
         cache_size: cache_size.value,
         free_space_floor: free_space_floor.value,
         max_requests_in_flight: max_requests_in_flight.value,
+        unfolded_bytes: unfolded_bytes.value,
         snapshot_log_bytes: snapshot_log_bytes.value,
         snapshot_bytes_per_second: snapshot_bytes_per_second.value,
         max_clock_offset: max_clock_offset.value,
@@ -415,6 +425,7 @@ pub fn to_toml(options: &StartOptions) -> String {
             cache_size: entry(options.cache_size),
             free_space_floor: entry(options.free_space_floor),
             max_requests_in_flight: entry(options.max_requests_in_flight),
+            unfolded_bytes: entry(options.unfolded_bytes),
             snapshot_log_bytes: entry(options.snapshot_log_bytes),
             snapshot_bytes_per_second: entry(options.snapshot_bytes_per_second),
             max_clock_offset: entry(options.max_clock_offset),

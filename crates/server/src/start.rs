@@ -53,6 +53,8 @@ pub struct StartOptions {
     pub free_space_floor: ByteCount,
     /// Requests taken at once before others are refused, at least 1.
     pub max_requests_in_flight: u32,
+    /// Local writes of a range that are not in its log yet take so much at most, at least 1 MiB.
+    pub unfolded_bytes: ByteCount,
     /// A range's log is shortened once it holds so much, at least 1 MiB.
     pub snapshot_log_bytes: ByteCount,
     /// What the node sends of snapshots in a second, at least 64 KiB.
@@ -177,6 +179,7 @@ fn open(options: &StartOptions) -> anyhow::Result<(NodeConfig, Ports)> {
         limits: Limits {
             requests_in_flight_max: options.max_requests_in_flight as usize,
             free_space_floor: options.free_space_floor.0,
+            unfolded_bytes_max: usize::try_from(options.unfolded_bytes.0).unwrap_or(usize::MAX),
             ..Limits::default()
         },
         snapshots: SnapshotSettings {

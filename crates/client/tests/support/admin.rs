@@ -67,6 +67,14 @@ impl Admin for FakeAdmin {
         Ok(Response::new(v1::ListRangesReply { ranges: vec![range] }))
     }
 
+    async fn list_deltas(
+        &self,
+        _: Request<v1::ListDeltasRequest>,
+    ) -> Result<Response<v1::ListDeltasReply>, Status> {
+        self.asked("list_deltas")?;
+        Ok(Response::new(v1::ListDeltasReply::default()))
+    }
+
     async fn create_keyspace(
         &self,
         request: Request<v1::CreateKeyspaceRequest>,

@@ -1,6 +1,7 @@
 //! Giving positions to local writes, and writing them in that order (INV-5).
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::StreamExt;
 use futures::stream::FuturesOrdered;
@@ -19,6 +20,8 @@ use super::{Local, State};
 
 /// Writes under way to the disk at once: while one is synced the next are written.
 const IN_FLIGHT: usize = 4;
+/// How long a write waits at most because the quota is nearly used up.
+const SLOWED_MAX: Duration = Duration::from_millis(100);
 
 /// A local write before it has a position.
 #[derive(Clone, Debug)]
@@ -63,6 +66,9 @@ impl Local {
     /// [`Reason::UnfoldedQuota`] if the range has as much unfolded as it may; outcomes are unknown only if the
     /// disk failed.
     pub(crate) async fn write(&self, draft: Draft) -> Result<Taken, Error> {
+        if let Some(pause) = self.slowed(draft.range) {
+            tokio::time::sleep(pause).await;
+        }
         loop {
             match self.attempt(&draft)? {
                 Attempt::Queued(position, written) => {
@@ -77,6 +83,16 @@ impl Local {
                 Attempt::AtBound => drop(self.inner.clock.now().await?),
             }
         }
+    }
+
+    /// How long a write waits because much of its range is not folded: from half of the quota on, and the longer the
+    /// fuller it is, so that folding has a chance to catch up before writes are refused.
+    fn slowed(&self, range: RangeId) -> Option<Duration> {
+        let half = self.inner.quota / 2;
+        let unfolded = self.state().overlays.get(&range)?.bytes();
+        let over = unfolded.checked_sub(half).filter(|over| *over > 0)?;
+        let share = (over as f64 / half.max(1) as f64).min(1.0);
+        Some(SLOWED_MAX.mul_f64(share))
     }
 
     /// One critical section: the look for an earlier copy, the position, the place in the queue.
@@ -95,8 +111,9 @@ impl Local {
                 draft.range,
                 overlay.bytes()
             );
-            return Err(Error::new(Reason::UnfoldedQuota, message)
-                .retry_after(std::time::Duration::from_millis(500)));
+            return Err(
+                Error::new(Reason::UnfoldedQuota, message).retry_after(Duration::from_millis(500))
+            );
         }
         let position = match self.inner.clock.hybrid().now() {
             Ok(position) if frontier.give(position) => position,

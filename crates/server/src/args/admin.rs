@@ -13,6 +13,7 @@ Examples:
   latitude admin status
   latitude admin keyspace create users --place eu=1,us=1,ap=1
   latitude admin ranges --keyspace users
+  latitude admin deltas
   latitude admin transfer-leader r7 --to-node n2";
 
 /// The arguments of `latitude admin`.
@@ -38,6 +39,12 @@ pub enum AdminCommand {
     Nodes,
     /// The ranges keys are cut into, with their replicas and leaders
     Ranges {
+        /// Only this keyspace's
+        #[arg(long, short, value_name = "NAME")]
+        keyspace: Option<String>,
+    },
+    /// Local writes that are not in the log yet, at each node, and what holds them back
+    Deltas {
         /// Only this keyspace's
         #[arg(long, short, value_name = "NAME")]
         keyspace: Option<String>,

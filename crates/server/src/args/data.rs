@@ -7,7 +7,7 @@ use clap::{ArgGroup, Args, ValueEnum};
 use latitude_client::ReceiptDetail;
 use latitude_types::{Level, WriteTime};
 
-use super::{ConnectArgs, FreshnessFlags, OutputArgs, SessionFlags, level};
+use super::{ConnectArgs, DurabilityFlags, FreshnessFlags, OutputArgs, SessionFlags, level};
 use crate::text::{parse_context, parse_version};
 
 /// Which keys, and at which level.
@@ -134,6 +134,9 @@ pub struct PutArgs {
     /// Siblings: write in the place of those that were read, whose context `get` printed
     #[arg(long, value_name = "CONTEXT", value_parser = parse_context)]
     pub context: Option<Bytes>,
+    /// What the write demands.
+    #[command(flatten)]
+    pub durability: DurabilityFlags,
     /// What every command on data takes.
     #[command(flatten)]
     pub data: DataArgs,
@@ -155,6 +158,9 @@ pub struct DeleteArgs {
     /// Siblings of one key: remove those that were read, whose context `get` printed
     #[arg(long, value_name = "CONTEXT", value_parser = parse_context)]
     pub context: Option<Bytes>,
+    /// What the write demands.
+    #[command(flatten)]
+    pub durability: DurabilityFlags,
     /// What every command on data takes.
     #[command(flatten)]
     pub data: DataArgs,
@@ -196,6 +202,9 @@ pub struct CasArgs {
     /// Remove the key instead of writing a new value
     #[arg(long)]
     pub delete: bool,
+    /// What the write demands.
+    #[command(flatten)]
+    pub durability: DurabilityFlags,
     /// What every command on data takes.
     #[command(flatten)]
     pub data: DataArgs,

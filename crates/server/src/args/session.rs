@@ -32,6 +32,14 @@ pub struct FreshnessFlags {
     pub max_staleness: Option<Duration>,
 }
 
+/// What a write demands.
+#[derive(Args, Debug)]
+pub struct DurabilityFlags {
+    /// Succeed only once so many replicas have it on disk; at strict and sequential a quorum has anyway
+    #[arg(long, value_name = "N", help_heading = "Session")]
+    pub ack_replicas: Option<u32>,
+}
+
 /// Strict is weaker than nothing.
 fn weaker_level() -> impl TypedValueParser<Value = Level> {
     let weaker = Level::ALL.into_iter().filter(|level| *level != Level::Strict);

@@ -2,7 +2,7 @@
 
 use clap::{Args, ValueEnum};
 
-use super::DataArgs;
+use super::{DataArgs, DurabilityFlags};
 
 pub(super) const ADD_EXAMPLES: &str = "\
 Prints the sum after the add, or its version at a level that does not write through the log. If the \
@@ -28,6 +28,9 @@ pub struct AddArgs {
     /// Only if the sum is not more afterwards; goes through the log
     #[arg(long, value_name = "SUM", allow_negative_numbers = true)]
     pub max: Option<i64>,
+    /// What the write demands.
+    #[command(flatten)]
+    pub durability: DurabilityFlags,
     /// What every command on data takes.
     #[command(flatten)]
     pub data: DataArgs,
@@ -45,6 +48,9 @@ pub struct ResetArgs {
     /// The key of a counter, 1 to 4096 bytes
     #[arg(value_name = "KEY")]
     pub key: String,
+    /// What the write demands.
+    #[command(flatten)]
+    pub durability: DurabilityFlags,
     /// What every command on data takes.
     #[command(flatten)]
     pub data: DataArgs,
@@ -78,6 +84,9 @@ pub struct SetArgs {
     /// The elements, 1 to 4096 bytes each
     #[arg(value_name = "ELEMENT", required = true)]
     pub elements: Vec<String>,
+    /// What the write demands.
+    #[command(flatten)]
+    pub durability: DurabilityFlags,
     /// What every command on data takes.
     #[command(flatten)]
     pub data: DataArgs,
@@ -115,6 +124,9 @@ pub struct MapArgs {
     /// The value to put; - reads it from stdin
     #[arg(value_name = "VALUE", required_if_eq("action", "put"))]
     pub value: Option<String>,
+    /// What the write demands.
+    #[command(flatten)]
+    pub durability: DurabilityFlags,
     /// What every command on data takes.
     #[command(flatten)]
     pub data: DataArgs,
@@ -145,6 +157,9 @@ pub struct FlagArgs {
     /// The key of a flag, 1 to 4096 bytes
     #[arg(value_name = "KEY")]
     pub key: String,
+    /// What the write demands.
+    #[command(flatten)]
+    pub durability: DurabilityFlags,
     /// What every command on data takes.
     #[command(flatten)]
     pub data: DataArgs,

@@ -3,9 +3,10 @@
 use std::io::{BufRead, IsTerminal};
 
 use bytes::Bytes;
-use latitude_client::Admin;
 use latitude_client::wire::{CreateKeyspaceRequest, RegionReplicas, ValueType};
+use latitude_client::{Admin, Client};
 use latitude_rpc::ToWire;
+use latitude_types::NodeId;
 use serde_json::{Value as Json, json};
 
 use super::Context;
@@ -20,7 +21,8 @@ pub(super) async fn run(
     context: &Context,
     output: &mut Output<'_>,
 ) -> Result<Exit, Failure> {
-    let admin = context.client(&args.connect).admin();
+    let client = context.client(&args.connect);
+    let admin = client.admin();
     match args.command {
         AdminCommand::Status => {
             let status = admin.status().await?;
@@ -37,6 +39,9 @@ pub(super) async fn run(
             let ranges = admin.ranges(keyspace.as_deref().unwrap_or_default()).await?;
             print_all(&ranges, render::ranges, render::range_json, output)?;
         }
+        AdminCommand::Deltas { keyspace } => {
+            return deltas(&client, &keyspace.unwrap_or_default(), output).await;
+        }
         AdminCommand::Keyspace(command) => run_keyspace(command, &admin, output).await?,
         AdminCommand::TransferLeader { range, to_node } => {
             admin.transfer_leader(range, to_node).await?;
@@ -47,6 +52,29 @@ pub(super) async fn run(
         }
     }
     Ok(Exit::Success)
+}
+
+/// What each node holds: none sees all of it.
+async fn deltas(client: &Client, keyspace: &str, output: &mut Output<'_>) -> Result<Exit, Failure> {
+    let mut rows = Vec::new();
+    let mut exit = Exit::Success;
+    for node in client.admin().nodes().await? {
+        match client.deltas_at(&node.address, keyspace).await {
+            Ok(reply) => rows.extend(reply.deltas.into_iter().map(|of| (NodeId(reply.node), of))),
+            Err(error) => {
+                // What the others hold is worth as much as without it.
+                exit = Exit::Unavailable;
+                output.error_line(&format!("{} cannot be asked: {error}", NodeId(node.node)))?;
+            }
+        }
+    }
+    rows.sort_by_key(|(node, of)| (of.range_id, of.origin, *node));
+    if rows.is_empty() && exit == Exit::Success && output.format() == Format::Text {
+        output.note("every local write is in the log")?;
+        return Ok(exit);
+    }
+    print_all(&rows, render::deltas, render::deltas_json, output)?;
+    Ok(exit)
 }
 
 async fn run_keyspace(

@@ -10,7 +10,7 @@ use latitude_types::{KEY_LEN_MAX, WriteTime};
 use serde_json::{Value as Json, json};
 
 use super::Context;
-use super::session::{InSession, fresh};
+use super::session::{InSession, durable, fresh};
 use crate::args::{CasArgs, DataArgs, DeleteArgs, GetArgs, PutArgs, ScanArgs};
 use crate::exit::Exit;
 use crate::failure::Failure;
@@ -117,7 +117,8 @@ pub(super) async fn put(
     let value = value(args.value.as_deref(), args.file.as_deref(), context)?
         .ok_or_else(|| Failure::Usage("say what to write: VALUE or --file".to_string()))?;
     let mut session = InSession::of(&args.data.session)?;
-    let keyspace = session.on(keyspace(&args.data, context), &args.data.session);
+    let keyspace = durable(keyspace(&args.data, context), &args.durability);
+    let keyspace = session.on(keyspace, &args.data.session);
     let answer = match args.context {
         Some(context) => keyspace.put_sibling(&key, value, context).await?,
         None => keyspace.put(&key, value).await?,
@@ -136,7 +137,8 @@ pub(super) async fn delete(
     let form = key_form(&args.data);
     let keys = keys(&args.keys, &args.data)?;
     let mut session = InSession::of(&args.data.session)?;
-    let keyspace = session.on(keyspace(&args.data, context), &args.data.session);
+    let keyspace = durable(keyspace(&args.data, context), &args.durability);
+    let keyspace = session.on(keyspace, &args.data.session);
     let alone = keys.len() == 1;
     if args.context.is_some() && !alone {
         let message = "a context is that of one key: remove one at a time".to_string();
@@ -202,7 +204,8 @@ pub(super) async fn cas(
     // `--delete` excludes the other two, so that nothing to write means it.
     let new = value(args.new.as_deref(), args.file.as_deref(), context)?;
     let mut session = InSession::of(&args.data.session)?;
-    let keyspace = session.on(keyspace(&args.data, context), &args.data.session);
+    let keyspace = durable(keyspace(&args.data, context), &args.durability);
+    let keyspace = session.on(keyspace, &args.data.session);
     let answer = keyspace.compare_and_set(&key, expected, new).await?;
     let saved = session.save();
     match output.format() {

@@ -7,7 +7,7 @@ use latitude_consistency::Token;
 use latitude_types::{Error, Reason};
 use serde_json::json;
 
-use crate::args::{FreshnessFlags, SessionArgs, SessionCommand, SessionFlags};
+use crate::args::{DurabilityFlags, FreshnessFlags, SessionArgs, SessionCommand, SessionFlags};
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::output::{Format, Output};
@@ -57,6 +57,14 @@ impl InSession {
 pub(super) fn fresh(keyspace: Keyspace, flags: &FreshnessFlags) -> Keyspace {
     match flags.max_staleness {
         Some(staleness) => keyspace.with_max_staleness(staleness),
+        None => keyspace,
+    }
+}
+
+/// The keyspace with what a write demands.
+pub(super) fn durable(keyspace: Keyspace, flags: &DurabilityFlags) -> Keyspace {
+    match flags.ack_replicas {
+        Some(replicas) => keyspace.with_ack_replicas(replicas),
         None => keyspace,
     }
 }

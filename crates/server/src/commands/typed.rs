@@ -4,7 +4,7 @@ use latitude_client::{AddOutcome, Added, Answer};
 
 use super::Context;
 use super::data::{key_form, keyspace, print_json, print_receipt, print_written, value};
-use super::session::InSession;
+use super::session::{InSession, durable};
 use crate::args::{
     AddArgs, DataArgs, FlagAction, FlagArgs, MapAction, MapArgs, ResetArgs, SetAction, SetArgs,
 };
@@ -21,7 +21,8 @@ pub(super) async fn add(
     let AddArgs { amount, min, max, data, .. } = &args;
     let key = text::key(&args.key, data.hex)?;
     let mut session = InSession::of(&data.session)?;
-    let keyspace = session.on(keyspace(data, context), &data.session);
+    let keyspace = durable(keyspace(data, context), &args.durability);
+    let keyspace = session.on(keyspace, &data.session);
     let answer = if min.is_none() && max.is_none() {
         keyspace.add(&key, *amount).await?.map(AddOutcome::Applied)
     } else {
@@ -62,7 +63,8 @@ pub(super) async fn reset(
 ) -> Result<Exit, Failure> {
     let key = text::key(&args.key, args.data.hex)?;
     let mut session = InSession::of(&args.data.session)?;
-    let keyspace = session.on(keyspace(&args.data, context), &args.data.session);
+    let keyspace = durable(keyspace(&args.data, context), &args.durability);
+    let keyspace = session.on(keyspace, &args.data.session);
     let answer = keyspace.reset(&key).await?;
     let saved = session.save();
     print_written(&key, &answer, true, &args.data, output)?;
@@ -77,7 +79,8 @@ pub(super) async fn set(
 ) -> Result<Exit, Failure> {
     let key = text::key(&args.key, args.data.hex)?;
     let mut session = InSession::of(&args.data.session)?;
-    let keyspace = session.on(keyspace(&args.data, context), &args.data.session);
+    let keyspace = durable(keyspace(&args.data, context), &args.durability);
+    let keyspace = session.on(keyspace, &args.data.session);
     let alone = args.elements.len() == 1;
     // One after the other, so that a failure leaves no doubt about the others.
     for element in &args.elements {
@@ -106,7 +109,8 @@ pub(super) async fn map(
 ) -> Result<Exit, Failure> {
     let key = text::key(&args.key, args.data.hex)?;
     let mut session = InSession::of(&args.data.session)?;
-    let keyspace = session.on(keyspace(&args.data, context), &args.data.session);
+    let keyspace = durable(keyspace(&args.data, context), &args.durability);
+    let keyspace = session.on(keyspace, &args.data.session);
     let answer = match args.action {
         MapAction::Put => {
             let value = value(args.value.as_deref(), None, context)?
@@ -132,7 +136,8 @@ pub(super) async fn flag(
 ) -> Result<Exit, Failure> {
     let key = text::key(&args.key, args.data.hex)?;
     let mut session = InSession::of(&args.data.session)?;
-    let keyspace = session.on(keyspace(&args.data, context), &args.data.session);
+    let keyspace = durable(keyspace(&args.data, context), &args.durability);
+    let keyspace = session.on(keyspace, &args.data.session);
     let answer = match args.action {
         FlagAction::Enable => keyspace.enable(&key).await?,
         FlagAction::Disable => keyspace.disable(&key).await?,

@@ -2,7 +2,8 @@
 
 use comfy_table::{Table, presets};
 use latitude_client::wire::{
-    InitReply, KeyspaceStatus, NodeStatus, RangeStatus, RegionReplicas, StatusReply, ValueType,
+    HeldBack, InitReply, KeyspaceStatus, NodeStatus, RangeStatus, RegionReplicas, StatusReply,
+    UnfoldedDeltas, ValueType,
 };
 use latitude_rpc::FromWire;
 use latitude_types::{Epoch, Generation, KeyspaceId, Level, NodeId, RangeId, ReplicaId, Timestamp};
@@ -206,6 +207,55 @@ pub fn range_json(range: &RangeStatus) -> Json {
         "leader": leader(range),
         "term": range.term,
         "applied_index": range.applied_index,
+    })
+}
+
+/// Unfolded local writes, with the node that holds them, as a table.
+pub fn deltas(rows: &[(NodeId, UnfoldedDeltas)]) -> String {
+    let header = ["RANGE", "KEYSPACE", "TAKEN BY", "HELD BY", "WRITES", "BYTES", "OLDEST", "WHY"];
+    let row = |(node, of): &(NodeId, UnfoldedDeltas)| {
+        [
+            RangeId(of.range_id).to_string(),
+            of.keyspace.clone(),
+            NodeId(of.origin).to_string(),
+            node.to_string(),
+            of.count.to_string(),
+            of.bytes.to_string(),
+            format!("{:.1} s", of.oldest_ms as f64 / 1000.0),
+            why_unfolded(of),
+        ]
+    };
+    table(header, rows.iter().map(row))
+}
+
+fn why_unfolded(of: &UnfoldedDeltas) -> String {
+    let nodes: Vec<_> = of.held_back_by.iter().map(|node| NodeId(*node).to_string()).collect();
+    let nodes = nodes.join(", ");
+    match of.held_back() {
+        HeldBack::Unspecified => "-".into(),
+        HeldBack::BeingFolded => "being folded".into(),
+        HeldBack::NoQuorum => format!("no quorum: {nodes} silent"),
+        HeldBack::NoLeader if nodes.is_empty() => "no leader".into(),
+        HeldBack::NoLeader => format!("no leader: {nodes} silent"),
+        HeldBack::LeaderSilent => format!("the leader {nodes} is silent"),
+        HeldBack::OnItsWay => format!("on its way to the leader {nodes}"),
+        HeldBack::AtLeader => format!("at the leader {nodes}"),
+    }
+}
+
+/// Unfolded local writes as JSON.
+pub fn deltas_json((node, of): &(NodeId, UnfoldedDeltas)) -> Json {
+    json!({
+        "range": of.range_id,
+        "keyspace": of.keyspace,
+        "origin": of.origin,
+        "node": node.0,
+        "writes": of.count,
+        "bytes": of.bytes,
+        "oldest_ms": of.oldest_ms,
+        "folded": of.folded,
+        "held_back": of.held_back().as_str_name(),
+        "held_back_by": of.held_back_by,
     })
 }
 

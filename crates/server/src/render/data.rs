@@ -100,6 +100,9 @@ fn receipt_fields<T>(answer: &Answer<T>) -> Vec<(&'static str, String, Json)> {
         let (given, asked) = (name(receipt.level_given), name(receipt.level_asked));
         say("level_asked", asked.unwrap_or("not said").to_string(), json!(asked));
         say("level_given", given.unwrap_or("not said").to_string(), json!(given));
+        if let Some(why) = &receipt.fallback {
+            say("fallback", why.clone(), json!(why));
+        }
         say("node", node.to_string(), json!(node.0));
         say("region", region.clone(), json!(region));
         if let Some(role) = receipt.role {
@@ -211,6 +214,7 @@ mod tests {
         let receipt = Receipt {
             level_asked: Some(Level::Strict),
             level_given: Some(Level::Strict),
+            fallback: None,
             node: NodeId(2),
             region: "eu".to_string(),
             role: Some(Role::Leader),

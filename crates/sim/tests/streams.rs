@@ -1,0 +1,214 @@
+//! Streams of local writes: relayed while their origin is not heard, held where a client wants them to be held, as
+//! fresh as is said, and forgotten by tokens once every node shows them.
+
+#![expect(clippy::unwrap_used, reason = "a test may panic")]
+
+mod common;
+
+use std::time::Duration;
+
+use anyhow::{Context, ensure};
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD as BASE64;
+use latitude_client::{Level, NodeId, Reason, ReceiptDetail, Session};
+use latitude_consistency::Token;
+use latitude_sim::workload::{KEYSPACE, Workload};
+use latitude_sim::{Cluster, Layout};
+
+use common::run_near;
+
+const KEYS: [&str; 4] = ["k000", "k002", "k004", "k006"];
+/// From one region of the layout to another and back.
+const ROUND_TRIP: Duration = Duration::from_millis(80);
+
+/// A cluster over three regions with a keyspace of four ranges, whose leaders and origins have come to rest.
+fn cluster(seed: u64) -> Cluster {
+    let mut cluster = Cluster::new(Layout::three_regions(seed));
+    cluster.init().unwrap();
+    Workload::default().prepare(&mut cluster).unwrap();
+    cluster.run_for(Duration::from_secs(5)).unwrap();
+    cluster
+}
+
+/// Some of the ranges are led by a node that does not hear the writer, or that the reader does not hear: only the
+/// third node can bring the one's writes to the other.
+#[test]
+fn what_two_nodes_do_not_hear_of_each_other_comes_by_a_third() {
+    let mut cluster = cluster(41);
+    cluster.partition(1, 3);
+    cluster.run_for(Duration::from_secs(2)).unwrap();
+    for (writer, reader) in [(1, 3), (3, 1)] {
+        run_near(&mut cluster, writer, move |host| async move {
+            let near = host.client.keyspace(KEYSPACE).with_level(Level::Causal);
+            for key in KEYS {
+                near.put(key, format!("of {writer}")).await?;
+            }
+            Ok(())
+        });
+        cluster.run_for(Duration::from_secs(3)).unwrap();
+        run_near(&mut cluster, reader, move |host| async move {
+            let near = host.client.keyspace(KEYSPACE).with_level(Level::Causal);
+            for key in KEYS {
+                let got = near.clone().with_receipt(ReceiptDetail::Full).get(key).await?;
+                let receipt = got.receipt.context("a receipt was asked for")?;
+                ensure!(receipt.node == NodeId(reader), "{receipt}");
+                let value = got.value.map(|value| value.bytes);
+                let expected = format!("of {writer}");
+                ensure!(value.as_deref() == Some(expected.as_bytes()), "{key}: {value:?}");
+            }
+            Ok(())
+        });
+    }
+}
+
+#[test]
+fn a_write_is_acknowledged_once_as_many_replicas_hold_it_as_its_client_wants() {
+    let mut cluster = cluster(42);
+    run_near(&mut cluster, 3, |host| async move {
+        let keyspace = host.client.keyspace(KEYSPACE).with_receipt(ReceiptDetail::Full);
+        keyspace.clone().with_level(Level::Causal).get(KEYS[0]).await?;
+        for level in [Level::Causal, Level::Eventual, Level::Strict] {
+            for replicas in [2, 3] {
+                let asked = host.now();
+                let put = keyspace.clone().with_level(level).with_ack_replicas(replicas);
+                let put = put.put(KEYS[0], "held").await?;
+                ensure!(host.now() - asked > ROUND_TRIP / 2, "nobody else can have it by then");
+                let on = put.receipt.context("a receipt was asked for")?.durable_on;
+                ensure!(on.len() >= replicas as usize, "{level}: on {on:?}");
+            }
+        }
+        let too_many = keyspace.with_level(Level::Causal).with_ack_replicas(4);
+        let error = too_many.put(KEYS[0], "held").await.map(drop).unwrap_err();
+        ensure!(error.reason == Reason::ArgumentInvalid, "{error}");
+        Ok(())
+    });
+    for node in 1..=3 {
+        cluster.isolate(node);
+    }
+    run_near(&mut cluster, 3, |host| async move {
+        let near = host.client.keyspace(KEYSPACE).with_level(Level::Causal);
+        let error = near
+            .clone()
+            .with_timeout(Duration::from_secs(2))
+            .with_ack_replicas(2)
+            .put(KEYS[1], "on one")
+            .await
+            .map(drop)
+            .unwrap_err();
+        ensure!(error.may_have_applied(), "it has happened: {error}");
+        let got = near.get(KEYS[1]).await?.value.map(|value| value.bytes);
+        ensure!(got.as_deref() == Some(b"on one"), "{got:?}");
+        Ok(())
+    });
+}
+
+#[test]
+fn a_bound_of_staleness_is_kept_at_every_level_or_refused() {
+    let mut cluster = cluster(43);
+    let bound = Duration::from_millis(500);
+    let read = move |level, may: bool| {
+        move |host: latitude_sim::cluster::ClientHost| async move {
+            let keyspace = host.client.keyspace(KEYSPACE).with_level(level);
+            let keyspace = keyspace.with_max_staleness(bound).with_timeout(Duration::from_secs(5));
+            let got = keyspace.with_receipt(ReceiptDetail::Full).get(KEYS[0]).await;
+            match got {
+                Ok(answer) => {
+                    let receipt = answer.receipt.context("a receipt was asked for")?;
+                    ensure!(may, "nobody can prove it: {receipt}");
+                    let staleness = receipt.staleness.context("it was to be proved")?;
+                    ensure!(staleness <= bound, "{level}: {staleness:?}");
+                    let value = answer.value.map(|value| value.bytes);
+                    ensure!(value.as_deref() == Some(b"fresh"), "{level}: {value:?}");
+                }
+                Err(error) => ensure!(!may, "{error}"),
+            }
+            Ok(())
+        }
+    };
+    run_near(&mut cluster, 1, |host| async move {
+        let keyspace = host.client.keyspace(KEYSPACE).with_level(Level::Causal);
+        keyspace.put(KEYS[0], "fresh").await?;
+        Ok(())
+    });
+    cluster.run_for(bound).unwrap();
+    for level in [Level::Causal, Level::Eventual] {
+        for node in 1..=3 {
+            run_near(&mut cluster, node, read(level, true));
+        }
+    }
+    // What node 1 takes now nobody else can know.
+    cluster.isolate(1);
+    cluster.run_for(Duration::from_secs(1)).unwrap();
+    for level in [Level::Causal, Level::Eventual] {
+        run_near(&mut cluster, 3, read(level, false));
+    }
+}
+
+#[test]
+fn a_write_that_finds_no_quorum_gives_way_to_a_level_its_client_accepts() {
+    let mut cluster = cluster(44);
+    for node in 1..=3 {
+        cluster.isolate(node);
+    }
+    cluster.run_for(Duration::from_secs(5)).unwrap();
+    run_near(&mut cluster, 2, |host| async move {
+        let keyspace = host.client.keyspace(KEYSPACE).with_level(Level::Strict);
+        let keyspace = keyspace.with_timeout(Duration::from_secs(8));
+        let refused = keyspace.put(KEYS[2], "strict").await.map(drop).unwrap_err();
+        ensure!(!refused.may_have_applied(), "{refused}");
+        let accepting = keyspace.with_accept([Level::Sequential, Level::Causal]);
+        let receipt = accepting.put(KEYS[2], "causal").await?.receipt.context("one is given")?;
+        ensure!(receipt.level_asked == Some(Level::Strict), "{receipt}");
+        ensure!(receipt.level_given == Some(Level::Causal), "{receipt}");
+        ensure!(receipt.fallback.is_some(), "{receipt}");
+        Ok(())
+    });
+    cluster.heal();
+    cluster.run_for(Duration::from_secs(8)).unwrap();
+    run_near(&mut cluster, 1, |host| async move {
+        let strict = host.client.keyspace(KEYSPACE).with_level(Level::Strict);
+        let got = strict.get(KEYS[2]).await?.value.map(|value| value.bytes);
+        ensure!(got.as_deref() == Some(b"causal"), "{got:?}");
+        Ok(())
+    });
+}
+
+#[test]
+fn a_token_forgets_what_every_node_shows() {
+    let mut cluster = cluster(45);
+    let mut token = None;
+    for node in 1..=3 {
+        let before: Option<String> = token.take();
+        token = Some(run_near(&mut cluster, node, move |host| {
+            let before = before.clone();
+            async move {
+                let session = match before {
+                    Some(token) => Session::from_token(&token)?,
+                    None => Session::new(),
+                };
+                let keyspace = host.client.keyspace(KEYSPACE).with_session(session.clone());
+                keyspace.with_level(Level::Causal).put(KEYS[0], "seen").await?;
+                session.token().context("the session has written")
+            }
+        }));
+    }
+    let before = token.unwrap();
+    assert_eq!(seen(&before).len(), 3, "{before}");
+    cluster.run_for(Duration::from_secs(5)).unwrap();
+    let after = run_near(&mut cluster, 2, move |host| {
+        let before = before.clone();
+        async move {
+            let session = Session::from_token(&before)?;
+            let keyspace = host.client.keyspace(KEYSPACE).with_session(session.clone());
+            keyspace.with_level(Level::Causal).get(KEYS[0]).await?;
+            session.token().context("the session has read")
+        }
+    });
+    assert_eq!(seen(&after), [], "every node shows all of it: {after}");
+}
+
+/// The local writes that a token names as seen.
+fn seen(token: &str) -> Vec<(NodeId, latitude_types::Timestamp)> {
+    let token = Token::decode(&BASE64.decode(token).unwrap()).unwrap();
+    token.past().seen.by_node.clone()
+}
