@@ -109,6 +109,8 @@ struct Run<'a> {
     unknown: bool,
     /// What the last attempt failed with, and where.
     last: Option<(Error, String)>,
+    /// What a node said last, and which: that another one cannot be reached does not outweigh it.
+    told: Option<(Error, String)>,
     /// Redirections since the last wait.
     redirects: u32,
     waits: u32,
@@ -203,6 +205,7 @@ impl Inner {
             attempts: 0,
             unknown: false,
             last: None,
+            told: None,
             redirects: 0,
             waits: 0,
             given_up: 0,
@@ -418,6 +421,9 @@ impl Run<'_> {
             self.unknown = true;
         }
         let step = self.decide(&error, &place);
+        if matches!(place, Place::Node { .. }) && error.reason != Reason::Unreachable {
+            self.told = Some((error.clone(), place.to_string()));
+        }
         self.last = Some((error, place.to_string()));
         step
     }
@@ -560,18 +566,20 @@ impl Run<'_> {
         let mut error = Error::new(Reason::DeadlineExceeded, "");
         if let Some((last, place)) = &self.last {
             let attempts = self.attempts;
-            // More time would not have helped: the cause says more than the deadline.
-            if matches!(
-                last.reason,
-                Reason::NoQuorum
-                    | Reason::Unreachable
-                    | Reason::ReplicaBehind
-                    | Reason::StalenessUnproved
-            ) {
-                error.reason = last.reason;
-            }
             message = format!("{message} in {attempts} attempts; the last one, at {place}: {last}");
-            error.missing_quorum = last.missing_quorum.clone();
+            let told = self.told.as_ref().filter(|(told, _)| says_why(told.reason));
+            let cause = match told {
+                Some((told, place)) if last.reason == Reason::Unreachable => {
+                    message = format!("{message}; before, at {place}: {told}");
+                    told
+                }
+                _ => last,
+            };
+            // More time would not have helped: the cause says more than the deadline.
+            if says_why(cause.reason) || cause.reason == Reason::Unreachable {
+                error.reason = cause.reason;
+            }
+            error.missing_quorum = cause.missing_quorum.clone();
         }
         Error { message, ..error }
     }
@@ -583,6 +591,14 @@ impl Run<'_> {
         let outcome = if unknown { Outcome::Unknown } else { Outcome::NotApplied };
         Error { outcome, ..error }
     }
+}
+
+/// Whether a node that gives this reason has said why the operation cannot be served, also later.
+fn says_why(reason: Reason) -> bool {
+    matches!(
+        reason,
+        Reason::NoQuorum | Reason::ReplicaBehind | Reason::StalenessUnproved | Reason::NotFolded
+    )
 }
 
 /// Where an attempt failed.

@@ -147,6 +147,34 @@ async fn what_no_attempt_can_have_done_is_not_applied_at_the_deadline() {
     assert_eq!(before.elapsed().as_secs(), 3);
 }
 
+/// In a minority: the node near by says which quorum is missing, and the others say nothing. Whichever was asked last.
+#[tokio::test(start_paused = true)]
+async fn what_a_node_said_outweighs_that_others_cannot_be_reached() {
+    let cluster = Cluster::start().await;
+    let zones = zones(&cluster);
+    assert_eq!(get(&zones, "a").await, None);
+    cluster.habit(1, Act::Fail(no_quorum()));
+    for node in [2, 3] {
+        cluster.net.refuse(&address(node));
+    }
+    for timeout in (1000..3000).step_by(170) {
+        let error = zones.clone().with_timeout(ms(timeout)).put("a", "1").await.unwrap_err();
+        assert_eq!(error.reason, Reason::NoQuorum, "{error}");
+        assert!(error.message.contains("two of three do not answer"), "{error}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_operation_without_what_it_needs_folded_fails_for_that_reason() {
+    let cluster = Cluster::start().await;
+    for node in support::NODES {
+        let error = Error::new(Reason::NotFolded, "local writes are not here");
+        cluster.habit(node, Act::Fail(error));
+    }
+    let error = zones(&cluster).with_timeout(ms(1500)).get("a").await.unwrap_err();
+    assert_eq!(error.reason, Reason::NotFolded, "{error}");
+}
+
 #[tokio::test(start_paused = true)]
 async fn an_id_retired_after_an_unknown_attempt_is_unknown_and_before_it_is_not() {
     let retired = Error::new(Reason::IdRetired, "answered before");
