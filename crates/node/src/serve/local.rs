@@ -43,7 +43,11 @@ impl Serving<'_> {
             self.causes_met().await?;
         }
         let span = KeySpan::of_key(key);
-        let shown = shared.local().causal_look(handle.id(), &span);
+        // It ends what a read of its level shows here.
+        let shown = match is_causal {
+            true => shared.local().causal_look(handle.id(), &span),
+            false => shared.local().eventual_look(handle.id(), &span),
+        };
         let snapshot = shared.engine.snapshot();
         let reader = Reader::new(handle.id(), &*snapshot).map_err(internal)?;
         let (epoch, value_type) = (reader.meta().epoch, reader.meta().value_type);
