@@ -55,6 +55,7 @@ async fn follower() -> (Group, Arc<dyn Engine>) {
     let mut batch = Batch::new();
     birth.stage(replica(1), &*engine, &mut batch);
     batch.put(Column::Base, value_key("old"), "old");
+    batch.put(Column::Stream, "delta", "stays");
     batch.put(Column::Overlay, "delta", "stays");
     engine.write(batch).expect("the disk has space");
     let (committer, run) = Committer::new(FlushInline(Arc::clone(&engine)));
@@ -118,13 +119,15 @@ fn rows_of(engine: &dyn Engine, column: Column) -> Vec<(Bytes, Bytes)> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_whole_stream_replaces_the_base_and_touches_no_overlay() {
+async fn a_whole_stream_replaces_the_base_and_touches_no_delta() {
     let (group, engine) = follower().await;
     let (header, rows, parts) = stream();
     let answers = hand_over(&group, &parts).await;
     assert_eq!(answers.last(), Some(&SnapshotAnswer::Installed((&vote()).into())), "{answers:?}");
     assert_eq!(rows_of(&*engine, Column::Base), rows);
-    assert_eq!(rows_of(&*engine, Column::Overlay), [("delta".into(), "stays".into())]);
+    for column in [Column::Stream, Column::Overlay] {
+        assert_eq!(rows_of(&*engine, column), [("delta".into(), "stays".into())]);
+    }
     let (at, stamp) = group.applied_position();
     assert_eq!((at.index, at.term, stamp), (9, 2, header.meta.last_stamp));
     assert_eq!(engine.staged(), Ok(vec![]));
