@@ -114,7 +114,7 @@ impl Token {
     /// The session need not say any more that it has seen local writes at or below these positions: every node
     /// shows them, and none forgets. What it has done itself it goes on saying: held everywhere is not folded.
     pub fn forget_stable(&mut self, stable: &Positions) {
-        self.past.seen.forget(stable);
+        self.past.seen.drop_up_to(stable);
     }
 
     /// What either of two tokens of one session knows.

@@ -90,7 +90,7 @@ impl Serving<'_> {
     fn past(&self) -> Past {
         let Some(session) = &self.request.session else { return Past::default() };
         let mut past = session.past().clone();
-        past.seen.forget(&self.shared.local().all_stable());
+        past.seen.drop_up_to(&self.shared.local().all_stable());
         past
     }
 

@@ -19,6 +19,7 @@ use latitude_types::{
 use serde::{Deserialize, Serialize};
 
 use crate::codec::{self, DecodeError};
+use crate::sweep::Sweep;
 
 const VERSION: u8 = 1;
 
@@ -51,6 +52,8 @@ pub enum EntryKind {
     Merge = 11,
     /// The feature level rises.
     Feature = 12,
+    /// What of part of the range is kept against latecomers, and need not be any more, goes.
+    Sweep = 13,
 }
 
 /// A log entry.
@@ -75,6 +78,8 @@ pub enum Body {
     Write(Write),
     /// Kind [`EntryKind::Admit`]: this node may take local writes from here on.
     Admit(NodeId),
+    /// Kind [`EntryKind::Sweep`]: what may go of these keys, goes.
+    Sweep(Sweep),
 }
 
 /// Folds, then operations, applied in this order in one batch.
@@ -199,12 +204,14 @@ impl Entry {
         let kind = match self.body {
             Body::Write(_) => EntryKind::Write,
             Body::Admit(_) => EntryKind::Admit,
+            Body::Sweep(_) => EntryKind::Sweep,
         };
         let mut bytes = codec::encode(VERSION, &(kind as u8));
         bytes = postcard::to_extend(&header, bytes).expect("our structures serialize");
         bytes = match &self.body {
             Body::Write(write) => postcard::to_extend(write, bytes),
             Body::Admit(node) => postcard::to_extend(node, bytes),
+            Body::Sweep(sweep) => postcard::to_extend(sweep, bytes),
         }
         .expect("our structures serialize");
         bytes.into()
@@ -221,12 +228,14 @@ impl Entry {
         };
         const WRITE: u8 = EntryKind::Write as u8;
         const ADMIT: u8 = EntryKind::Admit as u8;
+        const SWEEP: u8 = EntryKind::Sweep as u8;
         match bytes {
-            [VERSION, kind @ (WRITE | ADMIT), rest @ ..] => {
+            [VERSION, kind @ (WRITE | ADMIT | SWEEP), rest @ ..] => {
                 let (header, rest) = postcard::take_from_bytes::<Header>(rest).map_err(damaged)?;
                 let Header { stamp, range, epoch, keyspace } = header;
                 let body = match *kind {
                     WRITE => Body::Write(codec::decode_to_end("log entry", rest)?),
+                    SWEEP => Body::Sweep(codec::decode_to_end("log entry", rest)?),
                     _ => Body::Admit(codec::decode_to_end("log entry", rest)?),
                 };
                 Ok(Self { stamp, range, epoch, keyspace, body })
@@ -302,6 +311,24 @@ mod tests {
         let admit = Entry { body: Body::Admit(NodeId(3)), ..entry() };
         assert_eq!(Entry::decode(&admit.encode()), Ok(admit.clone()));
         assert_eq!(Entry::stamp_of(&admit.encode()), Some(admit.stamp));
+    }
+
+    /// The bytes of a sweep, as those of a write above.
+    #[test]
+    fn the_layout_of_a_sweep_in_version_1_never_changes() {
+        let mut stable = Positions::default();
+        stable.raise(NodeId(2), Timestamp::from_ms(3));
+        let sweep = Sweep {
+            span: KeySpan::new(b"a", Some(b"m")).unwrap(),
+            ids_from: Some(Timestamp::from_ms(1)),
+            work_max: 2048,
+            stable,
+        };
+        let sweep = Entry { body: Body::Sweep(sweep), ..entry() };
+        let hex: String = sweep.encode().iter().map(|byte| format!("{byte:02x}")).collect();
+        assert_eq!(hex, "010d8080801201040110016101016d0180808002801001028080800600");
+        assert_eq!(Entry::decode(&sweep.encode()), Ok(sweep.clone()));
+        assert_eq!(Entry::stamp_of(&sweep.encode()), Some(sweep.stamp));
     }
 
     #[test]

@@ -32,6 +32,8 @@ mod range;
 mod reader;
 mod row;
 mod staged;
+mod sweep;
+mod sweep_cursor;
 
 pub use codec::DecodeError;
 pub use delta::Delta;
@@ -46,3 +48,5 @@ pub use range::{Applied, ApplyError, Done, Range, Refusal, Reply};
 pub use reader::{Page, Reader, ScanRequest, ScanRow};
 pub use row::{FOLDED, ValueRow};
 pub use staged::Staged;
+pub use sweep::{Kept, Looked, Sweep};
+pub use sweep_cursor::{SweepCursor, Sweeping};

@@ -15,6 +15,7 @@ use crate::merge::Place;
 use crate::meta::{FEATURE_LEVEL, Origin, OriginState, RangeMeta};
 use crate::row::FOLDED;
 use crate::staged::Staged;
+use crate::sweep::{self, Change, Sweep};
 
 /// One key range, replayed identically on every replica.
 ///
@@ -221,7 +222,7 @@ impl Range {
         }
         let operations: &[Operation] = match &entry.body {
             Body::Write(write) => &write.operations,
-            Body::Admit(_) => &[],
+            Body::Admit(_) | Body::Sweep(_) => &[],
         };
         if operations.iter().any(|operation| !operation.extensions.is_empty()) {
             return Err(ApplyError::Unsupported("an extension"));
@@ -246,6 +247,7 @@ impl Range {
                     }
                 }
                 Body::Admit(node) => self.admit(*node, entry.stamp),
+                Body::Sweep(sweep) => self.sweep(sweep, staged)?,
             }
             let mut replies = Vec::with_capacity(operations.len());
             for (ordinal, operation) in (0..).zip(operations) {
@@ -278,6 +280,25 @@ impl Range {
             };
             self.meta.origins.insert(at, origin);
         }
+    }
+
+    /// Drops what need not be kept any more of part of the range, as its base and the entry's stamp decide.
+    fn sweep(&mut self, sweep: &Sweep, staged: &mut Staged<'_>) -> Result<(), ApplyError> {
+        let looked = sweep::look(&self.meta, self.meta.last_stamp.time, sweep, staged)?;
+        for change in looked.into_changes() {
+            match change {
+                Change::Id { row } => staged.delete(row),
+                Change::Deleted { row, stamp, past } => {
+                    // Whoever finds nothing now follows what the record said.
+                    self.meta.gc_stamp = self.meta.gc_stamp.max(stamp);
+                    self.meta.gc_past.join(&past);
+                    staged.delete(row);
+                }
+                Change::Shortened { row, value } => staged.put(row, value),
+            }
+        }
+        self.meta.gc_past.seen.drop_up_to(&sweep.stable);
+        Ok(())
     }
 
     /// Takes deltas into the base: exactly those of the segment that are positioned above what is folded, in

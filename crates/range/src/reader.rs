@@ -15,6 +15,8 @@ use crate::meta::RangeMeta;
 use crate::overlay::{Shown, is_folded};
 use crate::range::{ApplyError, read_meta};
 use crate::row::ValueRow;
+use crate::staged::Staged;
+use crate::sweep::{self, Looked, Sweep};
 
 /// A range's base as one snapshot has it. Everything it answers stands at the same place in the log:
 /// right after the entry stamped [`RangeMeta::last_stamp`].
@@ -135,6 +137,11 @@ impl<'a> Reader<'a> {
     pub fn knows(&self, key: &Key, id: &OperationId) -> Result<bool, ApplyError> {
         let ids = ReadIds { view: self.view, keyspace: self.meta.keyspace, key };
         Ok(ids.fate(id)?.is_some())
+    }
+
+    /// What a sweep proposed at this time or later finds of what the snapshot holds: at least this goes.
+    pub fn look(&self, now: Timestamp, sweep: &Sweep) -> Result<Looked, ApplyError> {
+        sweep::look(&self.meta, now, sweep, &Staged::new(self.view))
     }
 
     /// The rows of the wanted keys that this range holds.

@@ -1,6 +1,7 @@
 //! What holds for every log: the invariants of the state machine, each against something dumber.
 
 mod folds;
+#[allow(dead_code, reason = "each test binary uses its part of it")]
 mod replica;
 
 use std::collections::{BTreeMap, BTreeSet};

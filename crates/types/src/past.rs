@@ -55,9 +55,16 @@ impl Positions {
         self.by_node.retain(|(_, position)| *position > floor);
     }
 
-    /// Drops what is at or below these positions.
-    pub fn forget(&mut self, known: &Self) {
-        self.by_node.retain(|(node, position)| *position > known.of(*node));
+    /// Drops what is at or below `stable`: what is held everywhere needs no naming. Whether that was anything.
+    ///
+    /// The floor goes only if every origin is stable up to it, those that `stable` does not name included.
+    pub fn drop_up_to(&mut self, stable: &Self) -> bool {
+        let before = (self.by_node.len(), self.floor);
+        self.by_node.retain(|(node, position)| *position > stable.of(*node));
+        if self.floor <= stable.floor {
+            self.floor = Timestamp::ZERO;
+        }
+        before != (self.by_node.len(), self.floor)
     }
 
     /// The furthest place named.
@@ -184,6 +191,19 @@ mod tests {
             }
             prop_assert!(both.log.len() <= PAST_RANGES_MAX);
             prop_assert!(both.log.iter().all(|(_, _, stamp)| *stamp > both.log_floor));
+        }
+
+        #[test]
+        fn what_is_dropped_was_stable_and_nothing_else_changes(past in positions(), stable in positions()) {
+            let mut left = past.clone();
+            let dropped = left.drop_up_to(&stable);
+            prop_assert_eq!(dropped, left != past);
+            for node in (1..8).map(NodeId) {
+                let (before, after) = (past.of(node), left.of(node));
+                prop_assert!(after == before || before <= stable.of(node) && after <= before);
+            }
+            prop_assert!(left.by_node.iter().all(|(node, at)| *at > stable.of(*node)));
+            prop_assert!(!left.drop_up_to(&stable), "there is nothing more to drop");
         }
 
         #[test]

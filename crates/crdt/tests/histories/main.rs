@@ -112,6 +112,8 @@ fn the_model_finds_out_rules_that_are_known_to_be_wrong() {
         (Rules::DropDots, ValueType::Flag, 500),
         (Rules::DropIdsEarly, ValueType::Counter, 30),
         (Rules::DropIdsEarly, ValueType::Set, 5),
+        (Rules::WithoutIdle, ValueType::Counter, 56),
+        (Rules::WithoutIdle, ValueType::Set, 12),
         (Rules::DropDeletedEarly, ValueType::Register, 50),
         (Rules::NameAllSeen, ValueType::Set, 4),
         (Rules::NameAllSeen, ValueType::Map, 4),

@@ -24,6 +24,8 @@ pub(crate) enum Rules {
     DropDots,
     /// Rows of ids go once all is folded up to their birth, not ten minutes later.
     DropIdsEarly,
+    /// The origin that is folded least is not waited for.
+    WithoutIdle,
     /// Records of deleted keys go at once (finding 16).
     DropDeletedEarly,
     /// An add takes the place of everything its node sees of the element.
@@ -112,7 +114,7 @@ impl Base {
         if self.state != before {
             self.row_stamp = stamp;
         }
-        let horizon = Horizon::new(self.last_stamp, self.folded);
+        let horizon = self.horizon(rules);
         let least = self.folded.iter().fold(self.last_stamp.time, |a, b| a.min(*b));
         self.ids.retain(|id, _| match rules {
             Rules::DropIdsEarly => least < id.birth,
@@ -126,6 +128,13 @@ impl Base {
             self.state = State::default();
             self.dropped = true;
         }
+    }
+
+    fn horizon(&self, rules: Rules) -> Horizon {
+        let mut folded = self.folded;
+        folded.sort();
+        let least = usize::from(rules == Rules::WithoutIdle);
+        Horizon::new(self.last_stamp, folded[least..].iter().copied())
     }
 
     pub(crate) fn fold(&mut self, rules: Rules, value_type: ValueType, delta: &Delta) {

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use latitude_range::{
     Applied, ApplyError, Content, Entry, Range, RangeMeta, Reader, Staged, ValueRow, image_spans,
 };
-use latitude_storage::key::base::value_key;
+use latitude_storage::key::base::{RowKind, decode, value_key};
 use latitude_storage::memory::{MemoryDisk, MemoryEngine};
 use latitude_storage::{Batch, Column, Engine, Scan, View};
 use latitude_types::{Key, KeyspaceId, Past, RangeId, Stamp, WriteTime};
@@ -87,6 +87,22 @@ impl Replica {
         }
         self.engine.write(batch)?;
         self.range = self.reopened()?;
+        Ok(())
+    }
+
+    /// Removes rows of the keys behind the state machine's back.
+    pub(crate) fn lose(
+        &mut self,
+        is_lost: impl Fn(&RowKind, &[u8]) -> bool,
+    ) -> Result<(), ApplyError> {
+        let mut batch = Batch::new();
+        for row in self.engine.scan(Column::Base, Scan::all()) {
+            let (key, value) = row?;
+            if decode(&key).is_some_and(|row| is_lost(&row.kind, &value)) {
+                batch.delete(Column::Base, key);
+            }
+        }
+        self.engine.write(batch)?;
         Ok(())
     }
 

@@ -60,6 +60,13 @@ pub fn id_span(keyspace: KeyspaceId, key: &Key) -> Span {
     Span { start, end }
 }
 
+/// Those of them born at or after `birth`.
+pub fn id_span_from(keyspace: KeyspaceId, key: &Key, birth: Timestamp) -> Span {
+    let mut span = id_span(keyspace, key);
+    span.start.extend_from_slice(&birth.0.to_be_bytes());
+    span
+}
+
 /// Every row, of whatever kind, of every key in `keys`: values, ids, and kinds yet to come.
 pub fn value_span(keyspace: KeyspaceId, keys: &KeySpan) -> Span {
     escape::span(keyspace, keys)
@@ -127,6 +134,16 @@ mod tests {
         assert!(value_key(keyspace, &a) < id && id < value_key(keyspace, &b));
         assert!(id_span(keyspace, &a).contains(&id));
         assert!(!id_span(keyspace, &a).contains(&value_key(keyspace, &a)));
+    }
+
+    #[test]
+    fn the_ids_from_a_birth_on_are_those_and_no_others() {
+        let (keyspace, key) = (KeyspaceId::DEFAULT, Key::new(b"a").unwrap());
+        let row = id_key(keyspace, &key, &id());
+        let from = |birth| id_span_from(keyspace, &key, birth);
+        assert!(from(Timestamp::ZERO).contains(&row) && from(id().birth).contains(&row));
+        assert!(!from(id().birth.next()).contains(&row));
+        assert!(!from(Timestamp::ZERO).contains(&value_key(keyspace, &key)));
     }
 
     #[test]
