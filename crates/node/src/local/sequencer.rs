@@ -7,7 +7,7 @@ use futures::StreamExt;
 use futures::stream::FuturesOrdered;
 use latitude_clock::ClockError;
 use latitude_probe::Plant;
-use latitude_range::{Delta, Op};
+use latitude_range::{Delta, Op, Refusal};
 use latitude_storage::{Batch, Column, key};
 use latitude_types::{
     Error, Key, KeyspaceId, Level, OperationId, Past, RangeId, Reason, Stamp, Timestamp,
@@ -116,6 +116,10 @@ impl Local {
             );
         }
         let position = match self.inner.clock.hybrid().now() {
+            // Later a copy elsewhere may be folded and forgotten, and this one would count again.
+            Ok(position) if position > draft.id.expires_at() => {
+                return Err(Refusal::IdExpired.into_error());
+            }
             Ok(position) if frontier.give(position) => position,
             // A clock gives each time once; but whatever it did, no position is given twice.
             Ok(_) | Err(ClockError::BeyondBound { .. }) => return Ok(Attempt::AtBound),

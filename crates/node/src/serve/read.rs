@@ -62,24 +62,22 @@ impl Serving<'_> {
         let mut receipt = self.receipt();
         let (range, meta) = (self.handle.id(), reader.meta());
         let mut met = Met { range, epoch: meta.epoch, stamps: Stamp::ZERO, past: Past::default() };
+        // What is not there follows the deletions that have been forgotten (pitfalls 16a, B14); and so does what is
+        // there, if it was written after one of them.
+        met.dropped(meta.gc_stamp, &meta.gc_past);
         let result = match &self.request.operation {
             Operation::Get { key } => {
                 if !meta.span.contains(key.as_bytes()) {
                     return Err(latitude_range::Refusal::Moved.into_error());
                 }
                 let row = reader.get(key).map_err(internal)?;
-                match &row {
-                    Some(row) => met.row(row),
-                    // Absence follows the deletions that have been forgotten (pitfalls 16a, B14).
-                    None => met.dropped(meta.gc_stamp, &meta.gc_past),
-                }
+                row.iter().for_each(|row| met.row(row));
                 let state = row.as_ref().map(ValueRow::state).unwrap_or_default();
                 let result = typed::get_result(state.value(meta.value_type), state.version);
                 receipt.version.clone_from(&result.version);
                 v1::reply::Result::Get(result)
             }
             Operation::Scan(scan) => {
-                met.dropped(meta.gc_stamp, &meta.gc_past);
                 let page = read_scan(reader, scan, &mut met).map_err(internal)?;
                 // Of what other ranges hold of what these rows follow nothing is known here.
                 receipt.not_closed = proven.standing == Standing::Causal
