@@ -27,6 +27,7 @@ mod sending;
 mod sequencer;
 mod standing;
 mod streams;
+mod sweeper;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -51,6 +52,7 @@ pub(crate) use sending::serve as serve_pull;
 pub(crate) use sequencer::Draft;
 pub(crate) use standing::keep as keep_standing;
 pub(crate) use streams::keep as keep_streams;
+pub(crate) use sweeper::keep as keep_swept;
 
 /// For so long after the last local write streams are lifted often.
 const ACTIVE: Duration = Duration::from_secs(5);

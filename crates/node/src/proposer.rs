@@ -21,7 +21,7 @@ use futures::stream::FuturesUnordered;
 use futures::{FutureExt, StreamExt};
 use latitude_consensus::{Appended, Group, LeaderToken, LogPosition, ProposeError, ReadError};
 use latitude_probe::{Mark, Plant};
-use latitude_range::{Body, Entry, Operation, Reply, Segment, Write};
+use latitude_range::{Body, Entry, Operation, Reply, Segment, Sweep, Write};
 use latitude_types::{
     Error, KeyspaceId, LeaderHint, NodeId, RangeId, Reason, ReplicaId, Stamp, Timestamp,
 };
@@ -61,6 +61,8 @@ enum Proposal {
     Fold { segments: Vec<Segment>, answer: Done },
     /// A node may take local writes: an entry of its own.
     Admit { node: NodeId, answer: Done },
+    /// What may go of some keys, goes: an entry of its own.
+    Sweep { sweep: Sweep, answer: Done },
 }
 
 /// Told once the entry is applied here, or why it is not.
@@ -182,6 +184,15 @@ impl Proposer {
     ) -> impl Future<Output = Result<(), Error>> + Send + use<> {
         let (answer, received) = oneshot::channel();
         self.queued(Proposal::Admit { node, answer }, received)
+    }
+
+    /// Has part of the base swept, and resolves once that is applied here.
+    pub(crate) fn sweep(
+        &self,
+        sweep: Sweep,
+    ) -> impl Future<Output = Result<(), Error>> + Send + use<> {
+        let (answer, received) = oneshot::channel();
+        self.queued(Proposal::Sweep { sweep, answer }, received)
     }
 
     fn queued(
@@ -355,8 +366,12 @@ fn gather(
                 answers.others.push(answer);
                 return Batch { body: Body::Admit(node), early: None, answers };
             }
-            admit @ Proposal::Admit { .. } => {
-                *held = Some(admit);
+            Proposal::Sweep { sweep, answer } if is_first => {
+                answers.others.push(answer);
+                return Batch { body: Body::Sweep(sweep), early: None, answers };
+            }
+            alone @ (Proposal::Admit { .. } | Proposal::Sweep { .. }) => {
+                *held = Some(alone);
                 break;
             }
         }
@@ -371,7 +386,7 @@ impl Proposal {
         match self {
             Self::Operation { operation, .. } => operation.size(),
             Self::Fold { segments, .. } => segments.iter().map(Segment::size).sum(),
-            Self::Admit { .. } => 0,
+            Self::Admit { .. } | Self::Sweep { .. } => 0,
         }
     }
 }
