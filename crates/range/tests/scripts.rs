@@ -1,10 +1,17 @@
 //! Runs the scripts under `tests/scripts`: log entries in; replies, values and what is remembered out.
 //!
 //! ```text
-//! range span=a..m floor=5        a range that has applied nothing; id=, keyspace=, epoch= have defaults
+//! range span=a..m floor=5        a range that has applied nothing; id=, keyspace=, epoch=, type= have defaults
 //!       neighbours="b 15/c"      keys of other ranges in the same store, of this keyspace or of another
 //! entry 10 "put a=1" "delete b"  applies one entry of two operations, stamped 10 ms by node 1 (10@2: node 2)
 //!       epoch= keyspace= range=  what it was proposed under, if not what the range is
+//! local 2 10 "put a=1"           a local write that node 2 took, positioned 10 ms
+//! fold 20 2 from=5 to=15         an entry that folds what node 2 took in (5, 15]
+//! admit 10 2                     an entry that admits node 2 as an origin
+//! sweep 30m a..c work=2 from=1m stable="2=10"
+//!                                an entry that sweeps; what it dropped and shortened
+//! rows                           values and ids as the base has them, and what the range knows of dropped ones
+//! origins                        who takes local writes, and how far each is folded
 //! get a                          the key's row
 //! scan span=b..d reverse limit=2 bytes=9 keys
 //! ids                            what is remembered of log writes, by client
@@ -13,7 +20,8 @@
 //! replay batch=2 reopen          applies all entries so far on a new replica: must come to the same base
 //! ```
 //!
-//! An operation is `[id] put key=value` or `[id] delete key`, then in any order `if absent`, `if value=1`,
+//! An operation is `[id] put key=value` or `[id] delete key`, `add key=5` of a counter, `insert key=x` or
+//! `remove key=x` of a set; then in any order `named=c1/7,c2/1` (ids of local writes), `if absent`, `if value=1`,
 //! `if version=10@1#0` (which make it conditional), `birth=` (default: the stamp's time) and `below=` (the
 //! sequence below which the client was answered; default 0). An id is `c1/7`: client and sequence. Without
 //! one the operation has an id that nobody retries, and whose client is not shown.
@@ -36,9 +44,10 @@ use std::path::{Path, PathBuf};
 use bytes::Bytes;
 use goldenscript::{ArgumentConsumer, Command, Context};
 use latitude_range::{
-    Applied, Body, Content, Done, Entry, Expected, Op, Operation, RangeMeta, Reply, ScanRequest,
-    Value, Write,
+    Applied, Body, Carried, Content, Delta, Done, Entry, Expected, Op, Operation, RangeMeta, Reply,
+    ScanRequest, Segment, Sweep, Value, ValueRow, ValueType, Write,
 };
+use latitude_storage::key::base::{Row, RowKind, decode};
 use latitude_types::{
     ClientId, Epoch, Key, KeySpan, KeyspaceId, Level, NodeId, OperationId, OperationKind, Past,
     Positions, RangeId, Stamp, Timestamp, WriteTime, Writer,
@@ -88,6 +97,8 @@ struct Script {
     applied: Vec<Applied>,
     /// How many operations had no id.
     nobodys: u64,
+    /// What nodes took, in any order.
+    locals: Vec<Delta>,
 }
 
 impl goldenscript::Runner for Runner {
@@ -104,6 +115,12 @@ impl goldenscript::Runner for Runner {
                 let script = self.range.as_mut().ok_or("there is no range yet")?;
                 match name {
                     "entry" => script.entry(&mut args)?,
+                    "admit" => script.admit(&mut args)?,
+                    "local" => script.local(&mut args)?,
+                    "fold" => script.fold(&mut args)?,
+                    "sweep" => script.sweep(&mut args)?,
+                    "rows" => script.rows()?,
+                    "origins" => script.origins(),
                     "get" => script.get(args.next_pos().ok_or("which key?")?)?,
                     "scan" => script.scan(&mut args)?,
                     "ids" => script.ids()?,
@@ -139,6 +156,10 @@ impl Script {
         let span = args.take_key("span").map_or(Ok(KeySpan::all()), parse_span)?;
         let mut meta = RangeMeta::new(id, keyspace, span, 1024, false);
         meta.epoch = Epoch(args.take_key("epoch").map_or(Ok(1), str::parse)?);
+        if let Some(name) = args.take_key("type") {
+            let of_name = |value_type: &ValueType| value_type.to_string() == name;
+            meta.value_type = ValueType::ALL.into_iter().find(of_name).ok_or("which type?")?;
+        }
         meta.floor = args.take_key("floor").map_or(Ok(Stamp::ZERO), parse_stamp)?;
         let neighbours = args.take_key("neighbours").unwrap_or_default().split_whitespace();
         let neighbours = neighbours
@@ -150,7 +171,8 @@ impl Script {
             })
             .collect::<Result<Vec<_>>>()?;
         let replica = Replica::create(&meta, &neighbours)?;
-        Ok(Self { meta, neighbours, replica, log: Vec::new(), applied: Vec::new(), nobodys: 0 })
+        let (log, applied, locals) = Default::default();
+        Ok(Self { meta, neighbours, replica, log, applied, nobodys: 0, locals })
     }
 
     fn entry(&mut self, args: &mut ArgumentConsumer<'_>) -> Result<String> {
@@ -166,15 +188,150 @@ impl Script {
         }
         let body = Body::Write(Write { segments: Vec::new(), operations });
         let entry = Entry { stamp, range, epoch, keyspace, body };
+        self.apply(entry)
+    }
+
+    fn apply(&mut self, entry: Entry) -> Result<String> {
         let applied = self.replica.apply(std::slice::from_ref(&entry))?.remove(0);
-        let Body::Write(Write { operations, .. }) = &entry.body else { panic!("it is a write") };
         let mut out = String::new();
-        for (operation, reply) in operations.iter().zip(&applied.replies) {
-            writeln!(out, "{} → {}", show_operation(operation), show_reply(reply))?;
+        if let Body::Write(Write { operations, .. }) = &entry.body {
+            for (operation, reply) in operations.iter().zip(&applied.replies) {
+                writeln!(out, "{} → {}", show_operation(operation), show_reply(reply))?;
+            }
         }
         self.log.push(entry);
         self.applied.push(applied);
         Ok(out)
+    }
+
+    /// An entry of the range as it is.
+    fn entry_of(&self, stamp: &str, body: Body) -> Result<Entry> {
+        let RangeMeta { id: range, epoch, keyspace, .. } = *self.replica.range().meta();
+        Ok(Entry { stamp: parse_stamp(stamp)?, range, epoch, keyspace, body })
+    }
+
+    fn admit(&mut self, args: &mut ArgumentConsumer<'_>) -> Result<String> {
+        let stamp = args.next_pos().ok_or("an entry needs a stamp")?;
+        let node = NodeId(args.next_pos().ok_or("which node?")?.parse()?);
+        self.apply(self.entry_of(stamp, Body::Admit(node))?)
+    }
+
+    fn local(&mut self, args: &mut ArgumentConsumer<'_>) -> Result<String> {
+        let origin = NodeId(args.next_pos().ok_or("which node?")?.parse()?);
+        let position = parse_time(args.next_pos().ok_or("at which position?")?)?;
+        let stamp = Stamp { time: position, node: origin };
+        let taken = self.parse_operation(args.next_pos().ok_or("what?")?, stamp)?;
+        let mut past = Past::default();
+        // Its session has seen something that another node took a millisecond before.
+        past.seen.raise(NodeId(9), Timestamp::from_ms(position.ms().saturating_sub(1)));
+        self.locals.push(Delta {
+            origin,
+            position,
+            range: self.meta.id,
+            admitted: Stamp::ZERO,
+            keyspace: self.meta.keyspace,
+            key: taken.key,
+            op: taken.op,
+            id: OperationId { kind: OperationKind::Local, ..taken.id },
+            level: Level::Causal,
+            named: taken.named,
+            extensions: Vec::new(),
+            past,
+        });
+        Ok(String::new())
+    }
+
+    fn fold(&mut self, args: &mut ArgumentConsumer<'_>) -> Result<String> {
+        let stamp = args.next_pos().ok_or("an entry needs a stamp")?;
+        let origin = NodeId(args.next_pos().ok_or("which node?")?.parse()?);
+        let from = parse_time(args.take_key("from").ok_or("from=?")?)?;
+        let to = parse_time(args.take_key("to").ok_or("to=?")?)?;
+        let span = args.take_key("span").map_or(Ok(KeySpan::all()), parse_span)?;
+        let is_in = |delta: &&Delta| {
+            delta.origin == origin && delta.position > from && delta.position <= to
+        };
+        let mut deltas: Vec<_> = self.locals.iter().filter(is_in).collect();
+        deltas.sort_by_key(|delta| delta.position);
+        let deltas = deltas.into_iter().map(|delta| Carried::Whole(delta.encode())).collect();
+        let segments = vec![Segment { origin, from, to, span, deltas }];
+        let body = Body::Write(Write { segments, operations: Vec::new() });
+        self.apply(self.entry_of(stamp, body)?)?;
+        Ok(self.origins())
+    }
+
+    fn sweep(&mut self, args: &mut ArgumentConsumer<'_>) -> Result<String> {
+        let stamp = args.next_pos().ok_or("an entry needs a stamp")?;
+        let mut stable = Positions::default();
+        for word in args.take_key("stable").unwrap_or_default().split_whitespace() {
+            let (node, position) = word.split_once('=').ok_or("stable is like 2=10")?;
+            stable.raise(NodeId(node.parse()?), parse_time(position)?);
+        }
+        let sweep = Sweep {
+            span: args.next_pos().map_or(Ok(KeySpan::all()), parse_span)?,
+            ids_from: args.take_key("from").map(parse_time).transpose()?,
+            work_max: args.take_key("work").map_or(Ok(1_000), str::parse)?,
+            stable,
+        };
+        let before = self.rows()?;
+        let looked = self.replica.reader()?.look(parse_stamp(stamp)?.time, &sweep)?;
+        self.apply(self.entry_of(stamp, Body::Sweep(sweep))?)?;
+        let after = self.rows()?;
+        let mut out = String::new();
+        for line in before.lines().filter(|line| !after.contains(*line)) {
+            writeln!(out, "- {line}")?;
+        }
+        for line in after.lines().filter(|line| !before.contains(*line)) {
+            writeln!(out, "+ {line}")?;
+        }
+        if out.is_empty() {
+            writeln!(out, "nothing goes")?;
+        }
+        if let Some((key, birth)) = looked.next() {
+            let birth = birth.map(|birth| format!(", ids from {}", show_time(birth)));
+            writeln!(out, "there is more: {key}{}", birth.unwrap_or_default())?;
+        }
+        if let Some(due) = looked.kept().due {
+            writeln!(out, "more may go at {}", show_time(due))?;
+        }
+        Ok(out)
+    }
+
+    fn rows(&self) -> Result<String> {
+        let mut out = String::new();
+        for (row_key, row) in self.replica.base()? {
+            let Some(Row { key, kind, .. }) = decode(&row_key) else { continue };
+            match kind {
+                RowKind::Id(OperationId { birth, client, sequence, .. }) => {
+                    let id = format!("{}/{sequence}", show_client(client));
+                    writeln!(out, "{key} id {id} born {}", show_time(birth))?;
+                }
+                RowKind::Value => {
+                    let row = ValueRow::decode(&row)?;
+                    let what = if row.exists() { "value" } else { "deleted" };
+                    let stamp = show_stamp(row.stamp);
+                    writeln!(out, "{key} {what} {stamp} follows {}", show_past(&row.past))?;
+                }
+            }
+        }
+        let RangeMeta { gc_stamp, gc_past, .. } = self.replica.range().meta();
+        if *gc_stamp > Stamp::ZERO {
+            writeln!(
+                out,
+                "dropped up to {} follows {}",
+                show_stamp(*gc_stamp),
+                show_past(gc_past)
+            )?;
+        }
+        if out.is_empty() {
+            out.push_str("nothing");
+        }
+        Ok(out)
+    }
+
+    fn origins(&self) -> String {
+        let origins = self.replica.range().meta().origins.iter();
+        let origins = origins.map(|origin| format!("{}≤{}", origin.node, show_time(origin.folded)));
+        origins.collect::<Vec<_>>().join(" ")
     }
 
     fn parse_operation(&mut self, text: &str, stamp: Stamp) -> Result<Operation> {
@@ -197,21 +354,39 @@ impl Script {
         }
         let verb = words.next().ok_or("an operation needs a verb")?;
         let target = words.next().ok_or("an operation needs a key")?;
+        let bytes = |text: &str| Bytes::copy_from_slice(text.as_bytes());
+        let mut typed = None;
         let (key, value) = match (verb, target.split_once('=')) {
-            ("put", Some((key, value))) => (key, Some(Bytes::copy_from_slice(value.as_bytes()))),
+            ("put", Some((key, value))) => (key, Some(bytes(value))),
             ("delete", None) => (target, None),
-            _ => return Err(format!("{text}: neither `put key=value` nor `delete key`").into()),
+            ("add", Some((key, amount))) => {
+                typed = Some(Op::Add { amount: amount.parse()? });
+                (key, None)
+            }
+            ("insert", Some((key, element))) => {
+                typed = Some(Op::SetAdd { element: bytes(element) });
+                (key, None)
+            }
+            ("remove", Some((key, element))) => {
+                typed = Some(Op::SetRemove { element: bytes(element) });
+                (key, None)
+            }
+            _ => return Err(format!("{text}: what is that to do?").into()),
         };
-        let mut expected = None;
+        let (mut expected, mut named) = (None, Vec::new());
         while let Some(word) = words.next() {
             match (word, word.split_once('=')) {
                 ("if", _) => expected = Some(parse_expected(words.next().ok_or("if what?")?)?),
                 (_, Some(("birth", time))) => id.birth = parse_time(time)?,
+                (_, Some(("named", ids))) => {
+                    named = ids.split(',').map(|id| self.local_id(id)).collect::<Result<_>>()?;
+                }
                 (_, Some(("below", sequence))) => answered_below = sequence.parse()?,
                 _ => return Err(format!("{text}: what is {word}?").into()),
             }
         }
         let op = match (expected, value) {
+            _ if typed.is_some() => typed.unwrap_or(Op::Delete),
             (Some(expected), new_value) => Op::CompareAndSet { expected, new_value },
             (None, Some(value)) => Op::Put { value },
             (None, None) => Op::Delete,
@@ -222,11 +397,19 @@ impl Script {
             level: Level::Strict,
             key: Key::new(key.as_bytes())?,
             op,
-            named: Vec::new(),
+            named,
             need: Positions::default(),
             past: Past::default(),
             extensions: Vec::new(),
         })
+    }
+
+    /// The id of a local write that some node took.
+    fn local_id(&self, text: &str) -> Result<OperationId> {
+        let is_it =
+            |id: &OperationId| format!("{}/{}", show_client(id.client), id.sequence) == text;
+        let found = self.locals.iter().map(|delta| delta.id).find(is_it);
+        Ok(found.ok_or_else(|| format!("no node took {text}"))?)
     }
 
     fn get(&self, key: &str) -> Result<String> {
@@ -374,6 +557,13 @@ fn show_stamp(stamp: Stamp) -> String {
 fn show_version(version: WriteTime) -> String {
     let Writer::Node(node) = version.writer else { return version.to_string() };
     format!("{}#{}", show_stamp(Stamp { time: version.time, node }), version.sequence)
+}
+
+fn show_past(past: &Past) -> String {
+    let seen = past.seen.by_node.iter();
+    let seen = seen.map(|(node, at)| format!("{node}≤{}", show_time(*at)));
+    let shown = seen.collect::<Vec<_>>().join(" ");
+    if shown.is_empty() { "nothing".into() } else { shown }
 }
 
 fn show_client(client: ClientId) -> String {
