@@ -93,6 +93,11 @@ impl Looked {
         self.next.as_ref()
     }
 
+    #[cfg(test)]
+    pub(crate) fn for_tests(kept: Kept, next: Option<(Key, Option<Timestamp>)>) -> Self {
+        Self { changes: Vec::new(), kept, next }
+    }
+
     pub(crate) fn into_changes(self) -> Vec<Change> {
         self.changes
     }

@@ -165,3 +165,134 @@ impl SweepCursor {
 fn waited_for(origins: &[Origin]) -> impl Iterator<Item = &Origin> {
     origins.iter().filter(|origin| origin.state != OriginState::Sealed)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use latitude_types::Key;
+
+    use super::*;
+
+    fn at(minutes: u64) -> Timestamp {
+        Timestamp::from_ms(minutes * 60_000)
+    }
+
+    fn stamp(minutes: u64) -> Stamp {
+        Stamp { time: at(minutes), node: NodeId(1) }
+    }
+
+    fn origin(node: u32, state: OriginState, folded: u64) -> Origin {
+        Origin { node: NodeId(node), state, admitted: Stamp::ZERO, folded: at(folded), last: None }
+    }
+
+    fn kept(due: Option<u64>) -> Kept {
+        Kept { due: due.map(at), seen: BTreeMap::new() }
+    }
+
+    /// A cursor that began to lead at 0 and ended a pass at 2 min.
+    fn after_a_pass(kept: Kept) -> SweepCursor {
+        let mut cursor = SweepCursor::default();
+        assert_eq!(cursor.next(at(0), stamp(1), &[], &Positions::default()), Sweeping::Rest);
+        assert_eq!(cursor.next(at(1), stamp(1), &[], &Positions::default()), Sweeping::Rest);
+        let look = cursor.next(at(2), stamp(1), &[], &Positions::default());
+        assert!(matches!(&look, Sweeping::Look(sweep) if sweep.span == KeySpan::all()));
+        assert_eq!(
+            cursor.next(at(2), stamp(1), &[], &Positions::default()),
+            look,
+            "not looked yet"
+        );
+        cursor.looked(&Looked::for_tests(kept, None));
+        assert!(!cursor.is_in_pass());
+        cursor
+    }
+
+    fn next(cursor: &mut SweepCursor, now: u64, last: u64, origins: &[Origin]) -> Sweeping {
+        cursor.next(at(now), stamp(last), origins, &Positions::default())
+    }
+
+    #[test]
+    fn a_range_in_which_nothing_waits_and_nothing_is_written_is_left_alone() {
+        let mut cursor = after_a_pass(kept(None));
+        let origins = [origin(1, OriginState::Active, 1), origin(2, OriginState::Active, 0)];
+        for now in [3, 5, 12, 30, 1_000, 100_000] {
+            assert_eq!(next(&mut cursor, now, 1, &origins), Sweeping::Rest);
+        }
+    }
+
+    #[test]
+    fn what_was_written_since_is_swept_ten_minutes_after_the_last_pass_began() {
+        let mut cursor = after_a_pass(kept(None));
+        let origins = [origin(1, OriginState::Active, 3)];
+        assert_eq!(next(&mut cursor, 11, 3, &origins), Sweeping::Rest);
+        assert!(matches!(next(&mut cursor, 12, 3, &origins), Sweeping::Look(_)));
+    }
+
+    #[test]
+    fn a_pass_begins_once_what_waits_may_go() {
+        let mut cursor = after_a_pass(kept(Some(11)));
+        let origins = [origin(1, OriginState::Active, 11), origin(2, OriginState::Sealed, 1)];
+        assert_eq!(next(&mut cursor, 10, 1, &origins), Sweeping::Rest);
+        assert!(matches!(next(&mut cursor, 11, 1, &origins), Sweeping::Look(_)));
+    }
+
+    #[test]
+    fn a_pass_begins_once_what_is_named_is_stable() {
+        let seen = BTreeMap::from([(NodeId(2), at(1))]);
+        let mut cursor = after_a_pass(Kept { due: None, seen });
+        let mut stable = Positions::default();
+        stable.raise(NodeId(2), Timestamp(at(1).0 - 1));
+        assert_eq!(cursor.next(at(9), stamp(1), &[], &stable), Sweeping::Rest);
+        stable.raise(NodeId(2), at(1));
+        let next = cursor.next(at(9), stamp(1), &[], &stable);
+        assert!(matches!(next, Sweeping::Look(sweep) if sweep.stable == stable));
+    }
+
+    /// Pitfall 16c: an origin that writes nothing would keep everything.
+    #[test]
+    fn p16_idle_origins_are_lifted_where_only_they_are_waited_for_and_not_all_the_time() {
+        let mut cursor = after_a_pass(kept(Some(11)));
+        let mut origins = vec![
+            origin(1, OriginState::Active, 20),
+            origin(2, OriginState::Active, 5),
+            origin(3, OriginState::Lost, 5),
+        ];
+        assert_eq!(next(&mut cursor, 10, 1, &origins), Sweeping::Rest, "time is waited for");
+        let mut need = Positions::default();
+        need.raise(NodeId(2), at(11));
+        assert_eq!(next(&mut cursor, 11, 1, &origins), Sweeping::Lift(need));
+        assert_eq!(next(&mut cursor, 12, 1, &origins), Sweeping::Rest, "it is under way");
+        assert!(
+            matches!(next(&mut cursor, 13, 1, &origins), Sweeping::Lift(_)),
+            "it was not reached"
+        );
+        origins[1].folded = at(13);
+        // Nothing more of a lost one can be folded: only forgetting it helps.
+        assert_eq!(next(&mut cursor, 20, 1, &origins), Sweeping::Rest);
+        origins.pop();
+        assert!(matches!(next(&mut cursor, 21, 1, &origins), Sweeping::Look(_)));
+    }
+
+    #[test]
+    fn a_pass_goes_on_where_it_stopped_and_remembers_what_it_left() {
+        let mut cursor = after_a_pass(kept(Some(3)));
+        assert!(matches!(next(&mut cursor, 5, 1, &[]), Sweeping::Look(_)));
+        let key = Key::new(b"k").unwrap();
+        cursor.looked(&Looked::for_tests(kept(Some(20)), Some((key.clone(), Some(at(4))))));
+        let Sweeping::Look(sweep) = next(&mut cursor, 5, 1, &[]) else { panic!("it is under way") };
+        assert_eq!((sweep.span.start(), sweep.ids_from), (&b"k"[..], Some(at(4))));
+        cursor.looked(&Looked::for_tests(kept(Some(30)), None));
+        assert_eq!(next(&mut cursor, 14, 1, &[]), Sweeping::Rest);
+        assert!(matches!(next(&mut cursor, 20, 1, &[]), Sweeping::Look(_)));
+    }
+
+    #[test]
+    fn a_pass_that_came_to_nothing_is_begun_anew() {
+        let mut cursor = after_a_pass(kept(Some(3)));
+        assert!(matches!(next(&mut cursor, 5, 1, &[]), Sweeping::Look(_)));
+        cursor.failed();
+        assert_eq!(next(&mut cursor, 6, 1, &[]), Sweeping::Rest);
+        let Sweeping::Look(sweep) = next(&mut cursor, 7, 1, &[]) else { panic!("it is time") };
+        assert_eq!(sweep.span, KeySpan::all());
+    }
+}
