@@ -12,7 +12,6 @@ use latitude_rpc::net::{self, Incoming};
 use latitude_rpc::pb::peer::Greeting;
 use latitude_rpc::pb::peer::peer_client::PeerClient;
 use latitude_storage::{Batch, Column, key};
-use latitude_types::Positions;
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
 use tokio::sync::{Notify, Semaphore, watch};
@@ -341,7 +340,11 @@ pub(crate) fn join_cluster(shared: &Arc<Shared>, membership: Membership) {
     });
     tokio::spawn(folder.run(Arc::clone(shared)));
     tokio::spawn(local::keep_little(Arc::clone(shared)));
-    tokio::spawn(local::keep_swept(Arc::clone(shared), Positions::default));
+    let stable = {
+        let shared = Arc::clone(shared);
+        move || shared.local().all_stable()
+    };
+    tokio::spawn(local::keep_swept(Arc::clone(shared), stable));
     tokio::spawn(local::keep_streams(Arc::clone(shared)));
     tokio::spawn(local::keep_showing(Arc::clone(shared)));
     tokio::spawn(local::keep_standing(Arc::clone(shared)));
