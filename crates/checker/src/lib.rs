@@ -25,6 +25,7 @@ mod levels;
 pub mod linearizable;
 #[cfg(test)]
 mod measure;
+pub mod mixed;
 #[cfg(test)]
 mod numbers;
 pub mod promise;

@@ -51,6 +51,7 @@ use std::fmt;
 
 use crate::history::{History, Operation};
 use crate::linearizable::{by_key, evident};
+use crate::mixed::{Folded, Mixed};
 use crate::{Counts, Violation};
 use program::Program;
 
@@ -123,6 +124,13 @@ pub fn check_operations(operations: &[Operation], budget: Budget) -> Report {
     report(operations, budget, Trust::Versions)
 }
 
+/// As [`check_operations`], for a history with local writes, of which those that had an effect in the log did where
+/// `folded` says: they are judged with the rest.
+pub fn check_mixed(operations: &[Operation], folded: &[Folded], budget: Budget) -> Report {
+    let Mixed { operations, local } = Mixed::new(operations, folded);
+    report_of(Program::mixed(&operations, &local), &operations, budget, Trust::Versions)
+}
+
 /// As [`check_operations`], but looks at no version: by search only.
 pub fn check_values(operations: &[Operation], budget: Budget) -> Report {
     report(operations, budget, Trust::Values)
@@ -136,7 +144,16 @@ enum Trust {
 }
 
 fn report(operations: &[Operation], budget: Budget, trust: Trust) -> Report {
-    let (verdict, method) = match Program::new(operations) {
+    report_of(Program::new(operations), operations, budget, trust)
+}
+
+fn report_of(
+    program: Result<Program<'_>, Doubt>,
+    operations: &[Operation],
+    budget: Budget,
+    trust: Trust,
+) -> Report {
+    let (verdict, method) = match program {
         Ok(program) => {
             let (verdict, method) = judge(&program, budget, trust);
             (verdict, Some(method))

@@ -62,11 +62,27 @@ pub(super) struct Program<'a> {
 impl<'a> Program<'a> {
     /// Takes the operations of a history, in the order of their invocations.
     pub(super) fn new(operations: &'a [Operation]) -> Result<Self, Doubt> {
+        Self::mixed(operations, &BTreeMap::new())
+    }
+
+    /// The same, with local writes among them: of the invocations in `local`, whether their session knows that
+    /// they happened. Such a write comes after what its session has completed, and before what the session does
+    /// afterwards to that key; of the rest it says nothing.
+    pub(super) fn mixed(
+        operations: &'a [Operation],
+        local: &BTreeMap<usize, bool>,
+    ) -> Result<Self, Doubt> {
         let mut program = Self { operations, keys: Vec::new(), steps: Vec::new() };
         let mut keys: BTreeMap<&str, usize> = BTreeMap::new();
         let mut completed: BTreeMap<u64, Vec<usize>> = BTreeMap::new();
+        let mut own: BTreeMap<u64, Vec<usize>> = BTreeMap::new();
         for operation in operations {
-            let mut action = if is_judged(operation)? { Some(single(operation)?) } else { None };
+            let is_local = local.get(&operation.invoke_line);
+            let mut action = if is_local.is_some() || is_judged(operation)? {
+                Some(single(operation)?)
+            } else {
+                None
+            };
             let certain = !operation.outcome.is_unknown();
             action = match (operation.outcome, action) {
                 (Outcome::Ok, action) => action,
@@ -94,8 +110,30 @@ impl<'a> Program<'a> {
                 let count = steps.partition_point(returned);
                 after.extend(count.checked_sub(1).map(|last| steps[last]));
             }
+            let here = program.steps.len();
+            let mut known = own.get(&operation.process).cloned().unwrap_or_default();
+            if let Some(of) = operation.extras.token_from.and_then(|process| own.get(&process)) {
+                let returned = |step: &&usize| {
+                    let line = program.steps[**step].source.return_line;
+                    line.is_some_and(|line| line < operation.invoke_line)
+                };
+                known.extend(of.iter().filter(returned));
+            }
+            let of_key = |step: &&usize| action.is_some() && program.steps[**step].key == key;
+            after.extend(known.iter().filter(of_key));
+            if is_local == Some(&true) {
+                known.push(here);
+            }
+            if !known.is_empty() {
+                own.insert(operation.process, known);
+            }
+            if is_local == Some(&false) {
+                // Of several that nobody heard of, this may be another one's place.
+                after.clear();
+            }
+            after.sort_unstable();
             after.dedup();
-            if certain {
+            if certain && is_local.is_none() {
                 completed.entry(operation.process).or_default().push(program.steps.len());
             }
             program.steps.push(Step { source: operation, action, key, certain, after });
@@ -105,7 +143,8 @@ impl<'a> Program<'a> {
 
     /// The operations that are judged, failed ones among them.
     pub(super) fn judged(&self) -> impl Iterator<Item = &'a Operation> {
-        self.operations.iter().filter(|operation| matches!(is_judged(operation), Ok(true)))
+        // A write at a level that has no place in the order is here only if it has one.
+        self.operations.iter().filter(|operation| !matches!(is_judged(operation), Ok(false)))
     }
 
     /// The steps that may have left a state in a key without certainly having done so.
