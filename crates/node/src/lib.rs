@@ -44,5 +44,6 @@ mod shared;
 mod typed;
 
 pub use config::{Limits, NodeConfig, ReadMode};
+pub use local::LocalMarks;
 pub use node::{Node, StartError};
 pub use ports::Ports;

@@ -22,6 +22,7 @@ mod causes;
 mod folder;
 mod freshness;
 mod keeper;
+mod marks;
 mod report;
 mod sending;
 mod sequencer;
@@ -48,6 +49,7 @@ pub(crate) use causes::{follow_base, has_logs, keep as keep_showing, unmet_logs}
 pub(crate) use folder::Folder;
 pub(crate) use keeper::keep as keep_little;
 pub(crate) use report::unfolded as report_unfolded;
+pub use marks::LocalMarks;
 pub(crate) use sending::serve as serve_pull;
 pub(crate) use sequencer::Draft;
 pub(crate) use standing::keep as keep_standing;

@@ -25,7 +25,7 @@ use crate::clock_keeper::{self, Clock};
 use crate::config::NodeConfig;
 use crate::identity::{Identity, IdentityError, Membership};
 use crate::leases::{Leases, Promise};
-use crate::local::Local;
+use crate::local::{Local, LocalMarks};
 use crate::metrics::Metrics;
 use crate::peers::{Peers, PeersConfig};
 use crate::ports::Ports;
@@ -181,6 +181,11 @@ impl Node {
     /// Where the node listens: its port is known here if it was chosen by the system.
     pub fn listens_on(&self) -> &str {
         &self.listens_on
+    }
+
+    /// What the node holds true of local writes at this moment; `None` while it is in no cluster.
+    pub fn local_marks(&self) -> Option<LocalMarks> {
+        self.shared.local.get().map(Local::marks)
     }
 
     /// Resolves when the node must stop by itself, with the reason.

@@ -16,11 +16,12 @@ use latitude_client::Client;
 use latitude_clock::{MAX_CLOCK_OFFSET_DEFAULT, PhysicalClock, SkewedClock};
 use latitude_consensus::{Settings, SnapshotSettings, Step, seed_thread_rng};
 use latitude_node::{Limits, NodeConfig, ReadMode};
+use latitude_range::Content;
 use latitude_rpc::net::Net;
 use latitude_storage::View;
 use latitude_storage::memory::MemoryDisk;
-use latitude_types::{RangeId, StoreId, Timestamp, WriteTime};
-use program::{CrashPoint, Failure, NextReadMode, OpenEngine, Program};
+use latitude_types::{Key, RangeId, Stamp, StoreId, Timestamp, WriteTime};
+use program::{CrashPoint, Failure, NextReadMode, OpenEngine, Program, RunningNode};
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
 use turmoil::Sim;
@@ -139,6 +140,7 @@ struct Site {
     up: bool,
     failure: Failure,
     engine: OpenEngine,
+    node: RunningNode,
     crash_point: Arc<CrashPoint>,
     read_mode: NextReadMode,
 }
@@ -260,6 +262,7 @@ impl Cluster {
         let pace = Pace::default();
         let failure = Failure::default();
         let engine: OpenEngine = Arc::new(Mutex::new(Weak::new()));
+        let running: RunningNode = Arc::new(Mutex::new(Weak::new()));
         let crash_point = Arc::new(CrashPoint::new(disk.clone(), Arc::clone(&self.armed)));
         let read_mode = Arc::new(Mutex::new(self.layout.read_mode));
         let program = Program {
@@ -280,13 +283,15 @@ impl Cluster {
             disk: disk.clone(),
             clock: Arc::clone(&clock),
             pace: pace.clone(),
-            net: SimNet::new(Arc::clone(&host), self.links.clone(), self.trace.clone()),
+            net: SimNet::new(Arc::clone(&host), self.links.clone(), self.trace.clone())
+                .of_node(self.invariants.clone()),
             trace: self.trace.clone(),
             invariants: self.invariants.clone(),
             seed: derive(self.layout.seed, &host),
             starts: AtomicU64::new(0),
             failure: Arc::clone(&failure),
             engine: Arc::clone(&engine),
+            node: Arc::clone(&running),
             crash_point: Arc::clone(&crash_point),
             read_mode: Arc::clone(&read_mode),
         };
@@ -310,6 +315,7 @@ impl Cluster {
             up: true,
             failure,
             engine,
+            node: running,
             crash_point,
             read_mode,
         };
@@ -459,6 +465,12 @@ impl Cluster {
                 self.crash(node, Crash::PowerLost);
             }
         }
+        for site in self.nodes.values() {
+            let node = site.node.lock().expect(NO_PANIC).upgrade();
+            if let Some(marks) = node.and_then(|node| node.local_marks()) {
+                self.invariants.marks(&site.host, &marks);
+            }
+        }
         match self.invariants.violation() {
             Some(found) => Err(anyhow!(found).context(format!("after {:?}", self.now()))),
             None => Ok(()),
@@ -472,6 +484,11 @@ impl Cluster {
             self.step()?;
         }
         Ok(())
+    }
+
+    /// The local writes that won a register when the log took them in: which, what they left, and the entry's stamp.
+    pub(crate) fn folded(&self) -> Vec<(WriteTime, Key, Content, Stamp)> {
+        self.invariants.winners()
     }
 
     /// A row in which replicas of one range differ, if any does. They do while one has applied less.

@@ -5,8 +5,15 @@
 //!                             ├─ bound     INV-1  nothing is applied above the durable bound
 //!                             ├─ stamps    INV-3  applied stamps rise
 //!   client ── receipt ───────▶├─ closed    INV-4  what was closed stays closed
+//!   step ──── marks ─────────▶├─ frontier  INV-5  what is said of local writes is durable
+//!   wire ──── message ───────▶├─ held      INV-6  marks are over what is held
+//!                             ├─ stretches INV-6  what is sent of a stream is all of it
+//!                             ├─ shown     INV-7  what is shown is shown with its causes
 //!                             ├─ ids       INV-8  each id takes effect once
-//!                             ├─ replicas  INV-9  the base is a function of the log alone
+//!                             ├─ folds     INV-8  each local write is folded once, none is left out
+//!                             ├─ values    INV-8  what keys hold is what their types say of the log's writes
+//!                             ├─ replay    INV-9  the base is a function of the log alone
+//!                             ├─ replicas  INV-9  at the same entry all are the same
 //!                             ├─ logs             log matching, leader completeness, votes
 //!                             ├─ applied          state machine safety
 //!                             ├─ committed        what is applied is durable on a quorum
@@ -19,24 +26,38 @@ mod applied;
 mod bound;
 mod closed;
 mod committed;
+mod deltas;
 mod fenced;
+mod folds;
+mod frontier;
+mod held;
 mod ids;
 mod logs;
+mod replay;
 mod replicas;
+mod shown;
 mod stamps;
+mod stretches;
+mod values;
 
 use std::collections::BTreeSet;
+use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use applied::First;
+use deltas::Event;
 use latitude_consensus::inspect::{self, EntryId};
-use latitude_range::RangeMeta;
+use latitude_node::LocalMarks;
+use latitude_range::{Content, RangeMeta};
 use latitude_storage::{Batch, Column, View, Write, key};
-use latitude_types::{RangeId, Timestamp, WriteTime};
+use latitude_types::{Key, RangeId, Stamp, Timestamp, WriteTime};
 
 pub(crate) use replicas::difference;
+use stretches::Wanted;
 
 use crate::clock::SimClock;
+use crate::net::Wire;
+use crate::tap::Said;
 use crate::violation::{Check, Violation};
 
 /// The invariants of one cluster. Clones are the same.
@@ -51,10 +72,17 @@ struct Inner {
     bounds: bound::Bounds,
     committed: committed::Committed,
     states: replicas::Applied,
+    replays: replay::Replays,
     logs: logs::Logs,
     entries: applied::AppliedEntries,
     ids: ids::Ids,
     closed: closed::Closed,
+    deltas: deltas::Deltas,
+    frontiers: frontier::Frontiers,
+    marks: held::Held,
+    stretches: stretches::Stretches,
+    shown: shown::Shown,
+    folds: folds::Folds,
     /// Who holds a replica of which range.
     held: BTreeSet<(Arc<str>, RangeId)>,
     violations: Vec<Violation>,
@@ -62,6 +90,12 @@ struct Inner {
     looked_at: u64,
     /// How often a snapshot was installed.
     replacements: u64,
+}
+
+impl fmt::Debug for Invariants {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Invariants").finish_non_exhaustive()
+    }
 }
 
 impl Inner {
@@ -73,9 +107,19 @@ impl Inner {
         let mut found = Vec::new();
         for First { range, index, entry } in first {
             self.ids.applied(&entry);
+            found.extend(self.folds.applied(range, index, &entry, &self.deltas));
+            found.extend(self.replays.applied(range, index, &entry));
             found.extend(self.closed.applied(range, index, entry.stamp));
         }
         found
+    }
+
+    /// Follows the entries of a range from here on, if this store has applied all that anybody has.
+    fn follow(&mut self, range: RangeId, from: Option<u64>, store: &dyn View) {
+        let Some(from) = from.filter(|_| !self.replays.follows(range)) else { return };
+        if self.entries.of(range).last().is_none_or(|(index, _)| index <= from) {
+            self.replays.follow(range, from, store);
+        }
     }
 
     fn note(&mut self, host: &str, found: Vec<Violation>) {
@@ -97,7 +141,11 @@ impl Invariants {
         inner.bounds.opened(host, store);
         inner.committed.opened(host, store);
         inner.logs.opened(host, store);
-        let applied = replicas::ranges(store).into_iter().filter_map(|meta| {
+        let metas = replicas::ranges(store);
+        inner.deltas.opened(host, store, &metas);
+        inner.marks.opened(host);
+        inner.shown.opened(host);
+        let applied = metas.into_iter().filter_map(|meta| {
             let row = store.get(Column::Base, &key::local::applied(meta.id)).ok()??;
             Some((meta.id, inspect::applied(&row).ok()?.last?.index))
         });
@@ -111,8 +159,16 @@ impl Invariants {
         inner.bounds.writes(host, batch);
         inner.committed.writes(host, batch);
         let mut found = inner.logs.writes(host, batch, &inner.entries);
+        for event in inner.deltas.writes(host, batch) {
+            found.extend(match event {
+                Event::Takes(delta) => inner.frontiers.takes(&delta),
+                Event::Drops(row) => held::Held::drops(host, row, &inner.deltas),
+            });
+        }
         for (range, row) in applied_rows(batch) {
             inner.looked_at += 1;
+            let from = inner.entries.by(host, range);
+            inner.follow(range, from, store);
             if let Ok(Some(upto)) = inspect::applied(row).map(|applied| applied.last) {
                 found.extend(inner.applies(host, range, upto));
             }
@@ -126,8 +182,15 @@ impl Invariants {
             found.extend(inner.committed.violation(host, store, row, &after));
             found.extend(fenced::violation(&self.clock, &after));
             found.extend(inner.states.violation(host, row, &after));
+            if let (Some(from), Some(before)) = (from, &before) {
+                let entries = (from, inner.entries.by(host, range).unwrap_or(from));
+                found.extend(inner.folds.folds(entries, before, &after, &inner.deltas));
+                found.extend(inner.replays.writes(range, entries, batch));
+            }
+            inner.deltas.applies(host, &after);
         }
         found.extend(inner.ids.writes(batch));
+        found.extend(inner.folds.writes(batch));
         inner.note(host, found);
     }
 
@@ -140,9 +203,11 @@ impl Invariants {
             let row = after.get(Column::Base, &key::local::applied(meta.id)).ok().flatten();
             let (before, Some(row)) = (meta_in_store(before, meta.id), row) else { continue };
             inner.committed.replaced(host, meta.id, &row);
+            inner.deltas.applies(host, &meta);
             inner.looked_at += 1;
             if let Ok(Some(upto)) = inspect::applied(&row).map(|applied| applied.last) {
                 found.extend(inner.entries.installed(host, meta.id, upto));
+                found.extend(inner.replays.installed(meta.id, upto.index, after));
             }
             found.extend(stamps::violation(before.as_ref(), &meta));
             found.extend(inner.bounds.violation(host, &meta));
@@ -162,7 +227,58 @@ impl Invariants {
     pub(crate) fn acknowledged(&self, client: &str, version: &WriteTime) {
         let mut inner = self.lock();
         let found = inner.ids.acknowledged(version);
+        let found = found.or_else(|| frontier::Frontiers::acknowledged(version, &inner.deltas));
         inner.note(client, found.into_iter().collect());
+    }
+
+    /// A step has ended, and this is what a host holds true of local writes.
+    pub(crate) fn marks(&self, host: &Arc<str>, marks: &LocalMarks) {
+        let mut inner = self.lock();
+        let inner = &mut *inner;
+        if inner.deltas.is_empty() {
+            return;
+        }
+        let deltas = &inner.deltas;
+        let node = logs::node_of(host);
+        let mut found = Vec::new();
+        found.extend(node.and_then(|node| inner.frontiers.says(node, marks.durable, deltas)));
+        found.extend(inner.marks.marks(host, &marks.held, deltas));
+        let stamps = |range, up_to| inner.entries.last_stamp(range, up_to);
+        found.extend(inner.shown.marks(host, marks, deltas, stamps));
+        inner.note(host, found);
+    }
+
+    /// A host says something to another one, in that call of a connection.
+    pub(crate) fn said(&self, host: &Arc<str>, to: &str, call: (&Wire, u64), said: &Said) {
+        let mut inner = self.lock();
+        let inner = &mut *inner;
+        let mut found = Vec::new();
+        match said {
+            Said::Pull(pull) => {
+                if let Some(wanted) = inner.stretches.asked(host, to, call, pull) {
+                    let Wanted { origin, ranges } = &wanted;
+                    let told = pull.ranges.iter().map(|of| (RangeId(of.range_id), of.after));
+                    let all = ranges.keys().map(|range| (*range, pull.held));
+                    for (range, up_to) in all.chain(told) {
+                        let up_to = Timestamp(up_to);
+                        found.extend(held::Held::tells(host, *origin, range, up_to, &inner.deltas));
+                    }
+                }
+            }
+            Said::Stretch(stretch) => {
+                if let Some(wanted) = inner.stretches.answered(call)
+                    && stretch.refused.is_empty()
+                    && !stretch.unknown
+                {
+                    if logs::node_of(host) == Some(wanted.origin) {
+                        let up_to = Timestamp(stretch.to);
+                        found.extend(inner.frontiers.says(wanted.origin, up_to, &inner.deltas));
+                    }
+                    found.extend(stretches::violation(&wanted, stretch, &inner.deltas));
+                }
+            }
+        }
+        inner.note(host, found);
     }
 
     /// How often a replica was seen to begin to lead, and how many receipts were held against INV-4.
@@ -171,11 +287,19 @@ impl Invariants {
         (inner.logs.elections(), inner.closed.receipts())
     }
 
+    /// The local writes that won a register when they were folded: which, what they left, and the entry's stamp.
+    pub(crate) fn winners(&self) -> Vec<(WriteTime, Key, Content, Stamp)> {
+        let inner = self.lock();
+        let winners = inner.folds.winners();
+        winners.map(|(time, key, content, at)| (*time, key.clone(), content.clone(), at)).collect()
+    }
+
     /// A host has synced.
     pub(crate) fn synced(&self, host: &Arc<str>) {
         let mut inner = self.lock();
         inner.bounds.synced(host);
         inner.committed.synced(host);
+        inner.deltas.synced(host);
     }
 
     /// A replica that is gone from these stores, though no disk has lost what was synced.

@@ -30,6 +30,7 @@ mod links;
 mod net;
 pub mod scenario;
 mod seeds;
+mod tap;
 mod trace;
 mod violation;
 pub mod workload;

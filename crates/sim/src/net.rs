@@ -12,12 +12,17 @@ use latitude_rpc::net::{Connection, Incoming, Net};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use turmoil::net::{TcpListener, TcpStream};
 
+use crate::invariants::Invariants;
 use crate::late::Late;
 use crate::links::{Breaker, Half, Links, Way};
+use crate::tap::Tap;
 use crate::trace::{Kind, Trace};
 
 /// How often an attempt to connect into a partition is made again, as TCP sends its first packet again.
 const DIAL_AGAIN: Duration = Duration::from_millis(200);
+
+/// A connection, as both its ends know it: who dialled, from which port.
+pub(crate) type Wire = (Arc<str>, u16);
 
 /// The network as one host sees it.
 #[derive(Clone, Debug)]
@@ -25,11 +30,18 @@ pub(crate) struct SimNet {
     host: Arc<str>,
     links: Links,
     trace: Trace,
+    /// Who looks at what is said to other nodes.
+    watch: Option<Invariants>,
 }
 
 impl SimNet {
     pub(crate) fn new(host: Arc<str>, links: Links, trace: Trace) -> Self {
-        Self { host, links, trace }
+        Self { host, links, trace, watch: None }
+    }
+
+    /// The network as a node sees it: what it says to others is looked at.
+    pub(crate) fn of_node(self, invariants: Invariants) -> Self {
+        Self { watch: Some(invariants), ..self }
     }
 
     /// Connects. turmoil refuses at once what a partition swallows; here it takes as long as the partition
@@ -40,7 +52,11 @@ impl SimNet {
         loop {
             self.trace.note(Kind::Dialled, &self.host, &peer, b"");
             match TcpStream::connect(address.clone()).await {
-                Ok(stream) => return Ok(self.connection(stream, peer)),
+                Ok(stream) => {
+                    let port = stream.local_addr()?.port();
+                    let wire = (Arc::clone(&self.host), port);
+                    return Ok(self.connection(stream, peer, wire));
+                }
                 Err(_) if self.is_cut_off(name) => tokio::time::sleep(DIAL_AGAIN).await,
                 Err(error) => return Err(error),
             }
@@ -51,9 +67,11 @@ impl SimNet {
         self.links.is_cut(&self.host, name) || self.links.is_cut(name, &self.host)
     }
 
-    fn connection(&self, stream: TcpStream, peer: Arc<str>) -> Connection {
+    fn connection(&self, stream: TcpStream, peer: Arc<str>, wire: Wire) -> Connection {
         let (host, from): (_, Arc<str>) = (Arc::clone(&self.host), host_of(&peer).into());
         let breaker = self.links.connected(&host, &from);
+        let watch = self.watch.clone().filter(|_| from.starts_with("node-"));
+        let tap = watch.map(|watch| (Tap::default(), watch));
         let way = (from, Arc::clone(&host));
         let (links, trace) = (self.links.clone(), self.trace.clone());
         Connection::new(Stream {
@@ -65,6 +83,8 @@ impl SimNet {
             host,
             peer,
             trace,
+            wire,
+            tap,
         })
     }
 }
@@ -94,7 +114,7 @@ impl SimNet {
         let name = turmoil::reverse_lookup(from.ip()).unwrap_or_else(|| from.ip().to_string());
         let peer: Arc<str> = format!("{name}:{}", from.port()).into();
         self.trace.note(Kind::Accepted, &self.host, &peer, b"");
-        self.connection(stream, peer)
+        self.connection(stream, peer, (name.into(), from.port()))
     }
 }
 
@@ -115,6 +135,9 @@ struct Stream {
     host: Arc<str>,
     peer: Arc<str>,
     trace: Trace,
+    wire: Wire,
+    /// Reads what one node says to another here, for whoever looks at it.
+    tap: Option<(Tap, Invariants)>,
 }
 
 impl AsyncRead for Stream {
@@ -140,10 +163,15 @@ impl AsyncWrite for Stream {
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
-        let Self { stream, breaker, host, peer, trace, .. } = self.get_mut();
+        let Self { stream, breaker, host, peer, trace, way, wire, tap, .. } = self.get_mut();
         let sent =
             ready!(breaker.guard(Half::Write, cx, |cx| Pin::new(stream).poll_write(cx, buf)))?;
         trace.note(Kind::Sent, host, peer, &buf[..sent]);
+        if let Some((tap, watch)) = tap {
+            for (call, said) in tap.sent(&buf[..sent]) {
+                watch.said(host, &way.0, (wire, call), &said);
+            }
+        }
         Poll::Ready(Ok(sent))
     }
 

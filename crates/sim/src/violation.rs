@@ -14,6 +14,12 @@ pub enum Check {
     Stamps,
     /// What was closed stays closed.
     Closed,
+    /// What is said and acknowledged of local writes is durable.
+    Frontier,
+    /// Marks are over what is held.
+    Held,
+    /// What is shown is shown with its causes.
+    Shown,
     /// Each id takes effect once.
     Ids,
     /// The base is a function of the log alone.
@@ -79,6 +85,9 @@ impl Check {
             Self::Bound => "INV-1",
             Self::Stamps => "INV-3",
             Self::Closed => "INV-4",
+            Self::Frontier => "INV-5",
+            Self::Held => "INV-6",
+            Self::Shown => "INV-7",
             Self::Ids => "INV-8",
             Self::Replicas => "INV-9",
             Self::Committed => "committed",

@@ -4,24 +4,25 @@
 //! ok, fail (it certainly had no effect) or info (nobody knows), as the client's error says.
 //!
 //! Operations of all levels are on the same keys, in sessions that go on over nodes and are handed from client to
-//! client. In runs without local ones all must fit into one order over all keys (sequential), and the strict
-//! reads with all writes must be linearizable. In runs with them, whose log takes them in whenever it
-//! does, strict reads never go back and miss no log write; and in all runs sessions are causal, and at the end
-//! every acknowledged write is there, at every node the same.
+//! client. What the log answers must fit into one order over all keys (sequential), and the strict
+//! reads with all writes must be linearizable: with local writes where the log took them in, whenever
+//! that was. Sessions are causal over all of it, and at the end every acknowledged write is there, at
+//! every node the same.
 //!
 //! The operations themselves are in `workload/operations.rs`.
 
 mod operations;
 mod types;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::io::Sink;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail};
-use latitude_checker::history::{Extras, MicroOp, Operation, Outcome};
+use latitude_checker::history::{Extras, Operation, Outcome};
+use latitude_checker::mixed::{self, Folded};
 use latitude_checker::{
     History, Recorder, causal, durability, linearizable, promise, sequential, sessions,
 };
@@ -44,6 +45,8 @@ const TIMEOUT: Duration = Duration::from_secs(4);
 const NO_PANIC: &str = "no client panics";
 /// How long after all is whole, and clocks agree, every local write is in the log.
 const FOLDED_WITHIN: Duration = Duration::from_secs(10);
+/// How many keys a session that others follow is known to have been about.
+const TRAIL: usize = 3;
 /// How long a client is idle, in milliseconds.
 const IDLE_MS: std::ops::Range<u64> = 500..6_000;
 
@@ -75,7 +78,7 @@ pub struct Workload {
     /// Of ten reads, how many are scans of some keys.
     pub scans: u32,
     /// Of ten times between two operations, how many end at once when somebody has written, and then that key
-    /// is read.
+    /// is read, and what the writer's session was about before.
     pub chases: u32,
     /// Before how many of ten operations a client begins anew, knowing neither ranges nor leaders.
     pub forgets: u32,
@@ -123,8 +126,8 @@ struct Shared {
     recorder: Recorder<Sink>,
     next_value: AtomicI64,
     stop: AtomicBool,
-    /// How many writes were acknowledged, and the key of the last of them.
-    written: Mutex<(u64, u32)>,
+    /// How many writes were acknowledged, and the last of them.
+    written: Mutex<(u64, Written)>,
     by_lease: AtomicUsize,
     freshness: Freshness,
     typed: Typed,
@@ -134,10 +137,20 @@ struct Shared {
     left: Mutex<Vec<(u64, Session)>>,
 }
 
+/// A write that was acknowledged.
+#[derive(Clone, Debug, Default)]
+struct Written {
+    key: u32,
+    /// The keys that its session was about before, the last one first.
+    trail: Vec<u32>,
+}
+
 /// A session, and the process it is in the history.
 struct Client {
     process: u64,
     session: Session,
+    /// The keys that it was about lately, the last one first.
+    trail: Vec<u32>,
     /// The process whose token the next operation takes over.
     token_from: Option<u64>,
 }
@@ -315,8 +328,8 @@ impl Running {
             })??;
         }
         let by_lease = shared.by_lease.load(Ordering::Relaxed);
-        let has_local = shared.workload.local > 0;
-        Ok(Seen { history: shared.recorder.history(), by_lease, has_local })
+        let folded = operations::folded(cluster.folded());
+        Ok(Seen { history: shared.recorder.history(), by_lease, folded })
     }
 }
 
@@ -326,8 +339,8 @@ pub struct Seen {
     pub history: History,
     /// Reads that were answered by a lease.
     pub by_lease: usize,
-    /// Whether operations were causal or eventual.
-    has_local: bool,
+    /// Where the log took local writes in.
+    folded: Vec<Folded>,
 }
 
 /// What a workload did, once it was found right.
@@ -346,9 +359,7 @@ impl Seen {
     /// What no correct database could have answered.
     pub fn judge(&self) -> Result<Summary> {
         let operations = self.history.operations();
-        if !self.has_local {
-            self.judge_log(&operations)?;
-        }
+        self.judge_log(&operations)?;
         // Of runs without local operations this is weaker than what was judged already: what it rejects there it
         // would get wrong elsewhere.
         let report = causal::check_operations(&operations, causal::Budget::default());
@@ -368,18 +379,14 @@ impl Seen {
         Ok(Summary { outcomes, by_lease: self.by_lease })
     }
 
-    /// Operations of the log alone: one order of all, and linearizable.
+    /// What the log answered, with the local writes it took in: one order of all, and linearizable.
     fn judge_log(&self, operations: &[Operation]) -> Result<()> {
-        let whole = sequential::check(&self.history);
+        let budget = sequential::Budget::default();
+        let whole = sequential::check_mixed(operations, &self.folded, budget);
         if whole.verdict != sequential::Verdict::Sequential {
             bail!(Check::Sequential.found(whole.to_string()));
         }
-        let is_sequential_read = |op: &Operation| {
-            let reads = op.micro_ops.iter().all(|op| matches!(op, MicroOp::Read { .. }));
-            reads && op.extras.level.as_deref() == Some(Level::Sequential.name())
-        };
-        let strict: Vec<_> =
-            operations.iter().filter(|op| !is_sequential_read(op)).cloned().collect();
+        let strict = mixed::strict(operations, &self.folded);
         let report = linearizable::check_operations(&strict, linearizable::Budget::default());
         if report.verdict != linearizable::Verdict::Linearizable {
             bail!(Check::Linearizable.found(report.verdict.to_string()));
@@ -397,11 +404,13 @@ impl Shared {
         }
         let mut client = self.new_client();
         let mut seen: BTreeMap<u32, Option<i64>> = BTreeMap::new();
-        let mut chased = None;
+        // Keys to be read next: one that was just written, then what its writer had been about before.
+        let mut chased: VecDeque<u32> = VecDeque::new();
         let beside = Session::new();
         while !self.stop.load(Ordering::Relaxed) {
             let drawn = host.random.random_range(0..workload.keys);
-            let at = chased.unwrap_or(drawn);
+            let next = chased.pop_front();
+            let at = next.unwrap_or(drawn);
             let is_strict = host.random.random_range(0..10) < workload.strict;
             let log_level = if is_strict { Level::Strict } else { Level::Sequential };
             let level = match host.random.random_range(0..10) < workload.local {
@@ -430,7 +439,7 @@ impl Shared {
                     self.scan(&host, &keyspace, &mut client, at, level).await?;
                     Went::Ok
                 }
-                draw if draw < reads || chased.is_some() => {
+                draw if draw < reads || next.is_some() => {
                     let read = self.read(&host, &keyspace, &mut client, at, level, false).await?;
                     if let Some(value) = read {
                         seen.insert(at, value);
@@ -447,6 +456,8 @@ impl Shared {
                 }
                 _ => self.write(&host, &keyspace, &mut client, at, level).await?,
             };
+            client.trail.insert(0, at);
+            client.trail.truncate(TRAIL);
             if matches!(went, Went::Failed) && host.random.random_ratio(1, 4) {
                 // As a person would: begin anew when something does not work.
                 client = self.new_client();
@@ -454,45 +465,47 @@ impl Shared {
             if host.random.random_ratio(1, 20) {
                 self.change_session(&mut client);
             }
+            if !chased.is_empty() {
+                continue;
+            }
             if host.random.random_range(0..10) < idles {
                 tokio::time::sleep(Duration::from_millis(host.random.random_range(IDLE_MS))).await;
             }
             let (least, most) = workload.pause_ms;
             let pause = Duration::from_millis(host.random.random_range(least..=most));
             let chases = host.random.random_range(0..10) < workload.chases;
-            chased = if chases {
-                self.next_written(pause).await
+            if chases {
+                let written = self.next_written(pause).await;
+                chased.extend(written.into_iter().flat_map(|of| [vec![of.key], of.trail].concat()));
             } else {
                 tokio::time::sleep(pause).await;
-                None
-            };
+            }
         }
         Ok(())
     }
 
-    /// Waits until somebody has written, but no longer than that. Which key it was.
-    async fn next_written(&self, most: Duration) -> Option<u32> {
-        let written = || *self.written.lock().expect(NO_PANIC);
-        let (before, _) = written();
+    /// Waits until somebody has written, but no longer than that. What it was.
+    async fn next_written(&self, most: Duration) -> Option<Written> {
+        let count = || self.written.lock().expect(NO_PANIC).0;
+        let before = count();
         for _ in 0..most.as_millis() {
             tokio::time::sleep(Duration::from_millis(1)).await;
-            let (count, key) = written();
-            if count > before {
-                return Some(key);
+            if count() > before {
+                return Some(self.written.lock().expect(NO_PANIC).1.clone());
             }
         }
         None
     }
 
-    fn note_written(&self, key: u32) {
+    fn note_written(&self, key: u32, client: &Client) {
         let (count, last) = &mut *self.written.lock().expect(NO_PANIC);
         *count += 1;
-        *last = key;
+        *last = Written { key, trail: client.trail.clone() };
     }
 
     fn new_client(&self) -> Client {
         let (process, session) = (self.recorder.process(), Session::new());
-        Client { process, session, token_from: None }
+        Client { process, session, trail: Vec::new(), token_from: None }
     }
 
     /// Leaves the session to whoever wants it, and goes on with one that another client has left, if there

@@ -33,6 +33,7 @@ pub(super) struct Program {
     pub(super) starts: AtomicU64,
     pub(super) failure: Failure,
     pub(super) engine: OpenEngine,
+    pub(super) node: RunningNode,
     pub(super) crash_point: Arc<CrashPoint>,
     pub(super) read_mode: NextReadMode,
 }
@@ -41,7 +42,11 @@ impl Program {
     /// Runs until the node stops by itself, and notes why.
     pub(super) async fn run(&self) {
         let why = match self.start().await {
-            Ok(node) => node.failed().await,
+            Ok(node) => {
+                let node = Arc::new(node);
+                *self.node.lock().expect(NO_PANIC) = Arc::downgrade(&node);
+                node.failed().await
+            }
             Err(error) => format!("it did not start: {error:#}"),
         };
         *self.failure.lock().expect(NO_PANIC) = Some(why);
@@ -112,3 +117,5 @@ pub(super) type NextReadMode = Arc<Mutex<ReadMode>>;
 pub(super) type Failure = Arc<Mutex<Option<String>>>;
 /// The engine of a running node.
 pub(super) type OpenEngine = Arc<Mutex<Weak<SimEngine>>>;
+/// A node while it runs.
+pub(super) type RunningNode = Arc<Mutex<Weak<Node>>>;

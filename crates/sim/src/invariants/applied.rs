@@ -2,12 +2,12 @@
 //!
 //! Source: Ongaro and Ousterhout, "In search of an understandable consensus algorithm" (2014), figure 3.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use latitude_consensus::inspect::EntryId;
 use latitude_range::Entry;
-use latitude_types::RangeId;
+use latitude_types::{RangeId, Stamp};
 
 use super::logs::Logs;
 use crate::violation::{Check, Violation};
@@ -18,6 +18,8 @@ pub(crate) struct AppliedEntries {
     ranges: BTreeMap<RangeId, BTreeMap<u64, (EntryId, u64)>>,
     /// How far each host has applied each range.
     hosts: BTreeMap<Arc<str>, BTreeMap<RangeId, u64>>,
+    /// The stamps of each range's entries, without those that did not rise.
+    stamps: BTreeMap<RangeId, BTreeSet<Stamp>>,
 }
 
 /// An entry that was applied for the first time.
@@ -66,6 +68,10 @@ impl AppliedEntries {
             }
             let command = row.entry.command.as_ref().filter(|_| is_first);
             if let Some(Ok(entry)) = command.map(|command| Entry::decode(command)) {
+                let stamps = self.stamps.entry(range).or_default();
+                if stamps.last().is_none_or(|last| *last < entry.stamp) {
+                    stamps.insert(entry.stamp);
+                }
                 first.push(First { range, index, entry });
             }
         }
@@ -100,10 +106,15 @@ impl AppliedEntries {
         self.hosts.get(host)?.get(&range).copied()
     }
 
+    /// The last stamp of a range that is not above this one, of the entries that anybody has applied.
+    pub(crate) fn last_stamp(&self, range: RangeId, up_to: Stamp) -> Option<Stamp> {
+        self.stamps.get(&range)?.range(..=up_to).next_back().copied()
+    }
+
     #[cfg(test)]
     pub(crate) fn with(range: RangeId, entries: &[EntryId]) -> Self {
         let entries = entries.iter().map(|id| (id.index, (*id, id.leader.term))).collect();
-        Self { ranges: BTreeMap::from([(range, entries)]), hosts: BTreeMap::new() }
+        Self { ranges: BTreeMap::from([(range, entries)]), ..Self::default() }
     }
 }
 

@@ -256,7 +256,7 @@ fn purges(batch: &Batch) -> impl Iterator<Item = (RangeId, Generation, EntryId)>
 }
 
 /// The node of a host.
-fn node_of(host: &str) -> Option<NodeId> {
+pub(crate) fn node_of(host: &str) -> Option<NodeId> {
     host.strip_prefix("node-")?.parse().ok().map(NodeId)
 }
 

@@ -7,10 +7,12 @@ use std::time::Duration;
 
 use anyhow::Result;
 use latitude_checker::history::{Extras, MicroOp, Value, Version};
+use latitude_checker::mixed::Folded;
 use latitude_client::{
     CasOutcome, Error, Expected, Keyspace, Level, Proof, Reason, Scan, WriteTime,
 };
-use latitude_types::Writer;
+use latitude_range::Content;
+use latitude_types::{Key, Stamp, Writer};
 use rand::seq::IndexedRandom;
 
 use super::{Client, NO_PANIC, Shared, Went};
@@ -261,7 +263,7 @@ impl Shared {
         let extras = Extras { version: version(written), ..Extras::default() };
         let key = self.workload.key(at);
         host.say(&format!("{} {what} {key} at {:?}", client.process, extras.version));
-        self.note_written(at);
+        self.note_written(at, client);
         self.recorder.ok(client.process, nanos(host), write, extras)?;
         Ok(Went::Ok)
     }
@@ -281,17 +283,32 @@ impl Shared {
     }
 }
 
-/// A version as histories have it: comparable over all keys.
+/// A version as histories have it: comparable over all keys, as far as it is of the log.
 fn version(version: &WriteTime) -> Option<Version> {
     let WriteTime { time, writer, sequence } = *version;
     Some(Version(match writer {
-        // At equal times the log is above.
-        Writer::Node(node) => vec![time.0, 1, u64::from(node.0), 0, sequence],
+        // At equal times the log is above; in one entry, what it writes is above what it folds.
+        Writer::Node(node) => vec![time.0, 1, u64::from(node.0), 1, sequence],
         Writer::Client(client) => {
             let client = u128::from_be_bytes(client.0);
             vec![time.0, 0, (client >> 64) as u64, client as u64, sequence]
         }
     }))
+}
+
+/// Where the log took local writes in, as histories have it.
+pub(super) fn folded(winners: Vec<(WriteTime, Key, Content, Stamp)>) -> Vec<Folded> {
+    let of = |(at, (written, key, content, stamp)): (usize, (WriteTime, Key, Content, Stamp))| {
+        let value = match content {
+            Content::Plain(bytes) => Some(decode(&bytes).ok()?),
+            Content::Deleted => None,
+            Content::Live(_) | Content::Counter(_) => return None,
+        };
+        let place = vec![stamp.time.0, 1, u64::from(stamp.node.0), 0, at as u64];
+        let key = String::from_utf8_lossy(key.as_bytes()).into_owned();
+        Some(Folded { key, value, version: version(&written)?, place: Version(place) })
+    };
+    winners.into_iter().enumerate().filter_map(of).collect()
 }
 
 fn is_log(level: Level) -> bool {

@@ -20,6 +20,9 @@ const COUNTERS: &str = "sim-counters";
 const SETS: &str = "sim-sets";
 /// Keys of either keyspace.
 const KEYS: u32 = 2;
+/// Elements that are added again and again, also while somebody removes them: what becomes of them is judged entry by
+/// entry (`invariants/values.rs`). All others are added once.
+const SHARED: std::ops::Range<i64> = -3..0;
 
 /// What is known of the counters and sets.
 #[derive(Default, Debug)]
@@ -115,15 +118,19 @@ impl Typed {
     }
 
     async fn add_element(&self, host: &mut ClientHost, sets: &Keyspace, key: &str) -> Result<()> {
-        let element = self.next.fetch_add(1, Ordering::Relaxed);
+        let element = match host.random.random_ratio(1, 3) {
+            true => host.random.random_range(SHARED),
+            false => self.next.fetch_add(1, Ordering::Relaxed),
+        };
         self.note(key, element, Element::MayBe);
         host.say(&format!("adds {element} to {key}"));
         match sets.set_add(key, element.to_string()).await {
             Ok(_) => {
                 // It may have been seen, and removed, before its adder heard of it.
                 let mut elements = self.elements.lock().expect(NO_PANIC);
-                let known = elements.entry((key.into(), element)).or_insert(Element::Added);
-                if *known == Element::MayBe {
+                if let Some(known) = elements.get_mut(&(key.into(), element))
+                    && *known == Element::MayBe
+                {
                     *known = Element::Added;
                 }
             }
@@ -168,6 +175,9 @@ impl Typed {
     }
 
     fn note(&self, key: &str, element: i64, now: Element) {
+        if SHARED.contains(&element) {
+            return;
+        }
         let mut elements = self.elements.lock().expect(NO_PANIC);
         let known = elements.entry((key.into(), element)).or_insert(now);
         if *known != Element::Removed {
@@ -177,7 +187,9 @@ impl Typed {
 
     /// Nobody sees what nobody added.
     fn must_be_possible(&self, key: &str, element: i64) -> Result<()> {
-        if self.elements.lock().expect(NO_PANIC).contains_key(&(key.into(), element)) {
+        if SHARED.contains(&element)
+            || self.elements.lock().expect(NO_PANIC).contains_key(&(key.into(), element))
+        {
             return Ok(());
         }
         bail!(Check::Set.found(format!("{element} is in {key}, and nobody added it")))
