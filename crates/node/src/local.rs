@@ -36,6 +36,7 @@ use std::time::Duration;
 
 use latitude_consensus::Committer;
 use latitude_gossip::{Followers, Frontier, Unmet, Visible, Watermarks};
+use latitude_probe::Plant;
 use latitude_range::{Delta, Origin, Overlay, Shown};
 use latitude_storage::{Batch, Column, Engine, key};
 use latitude_types::{Error, KeySpan, NodeId, Past, Positions, RangeId, Reason, Timestamp};
@@ -48,8 +49,8 @@ use crate::shared::NO_PANIC;
 pub(crate) use causes::{follow_base, has_logs, keep as keep_showing, unmet_logs};
 pub(crate) use folder::Folder;
 pub(crate) use keeper::keep as keep_little;
-pub(crate) use report::unfolded as report_unfolded;
 pub use marks::LocalMarks;
+pub(crate) use report::unfolded as report_unfolded;
 pub(crate) use sending::serve as serve_pull;
 pub(crate) use sequencer::Draft;
 pub(crate) use standing::keep as keep_standing;
@@ -317,9 +318,11 @@ impl Local {
         origins: &[Origin],
         own: &Positions,
     ) -> Option<NodeId> {
+        let cut = Plant::OwnCut.is_on().then(|| self.state().visible.clone());
         let behind = |origin: &&Origin| {
             let needed = own.of(origin.node);
-            origin.folded < origin.last.map_or(needed, |last| needed.min(last))
+            let is_cut = cut.as_ref().is_some_and(|cut| needed <= cut.of(origin.node));
+            !is_cut && origin.folded < origin.last.map_or(needed, |last| needed.min(last))
         };
         let mut behind = origins.iter().filter(behind).peekable();
         behind.peek()?;

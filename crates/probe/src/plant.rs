@@ -56,7 +56,7 @@ plants! {
     TwoSnapshots = "two-snapshots",
     /// A local write's position counts as durable as soon as it is given.
     PublishedEarly = "position-published-early",
-    /// A stretch of a stream behind a gap lifts the watermark all the same.
+    /// A subscription begins where the furthest range is, and a stretch behind a gap lifts the watermark all the same.
     LiftOverGap = "lift-over-gap",
     /// A delta of another node is shown as soon as it is held, whatever it follows.
     CausesIgnored = "causes-ignored",
@@ -66,12 +66,26 @@ plants! {
     OwnIgnored = "own-ignored",
     /// A log write does not say what it follows.
     LogPastDropped = "log-past-dropped",
-    /// A fold that begins above what is folded is applied.
+    /// A leader goes on above what it has proposed to fold in vain, and a fold that begins above what is folded is applied.
     FoldGap = "fold-gap",
-    /// What is folded already is folded again.
+    /// A leader proposes to fold from what is applied whatever is under way, and what is folded already is folded again.
     FoldTwice = "fold-twice",
     /// An overlay drops what has been proposed for folding, before it is folded.
     OverlayDropped = "overlay-dropped",
+    /// Folding an element into the base forgets the id under which others end it.
+    LiveIdsDropped = "live-ids-dropped",
+    /// A copy of a local write that is known is skipped, and what it alone names is not ended.
+    RemoveSkipped = "retried-remove-skipped",
+    /// The record of a deleted key is dropped at once.
+    TombstoneEarly = "tombstone-early",
+    /// A session's own writes count as in the base once they are shown.
+    OwnCut = "own-cut",
+    /// A node that has dropped part of a stream sends the rest as if it were all.
+    RelayForgets = "relay-forgets",
+    /// A snapshot that is installed wipes local writes as well.
+    InstallWipes = "install-wipes-overlay",
+    /// A local write that was sent again to another node counts again.
+    CountedTwice = "retry-counted-twice",
 }
 
 impl Plant {

@@ -12,6 +12,7 @@
 
 use std::collections::BTreeMap;
 
+use latitude_probe::Plant;
 use latitude_types::{KeySpan, NodeId, Positions, Timestamp};
 
 use crate::entry::{Carried, Segment};
@@ -85,7 +86,9 @@ impl FoldCursor {
             if deltas.is_empty() && need.of(origin.node) <= from {
                 continue;
             }
-            self.proposed.insert(origin.node, to);
+            if !Plant::FoldTwice.is_on() {
+                self.proposed.insert(origin.node, to);
+            }
             segments.push(Segment { origin: origin.node, from, to, span: span.clone(), deltas });
         }
         segments

@@ -1,8 +1,11 @@
 //! Writes into the rows of a key: log writes at their place, deltas that are folded.
 
-use latitude_crdt::{LogPlace, MergeError, Op, Outcome, State, Value, ValueType, Write};
+use latitude_crdt::{
+    Content, Element, Ids, LogPlace, MergeError, Op, Outcome, State, Value, ValueType, Write,
+};
+use latitude_probe::Plant;
 use latitude_storage::key;
-use latitude_types::{Key, KeyspaceId, Past, WriteTime};
+use latitude_types::{ClientId, Key, KeyspaceId, Past, WriteTime};
 
 use crate::codec::DecodeError;
 use crate::delta::Delta;
@@ -47,7 +50,19 @@ impl Place {
 
     /// Takes a delta into the base.
     pub(crate) fn fold(&self, delta: &Delta, staged: &mut Staged<'_>) -> Result<(), ApplyError> {
-        self.merge(&delta.key, &delta.write(), &delta.past, staged)?;
+        if Plant::RemoveSkipped.is_on() {
+            let ids = StagedIds { staged, keyspace: self.keyspace, key: &delta.key };
+            if ids.fate(&delta.id)?.is_some() {
+                return Ok(());
+            }
+        }
+        let mut write = delta.write();
+        let mut id = delta.id;
+        if Plant::CountedTwice.is_on() && matches!(delta.op, Op::Add { .. }) {
+            id.sequence += u64::from(delta.origin.0) << 32;
+            write.id = &id;
+        }
+        self.merge(&delta.key, &write, &delta.past, staged)?;
         Ok(())
     }
 
@@ -64,6 +79,19 @@ impl Place {
         let mut ids = StagedIds { staged, keyspace: self.keyspace, key };
         let outcome = state.merge(self.value_type, write, &mut ids).map_err(into_apply_error)?;
         if matches!(outcome, Outcome::Mismatch { .. } | Outcome::OutOfBounds { .. }) {
+            return Ok((outcome, state));
+        }
+        if let Content::Live(elements) = &mut state.content
+            && Plant::LiveIdsDropped.is_on()
+        {
+            let folded = |element: &Element| element.logged.is_none();
+            for element in elements.iter_mut().filter(|element| folded(element)) {
+                element.id.client = ClientId::default();
+            }
+            elements.dedup_by(|a, b| folded(a) && folded(b) && a.name == b.name);
+        }
+        if state.content == Content::Deleted && Plant::TombstoneEarly.is_on() {
+            staged.delete(row_key);
             return Ok((outcome, state));
         }
         let mut followed = past.clone();

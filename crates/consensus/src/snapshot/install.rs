@@ -52,6 +52,10 @@ pub(crate) async fn install(place: &Place, header: &Header, set: SetName) -> io:
     }
     let marker = Installing { set: set.0, header: header.encode() };
     let mut batch = Batch::new();
+    if Plant::InstallWipes.is_on() {
+        let everything = key::stream::everything();
+        batch.delete_range(Column::Stream, everything.start, everything.end);
+    }
     batch.put(Column::Node, key::node::installing(place.range), wire::encode(&marker));
     place.engine.write(batch).map_err(io::Error::other)?;
     place.committer.durable().await?;

@@ -177,7 +177,9 @@ impl Folds {
         let mut settling = Vec::new();
         // What was applied and skipped, behind a gap say, is proposed again too.
         if self.under_way == 0 {
-            self.cursor.reset();
+            if !Plant::FoldGap.is_on() {
+                self.cursor.reset();
+            }
             self.failed = self.failed.filter(|until| Instant::now() < *until);
         }
         let may_propose = self.failed.is_none();

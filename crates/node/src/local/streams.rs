@@ -204,7 +204,10 @@ impl Local {
     /// What to subscribe to, and from where.
     fn subscribed(&self, origin: NodeId, ranges: &BTreeSet<RangeId>) -> Vec<pb::SubscribedRange> {
         let state = self.state();
-        let after = |range| state.marks.of(range, origin).unwrap_or_default().0;
+        let held = |range: RangeId| state.marks.of(range, origin).unwrap_or_default().0;
+        let furthest = ranges.iter().map(|range| held(*range)).max();
+        let furthest = furthest.filter(|_| Plant::LiftOverGap.is_on());
+        let after = |range| furthest.unwrap_or_else(|| held(range));
         let subscribed =
             |range: &RangeId| pb::SubscribedRange { range_id: range.0, after: after(*range) };
         ranges.iter().map(subscribed).collect()
