@@ -109,7 +109,7 @@ pub(crate) async fn keep(shared: Arc<Shared>) {
 impl Local {
     /// Notes what is new, and tells it from then on.
     async fn note(&self) -> Result<(), Error> {
-        let (shown, batch) = {
+        let (shown, risen, batch) = {
             let mut state = self.state();
             let state = &mut *state;
             let Standing { noted, heard, risen, .. } = &mut state.standing;
@@ -129,17 +129,22 @@ impl Local {
                 let row = shown.0.to_be_bytes().to_vec();
                 batch.put(Column::Node, key::node::visible(*origin), row);
             }
-            for range in risen {
-                let marks = encode_marks(state.marks.of_range(range));
-                batch.put(Column::Node, key::node::marks(range), marks);
+            for range in &risen {
+                let marks = encode_marks(state.marks.of_range(*range));
+                batch.put(Column::Node, key::node::marks(*range), marks);
             }
-            (shown, batch)
+            (shown, risen, batch)
         };
         self.store(batch).await?;
         let mut state = self.state();
         for (origin, shown) in shown {
             state.standing.noted.raise(origin, shown);
         }
+        // One that has left meanwhile is not to be found again with marks of before.
+        let gone: Vec<_> =
+            risen.into_iter().filter(|range| !state.overlays.contains_key(range)).collect();
+        drop(state);
+        gone.into_iter().for_each(|range| self.forget_marks(range));
         Ok(())
     }
 

@@ -352,6 +352,32 @@ mod tests {
     }
 
     #[test]
+    fn local_writes_are_told_with_what_holds_them_back() {
+        let of = |held_back: HeldBack, held_back_by: &[u32]| UnfoldedDeltas {
+            range_id: 7,
+            keyspace: "carts".into(),
+            origin: 3,
+            count: 12,
+            bytes: 2048,
+            oldest_ms: 61_500,
+            held_back: held_back as i32,
+            held_back_by: held_back_by.to_vec(),
+            ..UnfoldedDeltas::default()
+        };
+        let rows = [
+            (NodeId(3), of(HeldBack::NoLeader, &[1, 2])),
+            (NodeId(1), of(HeldBack::AtLeader, &[2])),
+        ];
+        let table = deltas(&rows);
+        assert!(
+            table.lines().any(|line| line.ends_with("61.5 s  no leader: n1, n2 silent")),
+            "{table}"
+        );
+        assert!(table.lines().any(|line| line.ends_with("at the leader n2")), "{table}");
+        assert_eq!(deltas_json(&rows[0])["held_back"], "HELD_BACK_NO_LEADER");
+    }
+
+    #[test]
     fn nodes_are_a_table_without_borders() {
         assert_eq!(
             nodes(&two_nodes()),
