@@ -32,7 +32,8 @@ pub(crate) fn unfolded(
         let found = keyspaces.find(|keyspace| keyspace.id == handle.record.keyspace);
         found.map(|keyspace| keyspace.name.clone()).unwrap_or_default()
     };
-    let now_ms = shared.clock.hybrid().peek().ms();
+    // The hybrid clock of a node at rest stands still.
+    let now_ms = Timestamp::from_unix_ms(shared.clock.hybrid().physical_us() / 1000).ms();
     let mut deltas = Vec::new();
     for handle in shared.all_ranges() {
         if wanted.is_some_and(|wanted| wanted != handle.record.keyspace) {
