@@ -8,7 +8,7 @@
 //! The code is that of a node, the times are made up: twenty minutes pass in less than one. It fails if what is left
 //! of a counter is more than an integer, a stamp and what is not yet stable.
 //!
-//!     cargo run --release -p latitude-range --example metadata
+//!     cargo run --release -p latitude-range --example metadata [counter] [set] [overlay]
 
 #![expect(clippy::print_stdout, reason = "a program prints")]
 
@@ -43,6 +43,18 @@ const BEGIN_MS: u64 = 90_000_000_000;
 const FOLDED_AT_ONCE: u64 = 100;
 
 fn main() -> Result<()> {
+    let parts: Vec<String> = std::env::args().skip(1).collect();
+    for (name, part) in
+        [("counter", counter as fn() -> Result<()>), ("set", set), ("overlay", overlay)]
+    {
+        if parts.is_empty() || parts.iter().any(|wanted| wanted == name) {
+            part()?;
+        }
+    }
+    Ok(())
+}
+
+fn counter() -> Result<()> {
     println!("A counter, {ADDS} adds of 1 from {ORIGINS} origins, 1,000 a second:");
     let mut site = Site::new(ValueType::Counter)?;
     let mut most = Rows::default();
@@ -73,7 +85,10 @@ fn main() -> Result<()> {
         site.sweeps,
         site.entries
     );
+    Ok(())
+}
 
+fn set() -> Result<()> {
     println!("A set, {ELEMENTS} elements of 8 bytes from {ORIGINS} origins:");
     let mut site = Site::new(ValueType::Set)?;
     let add = |n: u64| Op::SetAdd { element: Bytes::from(format!("{n:08}")) };
@@ -83,7 +98,10 @@ fn main() -> Result<()> {
     let rows = site.rows()?;
     rows.print("ten minutes and a pass later");
     println!("  {} bytes an element", rows.value_bytes as u64 / ELEMENTS);
+    Ok(())
+}
 
+fn overlay() -> Result<()> {
     println!("An overlay, {UNFOLDED} unfolded adds on 1,000 keys:");
     let mut overlay = Overlay::default();
     let before = resident()?;

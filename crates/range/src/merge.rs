@@ -23,6 +23,16 @@ pub(crate) struct Place {
     pub(crate) at: LogPlace,
 }
 
+/// What merging a write has come to.
+enum Merged {
+    /// The key's row, as it is now.
+    Into(ValueRow),
+    /// The condition did not hold.
+    Mismatch { found: Option<WriteTime> },
+    /// The sum would have been out of bounds.
+    OutOfBounds { found: i64 },
+}
+
 impl Place {
     /// Applies a log write whose id is new and whose key is in the range.
     pub(crate) fn log_write(
@@ -32,19 +42,19 @@ impl Place {
     ) -> Result<Done, ApplyError> {
         let Operation { id, key, op, named, past, .. } = operation;
         let write = Write::log(id, self.at, op, named);
-        let (outcome, state) = self.merge(key, &write, past, staged)?;
-        Ok(match outcome {
-            Outcome::Mismatch { found } => Done::Mismatch { found },
-            Outcome::OutOfBounds { found } => Done::OutOfBounds { found },
-            Outcome::Applied { .. } | Outcome::Duplicate => {
-                let version = version(&state, &write);
-                match (op, state.value(self.value_type)) {
-                    (Op::Add { .. } | Op::AddWithin { .. }, Value::Counter(sum)) => {
-                        Done::Added { version, sum: sum.unwrap_or_default() }
-                    }
-                    _ => Done::Written { version },
+        Ok(match self.merge(key, &write, past, staged)? {
+            Merged::Mismatch { found } => Done::Mismatch { found },
+            Merged::OutOfBounds { found } => Done::OutOfBounds { found },
+            Merged::Into(row) => match op {
+                Op::Add { .. } | Op::AddWithin { .. } => {
+                    let sum = match row.read(self.value_type) {
+                        Value::Counter(sum) => sum.unwrap_or_default(),
+                        _ => 0,
+                    };
+                    Done::Added { version: row.version, sum }
                 }
-            }
+                _ => Done::Written { version: row.version },
+            },
         })
     }
 
@@ -72,14 +82,22 @@ impl Place {
         write: &Write<'_>,
         past: &Past,
         staged: &mut Staged<'_>,
-    ) -> Result<(Outcome, State), ApplyError> {
+    ) -> Result<Merged, ApplyError> {
         let row_key = key::base::value_key(self.keyspace, key);
         let found = staged.get(&row_key)?.map(|row| ValueRow::decode(&row)).transpose()?;
-        let mut state = found.as_ref().map(ValueRow::state).unwrap_or_default();
+        // Moved, not cloned: a set may be large.
+        let (mut state, found) = match found {
+            None => (State::default(), None),
+            Some(ValueRow { version, content, past, .. }) => {
+                (State { version: Some(version), content }, Some(past))
+            }
+        };
         let mut ids = StagedIds { staged, keyspace: self.keyspace, key };
         let outcome = state.merge(self.value_type, write, &mut ids).map_err(into_apply_error)?;
-        if matches!(outcome, Outcome::Mismatch { .. } | Outcome::OutOfBounds { .. }) {
-            return Ok((outcome, state));
+        match outcome {
+            Outcome::Mismatch { found } => return Ok(Merged::Mismatch { found }),
+            Outcome::OutOfBounds { found } => return Ok(Merged::OutOfBounds { found }),
+            Outcome::Applied { .. } | Outcome::Duplicate => {}
         }
         if let Content::Live(elements) = &mut state.content
             && Plant::LiveIdsDropped.is_on()
@@ -90,33 +108,28 @@ impl Place {
             }
             elements.dedup_by(|a, b| folded(a) && folded(b) && a.name == b.name);
         }
-        if state.content == Content::Deleted && Plant::TombstoneEarly.is_on() {
-            staged.delete(row_key);
-            return Ok((outcome, state));
-        }
         let mut followed = past.clone();
         // What a register held before it was overwritten through the log is followed no more: its reader stands
         // above the entry. Anything else holds, or may show again, something of what was merged before.
         let overwritten = self.value_type == ValueType::Register && write.logged.is_some();
         if let Some(found) = found.filter(|_| !overwritten) {
-            followed.join(&found.past);
+            followed.join(&found);
         }
         let row = ValueRow {
             stamp: self.at.stamp,
             ordinal: self.at.ordinal,
-            version: version(&state, write),
-            content: state.content.clone(),
+            // It has one from the first write on.
+            version: state.version.unwrap_or_else(|| write.time()),
+            content: state.content,
             extensions: Vec::new(),
             past: followed,
         };
-        staged.put(row_key, row.encode());
-        Ok((outcome, state))
+        match row.content == Content::Deleted && Plant::TombstoneEarly.is_on() {
+            true => staged.delete(row_key),
+            false => staged.put(row_key, row.encode()),
+        }
+        Ok(Merged::Into(row))
     }
-}
-
-/// The version of what a write was merged into: it has one from the first on.
-fn version(state: &State, write: &Write<'_>) -> WriteTime {
-    state.version.unwrap_or_else(|| write.time())
 }
 
 /// Whatever merging fails with but the store is damage: requests are checked before they are taken.
