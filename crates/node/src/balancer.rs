@@ -70,8 +70,11 @@ async fn balance(shared: &Shared, resting: &mut BTreeMap<RangeId, Instant>) {
         if let Some(leader) = leader {
             *led.entry(leader).or_default() += 1;
         }
-        // Only the leader knows who has caught up, and only it can hand over.
+        // Only the leader knows who has caught up, and only it can hand over. But what others lead counts: without
+        // it every node would think that the others lead nothing, and give them what they give back.
         if leader != Some(own) {
+            let (id, replicas) = (handle.id(), Vec::new());
+            ranges.push(RangeInfo { id, replicas, leader, is_joint: false, transferring_to: None });
             continue;
         }
         let replicas = handle.record.replicas().map(|replica| ReplicaInfo {
