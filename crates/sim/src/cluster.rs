@@ -4,6 +4,9 @@
 
 mod faults;
 mod program;
+mod rows;
+
+pub use rows::RowCounts;
 
 use std::collections::BTreeMap;
 use std::future::Future;

@@ -52,7 +52,7 @@ use latitude_range::{Content, RangeMeta};
 use latitude_storage::{Batch, Column, View, Write, key};
 use latitude_types::{Key, RangeId, Stamp, Timestamp, WriteTime};
 
-pub(crate) use replicas::difference;
+pub(crate) use replicas::{difference, ranges};
 use stretches::Wanted;
 
 use crate::clock::SimClock;
@@ -141,7 +141,7 @@ impl Invariants {
         inner.bounds.opened(host, store);
         inner.committed.opened(host, store);
         inner.logs.opened(host, store);
-        let metas = replicas::ranges(store);
+        let metas = ranges(store);
         inner.deltas.opened(host, store, &metas);
         inner.marks.opened(host);
         inner.shown.opened(host);
@@ -199,7 +199,7 @@ impl Invariants {
         let mut inner = self.lock();
         inner.replacements += 1;
         let mut found = Vec::new();
-        for meta in replicas::ranges(after) {
+        for meta in ranges(after) {
             let row = after.get(Column::Base, &key::local::applied(meta.id)).ok().flatten();
             let (before, Some(row)) = (meta_in_store(before, meta.id), row) else { continue };
             inner.committed.replaced(host, meta.id, &row);

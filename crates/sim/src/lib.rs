@@ -35,6 +35,6 @@ mod trace;
 mod violation;
 pub mod workload;
 
-pub use cluster::{ClientHost, Cluster, Layout};
+pub use cluster::{ClientHost, Cluster, Layout, RowCounts};
 pub use trace::Trace;
 pub use violation::{Check, Violation};
