@@ -136,7 +136,7 @@ fn said_in(message: &Message, dialled: bool) -> Option<(u64, Said)> {
 
 #[cfg(test)]
 mod tests {
-    use latitude_rpc::pb::peer::Greeting;
+    use latitude_rpc::pb::peer::{Greeting, SubscribedRange};
 
     use super::*;
 
@@ -178,8 +178,8 @@ mod tests {
 
     #[test]
     fn what_is_said_is_read_however_it_is_cut() {
-        let range_ids = vec![4, 5];
-        let pull = Pull { subscription: 3, after: 9, range_ids, ..Pull::default() };
+        let ranges = vec![SubscribedRange { range_id: 4, after: 9 }];
+        let pull = Pull { subscription: 3, ranges, ..Pull::default() };
         let stretch = Stretch { from: 1, to: 8, ..Stretch::default() };
         let (asked, told) = (pull.encode_to_vec(), stretch.encode_to_vec());
         for (most, step) in [(3, 1), (1_000, 7), (1_000, 100_000)] {
