@@ -15,7 +15,7 @@ pub(super) enum Ended {
         done: MicroOp,
         /// Of the value written or found; a read that found nothing has none.
         version: Option<Version>,
-        receipt: Option<Receipt>,
+        receipt: Option<Box<Receipt>>,
     },
     /// The condition did not hold.
     Mismatch {
@@ -30,7 +30,7 @@ pub(super) async fn ask(keyspace: &Keyspace, micro_op: &MicroOp) -> Result<Ended
     let written = |answer: Answer<WriteTime>| Ended::Ok {
         done: micro_op.clone(),
         version: version(&answer.value),
-        receipt: answer.receipt,
+        receipt: answer.receipt.map(Box::new),
     };
     let compared = |answer: Answer<CasOutcome>| match answer.value {
         CasOutcome::Applied { version } => written(answer.map(|_| version)),
@@ -43,11 +43,13 @@ pub(super) async fn ask(keyspace: &Keyspace, micro_op: &MicroOp) -> Result<Ended
             Ok(Answer { value: Some(found), receipt, .. }) => Ok(Ended::Ok {
                 done: read(key, Value::Integer(value_of(&found.bytes)?)),
                 version: version(&found.version),
-                receipt,
+                receipt: receipt.map(Box::new),
             }),
-            Ok(Answer { value: None, receipt, .. }) => {
-                Ok(Ended::Ok { done: read(key, Value::Absent), version: None, receipt })
-            }
+            Ok(Answer { value: None, receipt, .. }) => Ok(Ended::Ok {
+                done: read(key, Value::Absent),
+                version: None,
+                receipt: receipt.map(Box::new),
+            }),
             Err(error) => Err(error),
         },
         MicroOp::Write { key, value } => keyspace.put(key, bytes_of(*value)).await.map(written),

@@ -266,7 +266,7 @@ fn encode_marks(marks: impl Iterator<Item = (NodeId, Timestamp)>) -> Vec<u8> {
 }
 
 fn decode_marks(row: &[u8]) -> Result<Vec<(NodeId, Timestamp)>, String> {
-    if row.len() % MARK_LEN != 0 {
+    if !row.len().is_multiple_of(MARK_LEN) {
         return Err("watermarks of the wrong length".into());
     }
     let mark = |bytes: &[u8]| {
