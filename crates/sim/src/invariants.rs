@@ -40,7 +40,7 @@ mod stamps;
 mod stretches;
 mod values;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard};
 
@@ -290,8 +290,20 @@ impl Invariants {
     /// The local writes that won a register when they were folded: which, what they left, and the entry's stamp.
     pub(crate) fn winners(&self) -> Vec<(WriteTime, Key, Content, Stamp)> {
         let inner = self.lock();
-        let winners = inner.folds.winners();
-        winners.map(|(time, key, content, at)| (*time, key.clone(), content.clone(), at)).collect()
+        // The rows show those that their entry has left; the replay also what it replaced at once.
+        let seen = inner.folds.winners();
+        let seen = seen.map(|(time, key, content, at)| (*time, key.clone(), content.clone(), at));
+        let mut winners = BTreeMap::new();
+        for (time, key, content, at) in inner.replays.winners().chain(seen) {
+            let first = winners.entry(time).or_insert((key, content, at));
+            first.2 = first.2.min(at);
+        }
+        let winners =
+            winners.into_iter().map(|(time, (key, content, at))| (time, key, content, at));
+        let mut winners: Vec<_> = winners.collect();
+        // In one entry those of a key stand in the order of their times: each was replaced by the next.
+        winners.sort_by_key(|(time, .., at)| (*at, *time));
+        winners
     }
 
     /// A host has synced.

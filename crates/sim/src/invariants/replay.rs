@@ -14,9 +14,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
-use latitude_range::{Entry, Range, Staged, ValueRow, image_spans};
+use latitude_range::{Content, Entry, Range, Staged, ValueRow, image_spans};
 use latitude_storage::{Batch, Column, Result, Rows, Scan, View, Write, key};
-use latitude_types::{Past, RangeId};
+use latitude_types::{Key, Past, RangeId, Stamp, WriteTime};
 
 use super::values::Values;
 use crate::violation::{Check, Violation};
@@ -72,6 +72,11 @@ impl View for History {
 }
 
 impl Replays {
+    /// The local writes that won a register when they were folded: which, what they left, and the entry's stamp.
+    pub(crate) fn winners(&self) -> impl Iterator<Item = (WriteTime, Key, Content, Stamp)> {
+        self.0.values().flat_map(|replay| replay.values.winners())
+    }
+
     /// Whether the entries of a range are followed.
     pub(crate) fn follows(&self, range: RangeId) -> bool {
         self.0.contains_key(&range)
@@ -202,8 +207,8 @@ mod tests {
     use latitude_storage::Engine;
     use latitude_storage::memory::{MemoryDisk, MemoryEngine};
     use latitude_types::{
-        ClientId, Epoch, Key, KeySpan, KeyspaceId, Level, NodeId, OperationId, OperationKind,
-        Positions, Stamp, Timestamp,
+        ClientId, Epoch, KeySpan, KeyspaceId, Level, NodeId, OperationId, OperationKind, Positions,
+        Stamp, Timestamp,
     };
 
     use super::*;

@@ -17,7 +17,7 @@ use latitude_range::{
     ValueType,
 };
 use latitude_storage::key;
-use latitude_types::{OperationId, Stamp, WriteTime};
+use latitude_types::{Key, OperationId, Stamp, WriteTime};
 
 use crate::violation::{Check, Violation};
 
@@ -25,6 +25,9 @@ use crate::violation::{Check, Violation};
 #[derive(Default)]
 pub(crate) struct Values {
     keys: BTreeMap<Vec<u8>, Meaning>,
+    /// The local writes that won a register when they were folded, also those that something in the same entry
+    /// replaced at once.
+    winners: Vec<(WriteTime, Key, Content, Stamp)>,
     /// Not all writes are known.
     unknown: bool,
 }
@@ -161,6 +164,11 @@ impl Values {
         self.unknown = true;
     }
 
+    /// The local writes that won a register when they were folded: which, what they left, and the entry's stamp.
+    pub(crate) fn winners(&self) -> impl Iterator<Item = (WriteTime, Key, Content, Stamp)> {
+        self.winners.iter().cloned()
+    }
+
     /// An entry was applied, with these answers, and the range's metadata went from one to the other.
     pub(crate) fn applied(
         &mut self,
@@ -192,7 +200,14 @@ impl Values {
             }
             let row = key::base::value_key(keyspace, &delta.key);
             let meaning = self.keys.entry(row.clone());
-            meaning.or_insert_with(|| Meaning::of(after.value_type)).fold(&delta);
+            let meaning = meaning.or_insert_with(|| Meaning::of(after.value_type));
+            meaning.fold(&delta);
+            if let Meaning::Register(Some((time, left))) = meaning
+                && *time == delta.time()
+            {
+                let content = left.clone().map_or(Content::Deleted, Content::Plain);
+                self.winners.push((*time, delta.key.clone(), content, entry.stamp));
+            }
             touched.insert(row);
         }
         let answered = write.operations.iter().zip(&applied.replies).zip(0..);
