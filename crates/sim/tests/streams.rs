@@ -12,6 +12,7 @@ use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD as BASE64;
 use latitude_client::{Level, NodeId, Reason, ReceiptDetail, Session};
 use latitude_consistency::Token;
+use latitude_sim::cluster::Crash;
 use latitude_sim::workload::{KEYSPACE, Workload};
 use latitude_sim::{Cluster, Layout};
 
@@ -171,6 +172,52 @@ fn a_write_that_finds_no_quorum_gives_way_to_a_level_its_client_accepts() {
         ensure!(got.as_deref() == Some(b"causal"), "{got:?}");
         Ok(())
     });
+}
+
+/// What tokens need not say is in no token: after a restart a node must reach it by what it has noted itself, in ranges
+/// without news as well.
+#[test]
+fn a_node_that_restarts_while_cut_off_serves_the_sessions_it_served_before() {
+    let mut cluster = cluster(46);
+    run_near(&mut cluster, 1, |host| async move {
+        let near = host.client.keyspace(KEYSPACE).with_level(Level::Causal);
+        near.put(KEYS[0], "before").await?;
+        Ok(())
+    });
+    cluster.run_for(Duration::from_secs(3)).unwrap();
+    let read_all = |cluster: &mut Cluster, token: Option<String>| {
+        run_near(cluster, 3, move |host| {
+            let token = token.clone();
+            async move {
+                let session = match token {
+                    Some(token) => Session::from_token(&token)?,
+                    None => Session::new(),
+                };
+                let keyspace = host.client.keyspace(KEYSPACE).with_session(session.clone());
+                let keyspace = keyspace.with_level(Level::Causal);
+                for (at, key) in KEYS.into_iter().enumerate() {
+                    let got = keyspace.clone().with_receipt(ReceiptDetail::Full).get(key).await?;
+                    let receipt = got.receipt.context("a receipt was asked for")?;
+                    ensure!(
+                        receipt.node == NodeId(3),
+                        "{key}: {receipt}, at {:?}, attempts {}",
+                        host.now(),
+                        got.attempts
+                    );
+                    ensure!(got.value.is_some() == (at == 0), "{key}: {:?}", got.value);
+                }
+                session.token().context("the session has read")
+            }
+        })
+    };
+    let token = read_all(&mut cluster, None);
+    cluster.crash(1, Crash::Killed);
+    cluster.crash(2, Crash::Killed);
+    cluster.crash(3, Crash::Killed);
+    cluster.run_for(Duration::from_secs(1)).unwrap();
+    cluster.restart(3);
+    cluster.run_for(Duration::from_secs(5)).unwrap();
+    read_all(&mut cluster, Some(token));
 }
 
 #[test]

@@ -61,6 +61,8 @@ impl Shared {
 /// [`Local::open_range`](super::Local::open_range) was called before anybody could ask the replica.
 pub(crate) async fn follow_base(shared: Arc<Shared>, handle: RangeHandle) {
     let mut origins = handle.group.origins();
+    // What an earlier life held, which nothing else may announce: the others may be out of reach.
+    shared.show_what_may_be();
     loop {
         let next = handle.group.applied_position().0.index + 1;
         tokio::select! {

@@ -120,7 +120,12 @@ impl Local {
                 .map(|origin| (*origin, visible.of(*origin)))
                 .filter(|(origin, shown)| *shown > noted.of(*origin))
                 .collect();
-            let risen = std::mem::take(risen);
+            let mut risen = std::mem::take(risen);
+            // Every range of these origins, also those without news: after a restart each must reach what is told.
+            let is_told = |origin: NodeId| shown.iter().any(|(told, _)| *told == origin);
+            let of_told =
+                |range: &&RangeId| state.marks.of_range(**range).any(|(origin, _)| is_told(origin));
+            risen.extend(state.overlays.keys().filter(of_told).copied());
             if shown.is_empty() && risen.is_empty() {
                 return Ok(());
             }
