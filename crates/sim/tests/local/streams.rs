@@ -1,10 +1,6 @@
 //! Streams of local writes: relayed while their origin is not heard, held where a client wants them to be held, as
 //! fresh as is said, and forgotten by tokens once every node shows them.
 
-#![expect(clippy::unwrap_used, reason = "a test may panic")]
-
-mod common;
-
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
@@ -12,24 +8,15 @@ use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD as BASE64;
 use latitude_client::{Level, NodeId, Reason, ReceiptDetail, Session};
 use latitude_consistency::Token;
+use latitude_sim::Cluster;
 use latitude_sim::cluster::Crash;
-use latitude_sim::workload::{KEYSPACE, Workload};
-use latitude_sim::{Cluster, Layout};
+use latitude_sim::workload::KEYSPACE;
 
-use common::run_near;
+use crate::common::run_near;
+use crate::{KEYS, cluster};
 
-const KEYS: [&str; 4] = ["k000", "k002", "k004", "k006"];
 /// From one region of the layout to another and back.
 const ROUND_TRIP: Duration = Duration::from_millis(80);
-
-/// A cluster over three regions with a keyspace of four ranges, whose leaders and origins have come to rest.
-fn cluster(seed: u64) -> Cluster {
-    let mut cluster = Cluster::new(Layout::three_regions(seed));
-    cluster.init().unwrap();
-    Workload::default().prepare(&mut cluster).unwrap();
-    cluster.run_for(Duration::from_secs(5)).unwrap();
-    cluster
-}
 
 /// Some of the ranges are led by a node that does not hear the writer, or that the reader does not hear: only the
 /// third node can bring the one's writes to the other.
