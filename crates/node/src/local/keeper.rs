@@ -19,6 +19,7 @@ use std::time::Duration;
 
 use latitude_storage::{Batch, Column, key};
 use latitude_types::{NodeId, RangeId, Timestamp};
+use tokio::task::yield_now;
 use tokio::time::sleep;
 
 use super::{Local, State};
@@ -44,15 +45,24 @@ pub(crate) async fn keep(shared: Arc<Shared>) {
         }
         let local = shared.local();
         for origin in local.origins() {
-            if let Err(error) = local.drop_folded(origin) {
-                tracing::warn!(%origin, %error, "folded local writes cannot be dropped");
+            loop {
+                match local.drop_folded(origin) {
+                    // There may be more: under load they come faster than one batch a look.
+                    Ok(BATCH_MAX) => yield_now().await,
+                    Ok(_) => break,
+                    Err(error) => {
+                        tracing::warn!(%origin, %error, "folded local writes cannot be dropped");
+                        break;
+                    }
+                }
             }
         }
     }
 }
 
 impl Local {
-    fn drop_folded(&self, origin: NodeId) -> Result<(), String> {
+    /// Drops one batch of an origin's, and says how many there were in it.
+    fn drop_folded(&self, origin: NodeId) -> Result<usize, String> {
         let inner = &self.inner;
         let now = inner.clock.hybrid().peek();
         let is_own = origin == inner.node;
@@ -62,7 +72,7 @@ impl Local {
             false => Timestamp::from_ms(now.ms().saturating_sub(RELAYED_MS)),
         };
         let span = key::stream::span(origin, ..=until);
-        let (mut last, mut bytes) = (None, 0);
+        let (mut last, mut count, mut bytes) = (None, 0, 0);
         let mut dropped: BTreeMap<RangeId, Timestamp> = BTreeMap::new();
         for row in inner.engine.scan(Column::Stream, span.into()).take(BATCH_MAX) {
             let (row_key, row) = row.map_err(|error| error.to_string())?;
@@ -73,9 +83,10 @@ impl Local {
             }
             last = Some(position);
             dropped.insert(delta.range, position);
+            count += 1;
             bytes += row.len();
         }
-        let Some(last) = last else { return Ok(()) };
+        let Some(last) = last else { return Ok(0) };
         // First: a stretch from below must not be read while rows go.
         let mut state = self.state();
         for (range, up_to) in dropped {
@@ -93,7 +104,7 @@ impl Local {
             let mut state = self.state();
             state.own_bytes = state.own_bytes.saturating_sub(bytes);
         }
-        Ok(())
+        Ok(count)
     }
 }
 

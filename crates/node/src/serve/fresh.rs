@@ -42,8 +42,13 @@ impl Serving<'_> {
     /// # Errors
     /// [`Reason::StalenessUnproved`] if the request demands more than can be proved here.
     pub(super) async fn fresh_enough(&self, shown: bool) -> Result<Option<Duration>, Error> {
+        let most = self.request.staleness_max;
+        if most.is_none() && !self.is_full() {
+            // Nobody looks at it, and most reads are like this.
+            return Ok(None);
+        }
         let age = self.age(shown);
-        let Some(most) = self.request.staleness_max else { return Ok(age.whole()) };
+        let Some(most) = most else { return Ok(age.whole()) };
         if age.whole().is_some_and(|age| age <= most) {
             return Ok(age.whole());
         }
