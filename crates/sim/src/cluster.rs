@@ -38,8 +38,6 @@ use crate::seeds::{align_task_ids, derive};
 use crate::trace::{Kind, Trace};
 use crate::violation::Violation;
 
-/// One step of simulated time.
-const TICK: Duration = Duration::from_millis(1);
 const PORT: u16 = 7400;
 /// Segments on the way in one direction of a connection.
 const TCP_CAPACITY: usize = 65_536;
@@ -49,6 +47,10 @@ const TCP_CAPACITY: usize = 65_536;
 pub struct Layout {
     /// Everything random follows from it.
     pub seed: u64,
+    /// One step of simulated time: what is on its way arrives between steps, and hosts take turns of this length. A
+    /// message is on its way for a step at least, so that nothing of what a node says in the step in which its power is
+    /// lost has arrived.
+    pub tick: Duration,
     /// How many nodes.
     pub nodes: u32,
     /// Their regions, in turn.
@@ -68,6 +70,7 @@ impl Layout {
     pub fn small(seed: u64) -> Self {
         Self {
             seed,
+            tick: Duration::from_millis(1),
             nodes: 3,
             regions: vec!["eu".into()],
             near: (Duration::from_millis(1), Duration::from_millis(5)),
@@ -100,7 +103,7 @@ impl Layout {
     fn round_trip_max(&self) -> Duration {
         let one_way =
             if self.regions.len() > 1 { self.far.1.max(self.near.1) } else { self.near.1 };
-        2 * (one_way + TICK)
+        2 * (one_way + self.tick)
     }
 }
 
@@ -230,7 +233,7 @@ impl Cluster {
         align_task_ids();
         let sim = turmoil::Builder::new()
             .rng_seed(derive(layout.seed, "turmoil"))
-            .tick_duration(TICK)
+            .tick_duration(layout.tick)
             // Runs end by their own bounds.
             .simulation_duration(Duration::from_secs(86_400))
             .tcp_capacity(TCP_CAPACITY)

@@ -32,6 +32,16 @@ const SLEWED_WITHIN: Duration = Duration::from_secs(20);
 /// How long replicas may then take to be the same.
 const SAME_WITHIN: Duration = Duration::from_secs(30);
 
+/// How long the phase of faults lasts.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Length {
+    /// Half a minute, full of operations and faults that meet.
+    Short,
+    /// A quarter of an hour and more, with seconds between a client's operations: ids and records of what is
+    /// deleted outlive their ten minutes and are dropped, while faults go on.
+    Long,
+}
+
 /// What a run was.
 #[derive(Clone, Debug)]
 pub struct Outcome {
@@ -64,25 +74,25 @@ pub struct Ran {
     pub marks: Vec<(Mark, u64)>,
 }
 
-/// Runs the scenario of a seed.
+/// Runs the short scenario of a seed.
 ///
 /// # Errors
 /// What the run found wrong first.
 pub fn run(seed: u64) -> Result<Outcome, Violation> {
-    run_traced(seed).result
+    run_traced(seed, Length::Short).result
 }
 
 /// Runs the scenario of a seed, and keeps what happened also when something was wrong.
-pub fn run_traced(seed: u64) -> Ran {
+pub fn run_traced(seed: u64, length: Length) -> Ran {
     let mut trace = None;
     let before = Marks::now();
-    let result = catch(|| play(seed, &mut trace).map_err(|error| Violation::of(&error)));
+    let result = catch(|| play(seed, length, &mut trace).map_err(|error| Violation::of(&error)));
     let marks = Marks::now().since(&before).collect();
     Ran { result, trace, marks }
 }
 
-fn play(seed: u64, trace: &mut Option<Trace>) -> anyhow::Result<Outcome> {
-    let plan = Plan::of(seed);
+fn play(seed: u64, length: Length, trace: &mut Option<Trace>) -> anyhow::Result<Outcome> {
+    let plan = Plan::of(seed, length);
     let mut cluster = Cluster::new(plan.layout.clone());
     *trace = Some(cluster.trace().clone());
     let drawn = format!("{:?}; {:?}; {:?}", plan.layout, plan.workload, plan.faults);

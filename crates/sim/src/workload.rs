@@ -209,6 +209,7 @@ impl Workload {
             split_at,
             place,
             learners,
+            default_level: wire::Level::Strict as i32,
             ..wire::CreateKeyspaceRequest::default()
         };
         if self.typed > 0 {

@@ -6,8 +6,9 @@
 use std::time::Duration;
 
 use latitude_sim::cluster::Crash;
+use latitude_sim::scenario::{self, Length};
 use latitude_sim::workload::Workload;
-use latitude_sim::{Cluster, Layout, Trace, scenario};
+use latitude_sim::{Cluster, Layout, Trace};
 
 /// Seeds of the general scenario that are also run twice.
 const SWARM: std::ops::Range<u64> = 900..904;
@@ -40,7 +41,8 @@ fn the_same_seed_is_the_same_run_and_another_seed_is_another() {
     assert_eq!(first.hash(), second.hash());
     assert_ne!(first.hash(), run(8).unwrap().hash());
     for seed in SWARM {
-        let runs = [0, 1].map(|_| scenario::run_traced(seed).trace.expect("it begins"));
+        let runs =
+            [0, 1].map(|_| scenario::run_traced(seed, Length::Short).trace.expect("it begins"));
         assert_eq!(runs[0].first_difference(&runs[1]), None, "seed {seed}");
     }
 }

@@ -17,6 +17,7 @@ use rand::rngs::SmallRng;
 use rand::seq::{IndexedRandom, SliceRandom};
 use rand::{RngExt, SeedableRng};
 
+use super::Length;
 use super::fault::{self, Action, Kind, Targets};
 use crate::cluster::Layout;
 use crate::seeds::derive;
@@ -50,11 +51,15 @@ pub(crate) struct Away {
 }
 
 impl Plan {
-    pub(crate) fn of(seed: u64) -> Self {
+    pub(crate) fn of(seed: u64, length: Length) -> Self {
         let random = |name| random_of(seed, name);
         let leases = derive(seed, "read mode").is_multiple_of(3);
-        let layout = layout(seed, leases, &mut random("layout"));
+        let layout = layout(seed, length, leases, &mut random("layout"));
         let workload = with_local(workload(&layout, &mut random("workload")), &mut random("local"));
+        let workload = match length {
+            Length::Short => workload,
+            Length::Long => unhurried(workload, &mut random("long")),
+        };
         let random = &mut random("faults");
         let liar = random.random_range(1..=layout.nodes);
         let targets = Targets {
@@ -66,8 +71,12 @@ impl Plan {
             timeout: layout.settings().election_timeout_max,
         };
         let kinds = kinds(random);
-        let count = random.random_range(3..=10);
-        let lasts = Duration::from_millis(random.random_range(12_000..25_000));
+        let (count, lasts, long) = match length {
+            Length::Short => (3..=10, 12_000..25_000, 8_000),
+            Length::Long => (15..=50, 600_000..1_500_000, 60_000),
+        };
+        let count = random.random_range(count);
+        let lasts = Duration::from_millis(random.random_range(lasts));
         let most = lasts.as_millis() as u64;
         let together = random.random::<bool>().then(|| random.random_range(0..most));
         let mut drawn: Vec<_> = (0..count)
@@ -80,7 +89,7 @@ impl Plan {
                     _ => random.random_range(0..most),
                 };
                 let from = Duration::from_millis(from);
-                let long = if random.random_ratio(1, 4) { 8_000 } else { 3_000 };
+                let long = if random.random_ratio(1, 4) { long } else { 3_000 };
                 let for_ms = Duration::from_millis(random.random_range(100..long));
                 Some((from, kind, fault::draw(kind, from, for_ms, &targets, random)))
             })
@@ -121,15 +130,22 @@ fn losses_in_snapshots(
     steps
 }
 
-fn layout(seed: u64, leases: bool, random: &mut SmallRng) -> Layout {
+fn layout(seed: u64, length: Length, leases: bool, random: &mut SmallRng) -> Layout {
     let mut layout =
         if random.random() { Layout::small(seed) } else { Layout::three_regions(seed) };
     if random.random_ratio(1, 2) {
         layout.nodes = 5;
     }
     let ms = Duration::from_millis;
-    // A tick at least: what a node says in the tick in which its power is lost must not have arrived.
-    let near = random.random_range(0..5).max(1);
+    // Long steps are quicker to simulate; short ones let hosts meet in more ways. Drawn apart, so that the rest of
+    // a seed's plan does not depend on it.
+    let ticks = match length {
+        Length::Short => [1, 2, 4, 8],
+        Length::Long => [2, 4, 8, 8],
+    };
+    let tick = *ticks.choose(&mut random_of(seed, "tick")).unwrap_or(&1);
+    layout.tick = ms(tick);
+    let near = random.random_range(0..5).max(tick);
     layout.near = (ms(near), ms(near + random.random_range(0..10)));
     // All times of Raft grow with the distance: what is near has seen more elections when a run ends.
     let most = if random.random() { 35 } else { 100 };
@@ -172,6 +188,12 @@ fn with_local(workload: Workload, random: &mut SmallRng) -> Workload {
     Workload { local, typed, ..workload }
 }
 
+/// As many operations in a long run as fit into what its judges can hold.
+fn unhurried(workload: Workload, random: &mut SmallRng) -> Workload {
+    let most = *[1_000, 3_000, 8_000].choose(random).unwrap_or(&3_000);
+    Workload { pause_ms: (100, most), chases: workload.chases.min(1), ..workload }
+}
+
 /// The kinds of faults of this run.
 fn kinds(random: &mut SmallRng) -> Vec<Kind> {
     let mut kinds = Kind::ALL.to_vec();
@@ -206,7 +228,7 @@ mod tests {
     fn every_kind_of_fault_is_drawn_and_whatever_begins_ends() {
         let mut drawn = BTreeSet::new();
         for seed in 0..300 {
-            let plan = Plan::of(seed);
+            let plan = Plan::of(seed, Length::Short);
             drawn.extend(plan.faults.iter().copied());
             assert!(plan.steps.is_sorted_by_key(|(at, _)| *at));
             let count = |what: fn(&Action) -> bool| {
