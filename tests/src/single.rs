@@ -4,7 +4,7 @@ use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
-use latitude_client::Client;
+use latitude_client::{Client, Level};
 use latitude_testbed::{Binary, Process};
 
 use crate::bed::{PATIENCE, binary, eventually};
@@ -62,7 +62,7 @@ impl Single {
     /// # Errors
     /// When it does not in time.
     pub async fn serves(&self) -> Result<()> {
-        let keyspace = self.client().keyspace("default");
+        let keyspace = self.client().keyspace("default").with_level(Level::Strict);
         let serves = eventually("the node serves", async || {
             keyspace.get("k").await?;
             Ok(())

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use latitude_client::{Keyspace, Reason, wire as v1};
+use latitude_client::{Keyspace, Level, Reason, wire as v1};
 use latitude_testbed::Node;
 use latitude_tests::bed::{Kept, PATIENCE};
 use latitude_tests::single::Single;
@@ -50,13 +50,13 @@ async fn below_the_free_space_floor_writes_are_refused_and_reads_go_on() -> Resu
     let address = Single::free_address()?;
     let node = Single::start(&store, address, &["--free-space-floor", "0"])?;
     node.serves().await?;
-    node.client().keyspace("default").put("k", "v").await?;
+    node.client().keyspace("default").with_level(Level::Strict).put("k", "v").await?;
     node.stop().await?;
 
     let node = Single::start(&store, address, &["--free-space-floor", "100TiB"])?;
     node.serves().await?;
     let client = node.client();
-    let keyspace = client.keyspace("default");
+    let keyspace = client.keyspace("default").with_level(Level::Strict);
     let status = eventually("the node notices its disk", async || {
         let status = client.status_of(&node.address().to_string()).await?;
         ensure!(status.writes_refused, "not yet");
@@ -74,7 +74,7 @@ async fn below_the_free_space_floor_writes_are_refused_and_reads_go_on() -> Resu
 
     let node = Single::start(&store, address, &["--free-space-floor", "0"])?;
     node.serves().await?;
-    node.client().keyspace("default").put("k", "w").await?;
+    node.client().keyspace("default").with_level(Level::Strict).put("k", "w").await?;
     node.stop().await?;
     dir.discard();
     Ok(())
@@ -174,7 +174,7 @@ async fn foreign_store(bed: &Bed) -> Result<PathBuf> {
     let store = bed.dir().join("foreign");
     let node = Single::start(&store, Single::free_address()?, &[])?;
     node.serves().await?;
-    node.client().keyspace("default").put("k", "foreign").await?;
+    node.client().keyspace("default").with_level(Level::Strict).put("k", "foreign").await?;
     node.stop().await?;
     Ok(store)
 }

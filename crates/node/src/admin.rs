@@ -88,7 +88,8 @@ pub(crate) async fn create_keyspace(
     check_name(&request.name)?;
     let invalid = |message: String| Error::new(Reason::ArgumentInvalid, message);
     let value_type = typed::value_type_from_wire(request.r#type)?;
-    let default_level = Option::<Level>::from_wire(request.default_level)?.unwrap_or(Level::Strict);
+    let default_level =
+        Option::<Level>::from_wire(request.default_level)?.unwrap_or(Level::DEFAULT);
     let value_len_max = match request.value_len_max {
         0 => VALUE_LEN.0,
         asked if asked <= VALUE_LEN.1 => asked,

@@ -367,7 +367,7 @@ async fn furnish(shared: &Arc<Shared>, plan: &Plan, deadline: Instant) -> Result
         place: Vec::new(),
         learners: Vec::new(),
         value_type: ValueType::Register,
-        default_level: Level::Strict,
+        default_level: Level::DEFAULT,
         log_only: false,
         value_len_max: VALUE_LEN_MAX,
     };

@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use latitude_client::Level;
 use latitude_sim::{Cluster, Layout};
 
 const WITHIN: Duration = Duration::from_secs(20);
@@ -16,7 +17,7 @@ fn a_cluster_serves_the_real_client_and_a_run_is_the_same_twice() {
             .run_client(WITHIN, |host| async move {
                 // Nodes hear of the keyspace one after another.
                 tokio::time::sleep(Duration::from_secs(3)).await;
-                let keyspace = host.client.keyspace("default");
+                let keyspace = host.client.keyspace("default").with_level(Level::Strict);
                 keyspace.put("k", "v").await?;
                 keyspace.get("k").await
             })

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use latitude_client::Client;
+use latitude_client::{Client, Level};
 use latitude_sim::cluster::Crash;
 use latitude_sim::{Cluster, Layout};
 use latitude_types::{RangeId, Reason};
@@ -20,12 +20,18 @@ fn cluster(seed: u64) -> Cluster {
 }
 
 async fn put(client: &Client, key: &str, value: &str) -> Result<(), latitude_types::Error> {
-    let keyspace = client.keyspace("default").with_timeout(Duration::from_secs(20));
+    let keyspace =
+        client.keyspace("default").with_level(Level::Strict).with_timeout(Duration::from_secs(20));
     keyspace.put(key, value.to_string()).await.map(drop)
 }
 
 async fn get(client: &Client, key: &str) -> Option<Vec<u8>> {
-    let answer = client.keyspace("default").get(key).await.expect("reads are served");
+    let answer = client
+        .keyspace("default")
+        .with_level(Level::Strict)
+        .get(key)
+        .await
+        .expect("reads are served");
     answer.value.map(|value| value.bytes.to_vec())
 }
 

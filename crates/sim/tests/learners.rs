@@ -29,6 +29,7 @@ fn cluster(layout: Layout) -> Cluster {
         name: KEYSPACE.into(),
         place: vec![one("ap"), one("eu"), one("us")],
         learners: vec![one("sa")],
+        default_level: wire::Level::Strict as i32,
         ..wire::CreateKeyspaceRequest::default()
     };
     cluster

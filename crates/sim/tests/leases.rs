@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use latitude_client::Proof;
+use latitude_client::{Level, Proof};
 use latitude_node::ReadMode;
 use latitude_sim::cluster::Crash;
 use latitude_sim::{Cluster, Layout};
@@ -14,7 +14,7 @@ const SETTLED: Duration = Duration::from_secs(6);
 /// How a strict read, by a client that knows nothing of the time before, is proved.
 fn proof(cluster: &mut Cluster) -> Proof {
     let read = cluster.run_client(WITHIN, |host| async move {
-        let keyspace = host.client.keyspace("default");
+        let keyspace = host.client.keyspace("default").with_level(Level::Strict);
         keyspace.with_receipt(latitude_client::ReceiptDetail::Full).get("k").await
     });
     let answer = read.expect("it ends").expect("it is served");
@@ -27,7 +27,7 @@ fn founded(layout: Layout) -> Cluster {
     cluster.init().expect("a cluster is made");
     cluster.run_for(Duration::from_secs(3)).expect("nothing breaks");
     let put = cluster.run_client(WITHIN, |host| async move {
-        host.client.keyspace("default").put("k", "v").await.map(drop)
+        host.client.keyspace("default").with_level(Level::Strict).put("k", "v").await.map(drop)
     });
     put.expect("it ends").expect("it is served");
     cluster.run_for(SETTLED).expect("nothing breaks");

@@ -22,6 +22,9 @@ impl Level {
     /// All levels, strongest first.
     pub const ALL: [Self; 4] = [Self::Strict, Self::Sequential, Self::Causal, Self::Eventual];
 
+    /// The level of requests that name none, in keyspaces that were created without one.
+    pub const DEFAULT: Self = Self::Causal;
+
     /// Whether a write at this level goes through the range's log (else a nearby origin takes it).
     pub fn writes_through_log(self) -> bool {
         matches!(self, Self::Strict | Self::Sequential)

@@ -196,7 +196,12 @@ pub(super) async fn only_weaker_levels_are_accepted_instead(node: &Raw) -> Resul
 pub(super) async fn a_node_without_a_replica_passes_the_read_on(bed: &Bed) -> Result<()> {
     const FAR: &str = "far";
     let place = vec![v1::RegionReplicas { region: "eu".to_owned(), replicas: 1 }];
-    let request = v1::CreateKeyspaceRequest { name: FAR.to_owned(), place, ..Default::default() };
+    let request = v1::CreateKeyspaceRequest {
+        name: FAR.to_owned(),
+        place,
+        default_level: v1::Level::Strict as i32,
+        ..Default::default()
+    };
     bed.client("eu").admin().create_keyspace(request).await?;
     bed.client("eu").keyspace(FAR).put("k", "v").await?;
     let holder = bed.number(0).await?;

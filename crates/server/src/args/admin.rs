@@ -135,7 +135,7 @@ pub struct CreateKeyspaceArgs {
     /// Every write goes through the log, so that none passes under the condition of a `cas`
     #[arg(long)]
     pub log_only: bool,
-    /// The level of requests that name none [default: causal where it is served, else strict]
+    /// The level of requests that name none [default: causal]
     #[arg(long, value_name = "LEVEL", value_parser = level())]
     pub default_level: Option<Level>,
     /// The longest value, at most 8MiB [default: 1MiB]
