@@ -138,6 +138,8 @@ pub struct Receipt {
     pub not_closed: bool,
     /// Local writes that went into the answer and were not in the range's log there yet.
     pub unfolded: Vec<Unfolded>,
+    /// Whether a write is known to be outweighed by one whose time is larger: it was taken, and nobody will read it.
+    pub superseded: bool,
     /// How long the server worked on the request.
     pub server_time: Duration,
 }
@@ -176,6 +178,7 @@ impl FromWire<v1::Receipt> for Receipt {
             staleness: wire.staleness_ms.map(Duration::from_millis),
             covers_session: wire.covers_session,
             not_closed: wire.not_closed,
+            superseded: wire.superseded,
             unfolded: wire
                 .unfolded
                 .into_iter()

@@ -59,6 +59,10 @@ impl Serving<'_> {
         let reader = reader.with_deltas(shown);
         let seen = reader.get(key).map_err(internal)?;
         // What a put of siblings takes the place of is what its client has read; anything else ends what is seen here.
+        let outweighed_by = match value_type {
+            ValueType::Register => seen.as_ref().and_then(|row| row.state().version),
+            _ => None,
+        };
         let named = match value_type {
             ValueType::Siblings if !context.is_empty() => context.to_vec(),
             _ => seen.map(|row| row.state().named_by(&id, op)).unwrap_or_default(),
@@ -98,6 +102,7 @@ impl Serving<'_> {
             receipt.set_proof(v1::Proof::Durable);
             receipt.set_duplicate(if duplicate { v1::Duplicate::Yes } else { v1::Duplicate::No });
             receipt.retry_safe = request.id.is_some();
+            receipt.superseded = outweighed_by.is_some_and(|other| other > version);
             receipt.durable_on = durable_on.into_iter().map(|node| node.0).collect();
             receipt.covers_session = true;
             receipt.server_us = self.started.elapsed().as_micros() as u64;

@@ -137,6 +137,10 @@ fn receipt_fields<T>(answer: &Answer<T>) -> Vec<(&'static str, String, Json)> {
             let nodes: Vec<String> = receipt.durable_on.iter().map(ToString::to_string).collect();
             say("durable_on", nodes.join(", "), json!(receipt.durable_on));
         }
+        if receipt.superseded {
+            let text = "yes: a write whose time is larger is there already";
+            say("superseded", text.to_string(), json!(true));
+        }
         for of in &receipt.unfolded {
             let text = format!("{} of {}, the last at {}", of.count, of.node, of.highest);
             let json =
@@ -232,6 +236,7 @@ mod tests {
             staleness: Some(Duration::ZERO),
             covers_session: true,
             not_closed: false,
+            superseded: false,
             unfolded: vec![],
             server_time: Duration::from_micros(1_250),
         };

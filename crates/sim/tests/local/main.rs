@@ -7,6 +7,7 @@
 mod common;
 mod streams;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
@@ -15,7 +16,7 @@ use latitude_sim::cluster::Crash;
 use latitude_sim::workload::{KEYSPACE, Workload};
 use latitude_sim::{Cluster, Layout};
 
-use common::run_near;
+use common::{WITHIN, run_near};
 
 /// One way between two regions of the layout.
 const ONE_WAY: Duration = Duration::from_millis(40);
@@ -148,6 +149,44 @@ fn a_session_sees_its_own_writes_at_every_level() {
             Ok(())
         });
     }
+}
+
+/// Rule 3 of the contract: acknowledged does not mean winning, and whoever is told so need not read it back.
+#[test]
+fn a_put_that_a_larger_time_outweighs_is_told_so() {
+    let mut cluster = cluster(36);
+    let late = cluster.start_client(WITHIN, |host| async move {
+        let near = host.client.keyspace(KEYSPACE).with_level(Level::Causal);
+        let near = near.with_receipt(ReceiptDetail::Full);
+        near.get(KEYS[0]).await?;
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        let mut superseded = Vec::new();
+        for key in &KEYS[..2] {
+            let put = near.put(*key, "born early").await?;
+            superseded.push(put.receipt.context("a receipt was asked for")?.superseded);
+        }
+        anyhow::Ok(superseded)
+    });
+    cluster.run_for(Duration::from_millis(900)).unwrap();
+    // Its first put is on its way while another one overtakes it.
+    let (client, nodes) = (late.host().clone(), cluster.nodes());
+    let hosts: Vec<Arc<str>> = nodes.iter().map(|node| format!("node-{node}").into()).collect();
+    hosts.iter().for_each(|node| cluster.cut_hosts(&client, node));
+    cluster.run_for(Duration::from_secs(1)).unwrap();
+    run_near(&mut cluster, 1, |host| async move {
+        host.client.keyspace(KEYSPACE).with_level(Level::Causal).put(KEYS[0], "born late").await?;
+        Ok(())
+    });
+    cluster.run_for(Duration::from_secs(1)).unwrap();
+    hosts.iter().for_each(|node| cluster.mend_hosts(&client, node));
+    cluster.run_for(Duration::from_secs(30)).unwrap();
+    assert_eq!(late.take().unwrap().unwrap(), [true, false], "nobody else wrote the second key");
+    run_near(&mut cluster, 2, |host| async move {
+        let got = host.client.keyspace(KEYSPACE).with_level(Level::Strict).get(KEYS[0]).await?;
+        let got = got.value.context("it was written")?;
+        ensure!(&got.bytes[..] == b"born late", "{got:?}");
+        Ok(())
+    });
 }
 
 /// Found by hand on three processes. An origin dropped what was folded after a minute, and a node that restarted held of
