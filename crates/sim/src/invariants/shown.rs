@@ -16,14 +16,14 @@ use super::deltas::{Deltas, Disk};
 use super::logs::node_of;
 use crate::violation::{Check, Violation};
 
-/// What each host has shown since it started, and the ranges it served then.
+/// What each host has shown since it started, and the ranges it served then with the origins they had there.
 #[derive(Default)]
 pub(crate) struct Shown(BTreeMap<Arc<str>, Showing>);
 
 #[derive(Default)]
 struct Showing {
     up_to: BTreeMap<NodeId, Timestamp>,
-    ranges: BTreeSet<RangeId>,
+    streams: BTreeSet<(RangeId, NodeId)>,
 }
 
 impl Shown {
@@ -43,9 +43,10 @@ impl Shown {
         let (here, disk) = (node_of(host)?, deltas.disk(host)?);
         let before = self.0.entry(Arc::clone(host)).or_default();
         let now: BTreeMap<_, _> = marks.shown.iter().copied().collect();
-        let ranges: BTreeSet<_> = marks.held.iter().map(|(range, ..)| *range).collect();
-        // One that came in this very step may have come after what was shown.
-        let served: BTreeSet<_> = ranges.intersection(&before.ranges).copied().collect();
+        let streams: BTreeSet<_> = marks.held.iter().map(|(of, by, _)| (*of, *by)).collect();
+        // One that came in this very step may have come after what was shown. An origin comes with the entry that
+        // admits it, and whoever follows a write of it follows that entry: until that is applied, reads of the range wait.
+        let served: BTreeSet<_> = streams.intersection(&before.streams).copied().collect();
         let look = Look { disk, now: &now, served: &served, deltas };
         let mut found = None;
         for (origin, up_to) in &now {
@@ -54,10 +55,11 @@ impl Shown {
                 continue;
             }
             let new = deltas.taken(*origin, from, *up_to);
-            let mut new = new.filter(|d| served.contains(&d.range) && !disk.has_folded(d));
+            let mut new =
+                new.filter(|d| served.contains(&(d.range, d.origin)) && !disk.has_folded(d));
             found = found.or_else(|| new.find_map(|delta| look.unmet(delta, &stamps)));
         }
-        *before = Showing { up_to: now, ranges };
+        *before = Showing { up_to: now, streams };
         found
     }
 }
@@ -66,7 +68,7 @@ impl Shown {
 struct Look<'a> {
     disk: &'a Disk,
     now: &'a BTreeMap<NodeId, Timestamp>,
-    served: &'a BTreeSet<RangeId>,
+    served: &'a BTreeSet<(RangeId, NodeId)>,
     deltas: &'a Deltas,
 }
 
@@ -90,7 +92,8 @@ impl Look<'_> {
             let mut causes = deltas.taken(*origin, *shown, delta.past.seen.of(*origin));
             let is_before = |d: &Delta| d.origin == delta.origin && d.position <= delta.position;
             let hidden = causes.find(|cause| {
-                served.contains(&cause.range) && !disk.has_folded(cause) && !is_before(cause)
+                let stream = (cause.range, cause.origin);
+                served.contains(&stream) && !disk.has_folded(cause) && !is_before(cause)
             });
             if let Some(cause) = hidden {
                 return Some(found(format!(
@@ -99,7 +102,8 @@ impl Look<'_> {
                 )));
             }
         }
-        served.iter().find_map(|range| {
+        let ranges: BTreeSet<_> = served.iter().map(|(range, _)| range).collect();
+        ranges.into_iter().find_map(|range| {
             let exact = delta.past.log.iter().find(|(of, ..)| of == range);
             let exact = exact.map(|(.., stamp)| *stamp).unwrap_or_default();
             let needed = stamps(*range, delta.past.log_floor).unwrap_or_default().max(exact);
