@@ -96,7 +96,7 @@ impl Layout {
     }
 
     /// How Raft is timed on its nodes.
-    pub(crate) fn settings(&self) -> Settings {
+    pub fn settings(&self) -> Settings {
         Settings::for_round_trip(self.round_trip_max())
     }
 

@@ -5,6 +5,7 @@
 
 #[path = "../common/mod.rs"]
 mod common;
+mod healing;
 mod streams;
 
 use std::sync::Arc;
