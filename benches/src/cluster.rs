@@ -1,6 +1,7 @@
 //! Whose nodes are measured: a cluster brought up for it, or one that runs already.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use latitude_testbed::{AP, Cluster, ClusterBuilder, EU, RoundTrips, US};
@@ -33,6 +34,8 @@ pub(crate) enum Wiring {
     Direct,
     /// Through links without delay, which count bytes.
     Counted,
+    /// Through links as long as between continents.
+    Published,
 }
 
 impl Subject {
@@ -65,11 +68,28 @@ impl Subject {
         let builder = match wiring {
             Wiring::Direct => builder.without_wan(),
             Wiring::Counted => builder.wan(RoundTrips::default()),
+            Wiring::Published => builder.wan(RoundTrips::published()),
         };
         let cluster = builder.start().await?;
         let addresses = cluster.nodes().iter().map(|node| node.address().to_string()).collect();
         let regions = regions.into_iter().map(str::to_string).collect();
         Ok(Self { label, addresses, regions, own: Some(Own { cluster, _dir: temp }) })
+    }
+
+    /// Where its nodes are reached from a region.
+    pub(crate) fn addresses_from(&self, region: &str) -> Vec<String> {
+        match &self.own {
+            Some(Own { cluster, .. }) => {
+                cluster.client_addresses(region).iter().map(ToString::to_string).collect()
+            }
+            None => self.addresses.clone(),
+        }
+    }
+
+    /// The longest round trip of the published layout from a region.
+    pub(crate) fn round_trip_max(&self, region: &str) -> Duration {
+        let trips = RoundTrips::published();
+        self.regions.iter().map(|other| trips.between(region, other)).max().unwrap_or_default()
     }
 
     /// What each node's process has used; `None` if it is somebody else's.

@@ -58,7 +58,7 @@ pub(crate) async fn measure(own: &Own, idle: &Idle, ranges: u32, say: Say<'_>) -
 }
 
 /// Waits until every range has had the same leader for a while; gives the number of ranges.
-async fn await_quiet(client: &Client) -> Result<usize> {
+pub(crate) async fn await_quiet(client: &Client) -> Result<usize> {
     let deadline = Instant::now() + QUIET_WITHIN;
     let mut seen: Vec<(u64, u32, u64)> = Vec::new();
     let mut since = Instant::now();

@@ -27,10 +27,12 @@ mod process;
 mod report;
 mod run;
 mod scrape;
+mod wide_area;
 mod workload;
 
 pub use keys::Distribution;
 pub use manner::Manner;
 pub use report::{Report, Style};
 pub use run::{Idle, Load, Options, Own, Target, run};
+pub use wide_area::WideArea;
 pub use workload::Workload;

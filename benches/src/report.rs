@@ -6,8 +6,11 @@ use std::fmt;
 use comfy_table::{CellAlignment, Table, presets};
 use serde_json::{Value as Json, json};
 
+mod wide_area;
+
 use crate::keys::Distribution;
 use crate::manner::Manner;
+use crate::wide_area::WideAreaRow;
 use crate::workload::Workload;
 
 /// What a run found.
@@ -15,6 +18,7 @@ use crate::workload::Workload;
 pub struct Report {
     pub(crate) rounds: Vec<Round>,
     pub(crate) idle: Vec<IdleRow>,
+    pub(crate) wide_area: Vec<WideAreaRow>,
 }
 
 /// How a report is written.
@@ -95,7 +99,13 @@ impl Report {
     pub fn render(&self, style: Style) -> String {
         match style {
             Style::Table => {
-                let parts = [self.load_table(), self.errors(), self.idle_table()];
+                let parts = [
+                    self.load_table(),
+                    self.errors(),
+                    self.idle_table(),
+                    wide_area::near_table(&self.wide_area),
+                    wide_area::session_table(&self.wide_area),
+                ];
                 parts.into_iter().flatten().collect::<Vec<_>>().join("\n\n")
             }
             Style::JsonLines => {
@@ -103,7 +113,8 @@ impl Report {
                 let medians = self.medians();
                 let medians = medians.iter().map(|median| median.to_json("median"));
                 let idle = self.idle.iter().map(IdleRow::to_json);
-                let lines = rounds.chain(medians).chain(idle);
+                let wide_area = self.wide_area.iter().map(wide_area::to_json);
+                let lines = rounds.chain(medians).chain(idle).chain(wide_area);
                 lines.map(|line| line.to_string()).collect::<Vec<_>>().join("\n")
             }
         }

@@ -20,6 +20,7 @@ use crate::manner::Manner;
 use crate::process::Usage;
 use crate::report::{Case, Report, Round};
 use crate::scrape::Counts;
+use crate::wide_area::{self, WideArea};
 use crate::workload::Workload;
 
 /// A client's timeout: longer than any answer under the load a run makes.
@@ -37,6 +38,8 @@ pub struct Options {
     pub load: Option<Load>,
     /// At rest.
     pub idle: Option<Idle>,
+    /// Over a wide area.
+    pub wide_area: Option<WideArea>,
 }
 
 /// Whose nodes are measured.
@@ -116,6 +119,12 @@ pub async fn run(options: &Options, say: &mut dyn FnMut(&str)) -> Result<Report>
         for ranges in &idle.ranges {
             report.idle.push(Box::pin(idle::measure(own, idle, *ranges, say)).await?);
         }
+    }
+    if let Some(wide) = &options.wide_area {
+        let Target::Own(own) = &options.target else {
+            bail!("distances are those of a cluster of this command's own: name no nodes");
+        };
+        report.wide_area = Box::pin(wide_area::measure(own, wide, 0, say)).await?;
     }
     Ok(report)
 }

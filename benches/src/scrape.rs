@@ -75,9 +75,69 @@ fn parse(text: &str) -> Option<Counts> {
     })
 }
 
+/// A cumulative histogram: how many were at most so much.
+#[derive(Clone, PartialEq, Debug)]
+pub(crate) struct Buckets(Vec<(f64, u64)>);
+
+impl Buckets {
+    fn parse(text: &str, name: &str) -> Self {
+        let bucket = |line: &str| {
+            let rest = line.strip_prefix(name)?.strip_prefix("_bucket{le=\"")?;
+            let (bound, count) = rest.split_once("\"} ")?;
+            let bound = if bound == "+Inf" { f64::INFINITY } else { bound.parse().ok()? };
+            Some((bound, count.trim().parse().ok()?))
+        };
+        Self(text.lines().filter_map(bucket).collect())
+    }
+
+    /// What was counted since `before`.
+    pub(crate) fn since(&self, before: &Self) -> Self {
+        let earlier = |at: usize| before.0.get(at).map_or(0, |(_, count)| *count);
+        let now = self.0.iter().enumerate();
+        Self(now.map(|(at, (bound, count))| (*bound, count - earlier(at))).collect())
+    }
+
+    /// How many there are.
+    pub(crate) fn count(&self) -> u64 {
+        self.0.last().map_or(0, |(_, count)| *count)
+    }
+
+    /// The bound of the bucket in which this share of all is reached.
+    pub(crate) fn quantile(&self, share: f64) -> f64 {
+        let needed = share * self.count() as f64;
+        let found = self.0.iter().find(|(_, count)| *count as f64 >= needed);
+        found.map_or(f64::NAN, |(bound, _)| *bound)
+    }
+}
+
+/// How long the local writes which the node at `address` took were on their way into the log, in seconds.
+///
+/// # Errors
+/// When it does not answer as a node does.
+pub(crate) async fn folded(address: &str) -> Result<Buckets> {
+    let answer = timeout(PATIENCE, ask(address)).await.map_err(|_| anyhow!("no answer in time"));
+    let answer = answer.and_then(|answer| answer);
+    let answer = answer.with_context(|| format!("http://{address}/metrics"))?;
+    let buckets = Buckets::parse(&answer, "latitude_local_write_folded_seconds");
+    ensure!(!buckets.0.is_empty(), "the node at {address} does not count what is folded");
+    Ok(buckets)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn quantiles_are_bounds_of_buckets() {
+        let text = "# TYPE x histogram\nx_sum 3.1\nx_count 4\nx_bucket{le=\"0.1\"} 1\n\
+                    x_bucket{le=\"0.2\"} 3\nx_bucket{le=\"+Inf\"} 4\n";
+        let buckets = Buckets::parse(text, "x");
+        assert_eq!(buckets.count(), 4);
+        assert_eq!([0.25, 0.5, 0.75].map(|share| buckets.quantile(share)), [0.1, 0.2, 0.2]);
+        assert!(buckets.quantile(0.99).is_infinite());
+        let earlier = Buckets(vec![(0.1, 1), (0.2, 1), (f64::INFINITY, 1)]);
+        assert_eq!(buckets.since(&earlier).quantile(0.5), 0.2);
+    }
 
     #[test]
     fn counts_are_found_by_their_whole_name() {

@@ -40,6 +40,7 @@ use latitude_probe::Plant;
 use latitude_range::{Delta, Origin, Overlay, Shown};
 use latitude_storage::{Batch, Column, Engine, key};
 use latitude_types::{Error, KeySpan, NodeId, Past, Positions, RangeId, Reason, Timestamp};
+use prometheus_client::metrics::histogram::Histogram;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::Instant;
 
@@ -73,6 +74,8 @@ struct Inner {
     committer: Committer,
     /// Unfolded deltas of one range take about this much memory at most.
     quota: usize,
+    /// Seconds from a position given here to its fold being applied here.
+    folded_after: Histogram,
     state: Mutex<State>,
     /// Something of what is held, shown or durable has changed.
     changed: watch::Sender<()>,
@@ -129,6 +132,7 @@ impl Local {
         engine: Arc<dyn Engine>,
         committer: Committer,
         quota: usize,
+        folded_after: Histogram,
     ) -> Result<(Self, Folder), String> {
         let mut unclaimed: BTreeMap<RangeId, Vec<Arc<Delta>>> = BTreeMap::new();
         let (mut last_write, mut own_bytes) = (Timestamp::ZERO, 0);
@@ -169,6 +173,7 @@ impl Local {
             engine,
             committer,
             quota,
+            folded_after,
             state: Mutex::new(state),
             changed: watch::Sender::new(()),
             queued: Notify::new(),
@@ -238,6 +243,7 @@ impl Local {
             return;
         }
         folded.insert(range, Arc::clone(origins));
+        self.observe_folded(overlay, origins);
         overlay.prune(origins);
         for origin in origins.iter() {
             if marks.of(range, origin.node).is_some_and(|mark| mark < origin.folded) {
@@ -360,6 +366,17 @@ impl Local {
             state.visible.show_own(self.inner.node, durable);
         }
         state.frontier.durable()
+    }
+
+    /// Counts how long the writes taken here that are folded now were on their way into the log.
+    fn observe_folded(&self, overlay: &Overlay, origins: &[Origin]) {
+        let Inner { node, clock, folded_after, .. } = &*self.inner;
+        let Some(own) = origins.iter().find(|origin| origin.node == *node) else { return };
+        let now_ms = clock.hybrid().physical_us() / 1_000;
+        for delta in overlay.of_origin(*node, Timestamp::ZERO, own.folded) {
+            let took_ms = now_ms.saturating_sub(delta.position.unix_ms());
+            folded_after.observe(took_ms as f64 / 1_000.0);
+        }
     }
 
     fn tell(&self) {

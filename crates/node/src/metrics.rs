@@ -32,6 +32,7 @@ pub(crate) struct Metrics {
     request_seconds: Family<OperationLabels, Histogram>,
     entry_operations: Histogram,
     sequential_waits: Counter,
+    local_write_folded: Histogram,
     syncs: Gauge,
     sync_completions: Gauge,
     replicas: Gauge,
@@ -59,6 +60,8 @@ impl Metrics {
             }),
             entry_operations: Histogram::new(exponential_buckets(1.0, 2.0, 11)),
             sequential_waits: Counter::default(),
+            // Up to 15 s, each bucket an eighth wider: a wide-area round trip more or less must show.
+            local_write_folded: Histogram::new(exponential_buckets(0.005, 1.125, 69)),
             syncs: Gauge::default(),
             sync_completions: Gauge::default(),
             replicas: Gauge::default(),
@@ -91,6 +94,11 @@ impl Metrics {
                 "sequential_waits",
                 "Sequential reads that waited until the replica knew enough",
                 metrics.sequential_waits.clone(),
+            );
+            registry.register(
+                "local_write_folded_seconds",
+                "Time from a local write taken by this node to its fold being applied here",
+                metrics.local_write_folded.clone(),
             );
             for (name, help, gauge) in [
                 ("store_syncs", "Syncs of the store since the start", &metrics.syncs),
@@ -149,6 +157,11 @@ impl Metrics {
 
     pub(crate) fn observe_sequential_wait(&self) {
         self.sequential_waits.inc();
+    }
+
+    /// Where the time is counted from a local write taken here to its fold being applied here, in seconds.
+    pub(crate) fn local_write_folded(&self) -> Histogram {
+        self.local_write_folded.clone()
     }
 
     pub(crate) fn observe_reply(&self, reply: &v1::Reply, took: Duration) {

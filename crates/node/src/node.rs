@@ -323,6 +323,7 @@ pub(crate) fn join_cluster(shared: &Arc<Shared>, membership: Membership) {
         Arc::clone(&shared.engine),
         shared.committer.clone(),
         shared.config.limits.unfolded_bytes_max,
+        shared.metrics.local_write_folded(),
     );
     let (local, folder) = match opened {
         Ok(opened) => opened,

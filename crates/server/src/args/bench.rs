@@ -30,7 +30,8 @@ Examples:
   latitude bench --workload get,b --level strict,sequential --session no,yes --connections 3
   latitude bench --workload a --keys 1000000 --ranges 12 --output json
   latitude bench --to 10.0.0.1:7400 --workload b --keyspace load
-  latitude bench --idle-ranges 64,500";
+  latitude bench --idle-ranges 64,500
+  latitude bench --wide-area";
 
 /// The arguments of `latitude bench`.
 #[derive(Args, Debug)]
@@ -90,6 +91,10 @@ pub struct BenchArgs {
     /// How long nodes with idle ranges are watched
     #[arg(long, value_name = "DURATION", default_value = "20s", value_parser = duration)]
     pub idle_window: Duration,
+    /// Instead of load: what COUNT causal and eventual operations one after another cost each of three regions, side by
+    /// side and 80, 150 and 220 ms apart; how soon writes are folded, and how long sessions' tokens are
+    #[arg(long, value_name = "COUNT", num_args = 0..=1, default_missing_value = "1000", value_parser = value_parser!(u32).range(1..=1_000_000), conflicts_with_all = ["to", "idle_ranges"])]
+    pub wide_area: Option<u32>,
     /// How many nodes its own cluster has
     #[arg(long, value_name = "COUNT", default_value_t = 3, value_parser = value_parser!(u32).range(1..=9), conflicts_with = "to")]
     pub nodes: u32,

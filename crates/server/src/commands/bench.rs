@@ -3,7 +3,7 @@
 use std::env;
 use std::time::Duration;
 
-use latitude_bench::{Idle, Load, Manner, Options, Own, Style, Target};
+use latitude_bench::{Idle, Load, Manner, Options, Own, Style, Target, WideArea};
 
 use crate::args::BenchArgs;
 use crate::exit::Exit;
@@ -38,7 +38,11 @@ fn options(args: BenchArgs) -> Result<Options, Failure> {
     };
     if !args.idle_ranges.is_empty() {
         let idle = Idle { ranges: args.idle_ranges, window: args.idle_window };
-        return Ok(Options { target, load: None, idle: Some(idle) });
+        return Ok(Options { target, load: None, idle: Some(idle), wide_area: None });
+    }
+    if let Some(operations) = args.wide_area {
+        let wide_area = Some(WideArea { operations });
+        return Ok(Options { target, load: None, idle: None, wide_area });
     }
     let mut manners = Vec::new();
     for level in &args.level {
@@ -64,5 +68,5 @@ fn options(args: BenchArgs) -> Result<Options, Failure> {
         manners,
         seed: args.seed,
     };
-    Ok(Options { target, load: Some(load), idle: None })
+    Ok(Options { target, load: Some(load), idle: None, wide_area: None })
 }
