@@ -12,6 +12,7 @@
 //! The operations themselves are in `workload/operations.rs`.
 
 mod operations;
+mod others;
 mod types;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -31,6 +32,7 @@ use rand::rngs::SmallRng;
 use rand::seq::IndexedRandom;
 use rand::{RngExt, SeedableRng};
 
+use self::others::Others;
 use self::types::Typed;
 use crate::cluster::{ClientHost, Cluster, Layout, Pending};
 use crate::freshness::Freshness;
@@ -69,6 +71,8 @@ pub struct Workload {
     pub local: u32,
     /// Of ten operations, how many are on counters and sets.
     pub typed: u32,
+    /// Of ten of those, how many are on maps, flags and siblings instead.
+    pub others: u32,
     /// Of ten operations, how many are reads ...
     pub reads: u32,
     /// ... and how many conditional writes.
@@ -102,6 +106,7 @@ impl Default for Workload {
             strict: 5,
             local: 0,
             typed: 0,
+            others: 0,
             reads: 5,
             compares: 2,
             deletes: 0,
@@ -131,6 +136,7 @@ struct Shared {
     by_lease: AtomicUsize,
     freshness: Freshness,
     typed: Typed,
+    others: Others,
     /// What clients draw that have nothing of their own to draw from.
     random: Mutex<SmallRng>,
     /// Sessions that their clients have left: process and token. Whoever takes one over goes on with it.
@@ -215,6 +221,9 @@ impl Workload {
         if self.typed > 0 {
             Self::prepare_typed(cluster, &request)?;
         }
+        if self.typed > 0 && self.others > 0 {
+            others::prepare(cluster, &request)?;
+        }
         cluster
             .run_client(Duration::from_secs(30), |host| async move {
                 host.client.admin().create_keyspace(request).await
@@ -258,6 +267,7 @@ impl Workload {
             by_lease: AtomicUsize::new(0),
             freshness: Freshness::default(),
             typed: Typed::default(),
+            others: Others::default(),
             random: Mutex::new(SmallRng::seed_from_u64(derive(cluster.layout().seed, "bounds"))),
             left: Mutex::default(),
         });
@@ -425,7 +435,11 @@ impl Shared {
             // Beside the session that the history is about: in it they would be causes that no judge knows.
             if host.random.random_range(0..10) < workload.typed {
                 let session = beside.clone();
-                self.typed.operate(&mut host, &session, level).await?;
+                if host.random.random_range(0..10) < workload.others {
+                    self.others.operate(&mut host, &session, level).await?;
+                } else {
+                    self.typed.operate(&mut host, &session, level).await?;
+                }
             }
             let keyspace = host
                 .client
@@ -533,6 +547,9 @@ impl Shared {
     async fn read_all_near(&self, host: ClientHost) -> Result<()> {
         if self.workload.typed > 0 {
             self.typed.judge(&host).await?;
+        }
+        if self.workload.typed > 0 && self.workload.others > 0 {
+            self.others.judge(&host).await?;
         }
         let keyspace = host.client.keyspace(KEYSPACE).with_timeout(Duration::from_secs(10));
         for at in 0..self.workload.keys {

@@ -4,7 +4,7 @@
 //! | --- | --- |
 //! | register | what the write with the largest time left, among all that the log has |
 //! | counter | the sum of what was added, each id once |
-//! | set | the adds that nobody ended: neither a remove that names them, in any of its copies, nor one of the log after them |
+//! | set, map, flag, siblings | the adds that nobody ended: neither a write that names them, in any of its copies, nor one of the log after them |
 //!
 //! A local write is in the log once its origin is folded over it. INV-8 by its effect: whatever is retried, folded
 //! twice, left out or brought back shows here at the entry that does it.
@@ -36,15 +36,18 @@ pub(crate) struct Values {
 enum Meaning {
     Register(Option<(WriteTime, Option<Bytes>)>),
     Counter(BTreeSet<OperationId>, i128),
-    Set(Elements),
+    Live(Elements),
     /// There was a write whose meaning is not told here.
     Unknown,
 }
 
 #[derive(Default)]
 struct Elements {
-    live: BTreeMap<OperationId, Bytes>,
+    /// Each with its name and value.
+    live: BTreeMap<OperationId, (Bytes, Bytes)>,
     ended: BTreeSet<OperationId>,
+    /// A delete that names something ends that and no more.
+    are_siblings: bool,
 }
 
 impl Meaning {
@@ -52,8 +55,10 @@ impl Meaning {
         match value_type {
             ValueType::Register => Self::Register(None),
             ValueType::Counter => Self::Counter(BTreeSet::new(), 0),
-            ValueType::Set => Self::Set(Elements::default()),
-            ValueType::Siblings | ValueType::Map | ValueType::Flag => Self::Unknown,
+            ValueType::Set | ValueType::Siblings | ValueType::Map | ValueType::Flag => {
+                let are_siblings = value_type == ValueType::Siblings;
+                Self::Live(Elements { are_siblings, ..Elements::default() })
+            }
         }
     }
 
@@ -67,10 +72,17 @@ impl Meaning {
         if !matches!(done, Done::Written { .. } | Done::Added { .. }) {
             return;
         }
-        if let (Self::Set(elements), Op::SetAdd { element } | Op::SetRemove { element }) =
-            (&mut *self, &operation.op)
-        {
-            elements.end(|_, other| other == element);
+        if let Self::Live(elements) = &mut *self {
+            match &operation.op {
+                Op::SetAdd { element: name }
+                | Op::SetRemove { element: name }
+                | Op::MapPut { field: name, .. }
+                | Op::MapRemove { field: name } => elements.end(|_, (other, _)| other == name),
+                Op::Enable | Op::Disable => elements.end(|_, _| true),
+                Op::Delete if elements.are_siblings && !operation.named.is_empty() => {}
+                Op::Delete => elements.end(|_, _| true),
+                _ => {}
+            }
         }
         self.write(&operation.id, at, &operation.op, &operation.named);
     }
@@ -92,13 +104,19 @@ impl Meaning {
                     *sum += i128::from(*amount);
                 }
             }
-            (Self::Set(elements), Op::SetAdd { .. } | Op::SetRemove { .. }) => {
+            (Self::Live(elements), op) => {
                 elements.ended.extend(named);
                 elements.end(|_, _| false);
-                if let Op::SetAdd { element } = op
-                    && !elements.ended.contains(id)
-                {
-                    elements.live.insert(*id, element.clone());
+                let none = Bytes::new;
+                let added = match op {
+                    Op::SetAdd { element } => Some((element.clone(), none())),
+                    Op::MapPut { field, value } => Some((field.clone(), value.clone())),
+                    Op::Put { value } => Some((none(), value.clone())),
+                    Op::Enable => Some((none(), none())),
+                    _ => None,
+                };
+                if let Some(added) = added.filter(|_| !elements.ended.contains(id)) {
+                    elements.live.insert(*id, added);
                 }
             }
             _ => *self = Self::Unknown,
@@ -119,12 +137,12 @@ impl Meaning {
                 row.is_some_and(|row| row.version == *time && row.content == expected)
             }
             Self::Counter(_, sum) => content == Some(&Content::Counter(*sum)),
-            Self::Set(Elements { live, .. }) => match content {
+            Self::Live(Elements { live, .. }) => match content {
                 Some(Content::Live(elements)) => {
                     elements.len() == live.len()
-                        && elements
-                            .iter()
-                            .all(|element| live.get(&element.id) == Some(&element.name))
+                        && elements.iter().all(|e| {
+                            live.get(&e.id).is_some_and(|l| (&l.0, &l.1) == (&e.name, &e.value))
+                        })
                 }
                 Some(Content::Deleted) | None => live.is_empty(),
                 Some(_) => false,
@@ -137,15 +155,15 @@ impl Meaning {
             Self::Unknown | Self::Register(None) => "anything".into(),
             Self::Register(Some((time, left))) => format!("{left:?}, written at {time}"),
             Self::Counter(counted, sum) => format!("{sum}, the sum of {} adds", counted.len()),
-            Self::Set(Elements { live, .. }) => format!("{live:?}"),
+            Self::Live(Elements { live, .. }) => format!("{live:?}"),
         }
     }
 }
 
 impl Elements {
     /// Ends those, and whatever was named before it came.
-    fn end(&mut self, which: impl Fn(&OperationId, &Bytes) -> bool) {
-        let Self { live, ended } = self;
+    fn end(&mut self, which: impl Fn(&OperationId, &(Bytes, Bytes)) -> bool) {
+        let Self { live, ended, .. } = self;
         live.retain(|id, element| {
             if which(id, element) {
                 ended.insert(*id);

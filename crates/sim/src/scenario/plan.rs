@@ -169,6 +169,7 @@ fn workload(layout: &Layout, random: &mut SmallRng) -> Workload {
         strict: random.random_range(2..=8),
         local: 0,
         typed: 0,
+        others: 0,
         reads: random.random_range(2..=7),
         compares: random.random_range(1..=2),
         deletes: *[0, 0, 1, 3].choose(random).unwrap_or(&0),
@@ -185,7 +186,8 @@ fn workload(layout: &Layout, random: &mut SmallRng) -> Workload {
 fn with_local(workload: Workload, random: &mut SmallRng) -> Workload {
     let local = if random.random() { random.random_range(1..=9) } else { 0 };
     let typed = if local > 0 && random.random() { random.random_range(1..=5) } else { 0 };
-    Workload { local, typed, ..workload }
+    let others = if typed > 0 && random.random() { random.random_range(2..=8) } else { 0 };
+    Workload { local, typed, others, ..workload }
 }
 
 /// As many operations in a long run as fit into what its judges can hold.

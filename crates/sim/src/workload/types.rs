@@ -30,6 +30,8 @@ pub(super) struct Typed {
     next: AtomicI64,
     counters: Mutex<BTreeMap<String, Sum>>,
     elements: Mutex<BTreeMap<(String, i64), Element>>,
+    /// Sets that somebody deletes now, or has tried to delete; nobody knows whether that comes still.
+    deleting: Mutex<BTreeMap<String, u32>>,
 }
 
 /// What a counter is made of.
@@ -57,21 +59,30 @@ impl Workload {
         cluster: &mut Cluster,
         like: &wire::CreateKeyspaceRequest,
     ) -> Result<()> {
-        for (name, of) in [(COUNTERS, wire::ValueType::Counter), (SETS, wire::ValueType::Set)] {
-            let request = wire::CreateKeyspaceRequest {
-                name: name.into(),
-                r#type: of as i32,
-                split_at: vec![],
-                ..like.clone()
-            };
-            cluster
-                .run_client(Duration::from_secs(30), |host| async move {
-                    host.client.admin().create_keyspace(request).await
-                })?
-                .map_err(|error| anyhow!("the keyspace was not created: {error}"))?;
-        }
-        Ok(())
+        create(cluster, like, COUNTERS, wire::ValueType::Counter)?;
+        create(cluster, like, SETS, wire::ValueType::Set)
     }
+}
+
+/// Creates a keyspace of this type, of one range.
+pub(super) fn create(
+    cluster: &mut Cluster,
+    like: &wire::CreateKeyspaceRequest,
+    name: &str,
+    of: wire::ValueType,
+) -> Result<()> {
+    let request = wire::CreateKeyspaceRequest {
+        name: name.into(),
+        r#type: of as i32,
+        split_at: vec![],
+        ..like.clone()
+    };
+    cluster
+        .run_client(Duration::from_secs(30), |host| async move {
+            host.client.admin().create_keyspace(request).await
+        })?
+        .map_err(|error| anyhow!("the keyspace was not created: {error}"))?;
+    Ok(())
 }
 
 impl Typed {
@@ -91,10 +102,11 @@ impl Typed {
                 .with_session(session.clone())
         };
         let (counters, sets) = (of(COUNTERS), of(SETS));
-        match host.random.random_range(0..5) {
-            0 | 1 => self.add(host, &counters, &key).await,
-            2 | 3 => self.add_element(host, &sets, &key).await,
-            _ => self.remove_element(host, &sets, &key, level).await,
+        match host.random.random_range(0..16) {
+            0..6 => self.add(host, &counters, &key).await,
+            6..12 => self.add_element(host, &sets, &key).await,
+            12..15 => self.remove_element(host, &sets, &key, level).await,
+            _ => self.delete_set(host, &sets, &key).await,
         }
     }
 
@@ -118,7 +130,7 @@ impl Typed {
     }
 
     async fn add_element(&self, host: &mut ClientHost, sets: &Keyspace, key: &str) -> Result<()> {
-        let element = match host.random.random_ratio(1, 3) {
+        let element = match host.random.random() {
             true => host.random.random_range(SHARED),
             false => self.next.fetch_add(1, Ordering::Relaxed),
         };
@@ -159,7 +171,13 @@ impl Typed {
         for member in &members {
             self.must_be_possible(key, decode(member)?)?;
         }
-        let Some(member) = members.iter().choose(&mut host.random) else { return Ok(()) };
+        // What several have added is ended by as many names as its remover has seen, elsewhere others than here.
+        let shared = host.random.random_ratio(2, 3);
+        let is_wanted = |member: &&bytes::Bytes| {
+            !shared || decode(member).is_ok_and(|element| SHARED.contains(&element))
+        };
+        let wanted = members.iter().filter(is_wanted).choose(&mut host.random);
+        let Some(member) = wanted else { return Ok(()) };
         let element = decode(member)?;
         host.say(&format!("removes {element} from {key}"));
         self.note(key, element, Element::MayBeRemoved);
@@ -174,10 +192,50 @@ impl Typed {
         }
     }
 
+    /// Deletes a set: whatever of it its deleter has seen, or meets where it is deleted, goes.
+    async fn delete_set(&self, host: &mut ClientHost, sets: &Keyspace, key: &str) -> Result<()> {
+        *self.deleting.lock().expect(NO_PANIC).entry(key.into()).or_default() += 1;
+        self.may_all_go(key);
+        host.say(&format!("deletes {key}"));
+        let went = sets.delete(key).await;
+        // What was added meanwhile it may have met.
+        self.may_all_go(key);
+        let over = || {
+            if let Some(count) = self.deleting.lock().expect(NO_PANIC).get_mut(key) {
+                *count -= 1;
+            }
+        };
+        match went {
+            Ok(_) => {
+                over();
+                Ok(())
+            }
+            Err(error) => {
+                if !error.may_have_applied() {
+                    over();
+                }
+                expected(&error)
+            }
+        }
+    }
+
+    fn may_all_go(&self, key: &str) {
+        let mut elements = self.elements.lock().expect(NO_PANIC);
+        let of_key = elements.iter_mut().filter(|((of, _), _)| of == key);
+        for (_, known) in of_key.filter(|(_, known)| **known != Element::Removed) {
+            *known = Element::MayBeRemoved;
+        }
+    }
+
     fn note(&self, key: &str, element: i64, now: Element) {
         if SHARED.contains(&element) {
             return;
         }
+        let deleting = self.deleting.lock().expect(NO_PANIC).get(key).copied().unwrap_or_default();
+        let now = match now {
+            Element::MayBe if deleting > 0 => Element::MayBeRemoved,
+            now => now,
+        };
         let mut elements = self.elements.lock().expect(NO_PANIC);
         let known = elements.entry((key.into(), element)).or_insert(now);
         if *known != Element::Removed {
