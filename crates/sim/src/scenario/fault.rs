@@ -33,6 +33,9 @@ pub(crate) enum Kind {
     Split,
     /// One way between two nodes is cut.
     OneWay,
+    /// Nobody hears a node, neither nodes nor clients, and it hears all: what it is asked to do it does, and its clients
+    /// ask another.
+    Mute,
     /// Every node hears a majority, and no two the same one.
     Ring,
     /// Two halves that only one node can talk to both of.
@@ -69,7 +72,7 @@ pub(crate) enum Kind {
 }
 
 impl Kind {
-    pub(crate) const ALL: [Self; 25] = [
+    pub(crate) const ALL: [Self; 26] = [
         Self::Kill,
         Self::PowerLoss,
         Self::AllDown,
@@ -79,6 +82,7 @@ impl Kind {
         Self::Isolate,
         Self::Split,
         Self::OneWay,
+        Self::Mute,
         Self::Ring,
         Self::Bridge,
         Self::Hold,
@@ -109,6 +113,7 @@ impl Kind {
             Self::Isolate => "isolate",
             Self::Split => "split",
             Self::OneWay => "one way",
+            Self::Mute => "mute",
             Self::Ring => "ring",
             Self::Bridge => "bridge",
             Self::Hold => "hold",
@@ -267,6 +272,17 @@ pub(crate) fn draw(
             }
         }
         Kind::OneWay => steps.one_way(one, other),
+        Kind::Mute => {
+            nodes[1..].iter().for_each(|other| steps.one_way(one, *other));
+            for client in (0..targets.clients).map(Party::Client) {
+                steps.lasting(
+                    Action::Cut(Party::Node(one), client),
+                    Action::Mend(Party::Node(one), client),
+                );
+                // Answers are missing from the connection: else the client would wait for its deadline.
+                steps.at(until, Action::Reset(client, Party::Node(one)));
+            }
+        }
         Kind::Ring => {
             // Of five, neighbours in the ring hear each other. Of three any two are a majority, so one pair
             // apart makes two of them.

@@ -182,10 +182,10 @@ fn workload(layout: &Layout, random: &mut SmallRng) -> Workload {
     }
 }
 
-/// Half of the runs have operations at local levels too, and half of these counters and sets.
+/// Two thirds of the runs have operations at local levels too, and two thirds of these counters and sets.
 fn with_local(workload: Workload, random: &mut SmallRng) -> Workload {
-    let local = if random.random() { random.random_range(1..=9) } else { 0 };
-    let typed = if local > 0 && random.random() { random.random_range(1..=5) } else { 0 };
+    let local = if random.random_ratio(2, 3) { random.random_range(1..=9) } else { 0 };
+    let typed = if local > 0 && random.random_ratio(2, 3) { random.random_range(1..=8) } else { 0 };
     let others = if typed > 0 && random.random() { random.random_range(2..=8) } else { 0 };
     Workload { local, typed, others, ..workload }
 }
@@ -203,7 +203,7 @@ fn kinds(random: &mut SmallRng) -> Vec<Kind> {
     let some = *[2, 4, 8, Kind::ALL.len()].choose(random).unwrap_or(&4);
     kinds.truncate(some);
     // Most of what can go wrong takes somebody who believes that he leads, and another who does.
-    for often in [Kind::Split, Kind::SlowWay, Kind::TransferStorm] {
+    for often in [Kind::Split, Kind::SlowWay, Kind::TransferStorm, Kind::Mute] {
         if random.random_ratio(2, 5) && !kinds.contains(&often) {
             kinds.push(often);
         }

@@ -105,7 +105,7 @@ impl Typed {
         match host.random.random_range(0..16) {
             0..6 => self.add(host, &counters, &key).await,
             6..12 => self.add_element(host, &sets, &key).await,
-            12..15 => self.remove_element(host, &sets, &key, level).await,
+            12..14 => self.remove_element(host, &sets, &key, level).await,
             _ => self.delete_set(host, &sets, &key).await,
         }
     }
