@@ -18,6 +18,7 @@ use latitude_types::{
 };
 use serde::{Deserialize, Serialize};
 
+use crate::audit::Audit;
 use crate::codec::{self, DecodeError};
 use crate::sweep::Sweep;
 
@@ -54,6 +55,8 @@ pub enum EntryKind {
     Feature = 12,
     /// What of part of the range is kept against latecomers, and need not be any more, goes.
     Sweep = 13,
+    /// Every replica makes the checksum of its base, at this place in the log.
+    Audit = 14,
 }
 
 /// A log entry.
@@ -80,6 +83,8 @@ pub enum Body {
     Admit(NodeId),
     /// Kind [`EntryKind::Sweep`]: what may go of these keys, goes.
     Sweep(Sweep),
+    /// Kind [`EntryKind::Audit`]: nothing changes; whoever applies it looks at what it has.
+    Audit(Audit),
 }
 
 /// Folds, then operations, applied in this order in one batch.
@@ -205,6 +210,7 @@ impl Entry {
             Body::Write(_) => EntryKind::Write,
             Body::Admit(_) => EntryKind::Admit,
             Body::Sweep(_) => EntryKind::Sweep,
+            Body::Audit(_) => EntryKind::Audit,
         };
         let mut bytes = codec::encode(VERSION, &(kind as u8));
         bytes = postcard::to_extend(&header, bytes).expect("our structures serialize");
@@ -212,6 +218,7 @@ impl Entry {
             Body::Write(write) => postcard::to_extend(write, bytes),
             Body::Admit(node) => postcard::to_extend(node, bytes),
             Body::Sweep(sweep) => postcard::to_extend(sweep, bytes),
+            Body::Audit(audit) => postcard::to_extend(audit, bytes),
         }
         .expect("our structures serialize");
         bytes.into()
@@ -229,13 +236,15 @@ impl Entry {
         const WRITE: u8 = EntryKind::Write as u8;
         const ADMIT: u8 = EntryKind::Admit as u8;
         const SWEEP: u8 = EntryKind::Sweep as u8;
+        const AUDIT: u8 = EntryKind::Audit as u8;
         match bytes {
-            [VERSION, kind @ (WRITE | ADMIT | SWEEP), rest @ ..] => {
+            [VERSION, kind @ (WRITE | ADMIT | SWEEP | AUDIT), rest @ ..] => {
                 let (header, rest) = postcard::take_from_bytes::<Header>(rest).map_err(damaged)?;
                 let Header { stamp, range, epoch, keyspace } = header;
                 let body = match *kind {
                     WRITE => Body::Write(codec::decode_to_end("log entry", rest)?),
                     SWEEP => Body::Sweep(codec::decode_to_end("log entry", rest)?),
+                    AUDIT => Body::Audit(codec::decode_to_end("log entry", rest)?),
                     _ => Body::Admit(codec::decode_to_end("log entry", rest)?),
                 };
                 Ok(Self { stamp, range, epoch, keyspace, body })
@@ -245,6 +254,21 @@ impl Entry {
                 Err(DecodeError::Version { what: "log entry", found: *found, known: VERSION })
             }
             [] => Err(DecodeError::Damaged { what: "log entry", message: "it is empty".into() }),
+        }
+    }
+
+    /// What is to be audited once this encoded entry is applied, if it is such an entry.
+    ///
+    /// # Errors
+    /// As [`Entry::decode`].
+    pub fn audit_of(bytes: &[u8]) -> Result<Option<Audit>, DecodeError> {
+        const AUDIT: u8 = EntryKind::Audit as u8;
+        match bytes {
+            [VERSION, AUDIT, ..] => match Self::decode(bytes)?.body {
+                Body::Audit(audit) => Ok(Some(audit)),
+                _ => Ok(None),
+            },
+            _ => Ok(None),
         }
     }
 
@@ -329,6 +353,18 @@ mod tests {
         assert_eq!(hex, "010d8080801201040110016101016d0180808002801001028080800600");
         assert_eq!(Entry::decode(&sweep.encode()), Ok(sweep.clone()));
         assert_eq!(Entry::stamp_of(&sweep.encode()), Some(sweep.stamp));
+    }
+
+    #[test]
+    fn an_audit_is_told_from_other_entries_and_keeps_its_layout() {
+        let audit = Entry { body: Body::Audit(Audit { format: 1 }), ..entry() };
+        let bytes = audit.encode();
+        let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+        assert_eq!(hex, "010e808080120104011001");
+        assert_eq!(Entry::decode(&bytes), Ok(audit.clone()));
+        assert_eq!(Entry::stamp_of(&bytes), Some(audit.stamp));
+        assert_eq!(Entry::audit_of(&bytes), Ok(Some(Audit { format: 1 })));
+        assert_eq!(Entry::audit_of(&entry().encode()), Ok(None));
     }
 
     #[test]

@@ -18,6 +18,7 @@
 //! Not known here: Raft, RocksDB, who leads, what time it is. An outcome that depends on them is
 //! somebody else's.
 
+mod audit;
 mod codec;
 mod delta;
 mod entry;
@@ -35,6 +36,7 @@ mod staged;
 mod sweep;
 mod sweep_cursor;
 
+pub use audit::{AUDIT_FORMAT, Audit, Audited, Auditor, differing};
 pub use codec::DecodeError;
 pub use delta::Delta;
 pub use entry::{Body, Carried, Entry, EntryKind, Extension, Operation, Segment, Write};

@@ -222,7 +222,7 @@ impl Range {
         }
         let operations: &[Operation] = match &entry.body {
             Body::Write(write) => &write.operations,
-            Body::Admit(_) | Body::Sweep(_) => &[],
+            Body::Admit(_) | Body::Sweep(_) | Body::Audit(_) => &[],
         };
         if operations.iter().any(|operation| !operation.extensions.is_empty()) {
             return Err(ApplyError::Unsupported("an extension"));
@@ -248,6 +248,8 @@ impl Range {
                 }
                 Body::Admit(node) => self.admit(*node, entry.stamp),
                 Body::Sweep(sweep) => self.sweep(sweep, staged)?,
+                // What is to be looked at is what this entry leaves behind.
+                Body::Audit(_) => {}
             }
             let mut replies = Vec::with_capacity(operations.len());
             for (ordinal, operation) in (0..).zip(operations) {

@@ -10,6 +10,7 @@
 //! admit 10 2                     an entry that admits node 2 as an origin
 //! sweep 30m a..c work=2 from=1m stable="2=10"
 //!                                an entry that sweeps; what it dropped and shortened
+//! audit 10                       an entry that audits; what the base comes to right after it
 //! rows                           values and ids as the base has them, and what the range knows of dropped ones
 //! origins                        who takes local writes, and how far each is folded
 //! get a                          the key's row
@@ -44,8 +45,9 @@ use std::path::{Path, PathBuf};
 use bytes::Bytes;
 use goldenscript::{ArgumentConsumer, Command, Context};
 use latitude_range::{
-    Applied, Body, Carried, Content, Delta, Done, Entry, Expected, Op, Operation, RangeMeta, Reply,
-    ScanRequest, Segment, Sweep, Value, ValueRow, ValueType, Write,
+    AUDIT_FORMAT, Applied, Audit, Audited, Body, Carried, Content, Delta, Done, Entry, Expected,
+    Op, Operation, RangeMeta, Reply, ScanRequest, Segment, Sweep, Value, ValueRow, ValueType,
+    Write,
 };
 use latitude_storage::key::base::{Row, RowKind, decode};
 use latitude_types::{
@@ -119,6 +121,7 @@ impl goldenscript::Runner for Runner {
                     "local" => script.local(&mut args)?,
                     "fold" => script.fold(&mut args)?,
                     "sweep" => script.sweep(&mut args)?,
+                    "audit" => script.audit(&mut args)?,
                     "rows" => script.rows()?,
                     "origins" => script.origins(),
                     "get" => script.get(args.next_pos().ok_or("which key?")?)?,
@@ -294,6 +297,13 @@ impl Script {
             writeln!(out, "more may go at {}", show_time(due))?;
         }
         Ok(out)
+    }
+
+    fn audit(&mut self, args: &mut ArgumentConsumer<'_>) -> Result<String> {
+        let stamp = args.next_pos().ok_or("an entry needs a stamp")?;
+        self.apply(self.entry_of(stamp, Body::Audit(Audit { format: AUDIT_FORMAT }))?)?;
+        let Audited { checksum, rows, keys } = self.replica.audited()?;
+        Ok(format!("{checksum:016x} of {rows} rows, {keys} keys"))
     }
 
     fn rows(&self) -> Result<String> {

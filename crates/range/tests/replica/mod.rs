@@ -2,7 +2,8 @@
 
 use bytes::Bytes;
 use latitude_range::{
-    Applied, ApplyError, Content, Entry, Range, RangeMeta, Reader, Staged, ValueRow, image_spans,
+    Applied, ApplyError, Audited, Auditor, Content, Entry, Range, RangeMeta, Reader, Staged,
+    ValueRow, image_spans,
 };
 use latitude_storage::key::base::{RowKind, decode, value_key};
 use latitude_storage::memory::{MemoryDisk, MemoryEngine};
@@ -119,6 +120,18 @@ impl Replica {
     /// The range's rows, for reading.
     pub(crate) fn reader(&self) -> Result<Reader<'_>, ApplyError> {
         Reader::new(self.id(), &self.engine)
+    }
+
+    /// What its base comes to.
+    pub(crate) fn audited(&self) -> Result<Audited, ApplyError> {
+        let mut auditor = Auditor::new(self.id());
+        for span in image_spans(self.range.meta()) {
+            for row in self.engine.scan(Column::Base, span.scan()) {
+                let (key, value) = row?;
+                auditor.add(&key, &value)?;
+            }
+        }
+        Ok(auditor.finish())
     }
 
     /// Every row of the base, byte for byte.
