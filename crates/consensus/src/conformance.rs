@@ -33,6 +33,7 @@ use openraft::{
 };
 use serde::{Deserialize, Serialize};
 
+use crate::audit::Audits;
 use crate::committer::{Committer, FlushInline};
 use crate::log::RangeLog;
 use crate::machine::{Built, StateMachine};
@@ -296,7 +297,8 @@ impl StoreBuilder<Numbered, Log, Machine, ()> for Empty {
         };
         let log = RangeLog::open(engine, committer, range, Generation(1), u64::MAX);
         let log = log.expect("an empty log is whole");
-        let (machine, _) = StateMachine::open(place, log.clone(), Arc::default())
+        let audits = Audits::new(Arc::clone(&place.snapshots.pace));
+        let (machine, _) = StateMachine::open(place, log.clone(), Arc::default(), audits)
             .expect("the base was just written");
         Ok(((), Log(log), Machine(machine)))
     }

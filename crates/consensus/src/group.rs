@@ -23,6 +23,7 @@ use tokio::sync::watch;
 use tokio::time::Instant as TokioInstant;
 
 use crate::acks::Acks;
+use crate::audit::{AuditOutcome, Audits};
 use crate::committer::Committer;
 use crate::log::RangeLog;
 use crate::machine::{ClosedUsed, Progress, StateMachine, Watched};
@@ -212,6 +213,7 @@ pub struct Group {
     pub(crate) progress: watch::Receiver<Progress>,
     origins: watch::Receiver<Arc<[Origin]>>,
     closed_used: Arc<ClosedUsed>,
+    audits: Audits,
     settings: Settings,
     pub(crate) snapshots: Snapshots,
     pub(crate) receiver: Receiver,
@@ -274,9 +276,14 @@ impl Group {
         )
         .map_err(fail)?;
         let closed_used = Arc::new(ClosedUsed::default());
-        let (machine, Watched { progress, origins }) =
-            StateMachine::open(place.clone(), log.clone(), Arc::clone(&closed_used))
-                .map_err(fail)?;
+        let audits = Audits::new(Arc::clone(&snapshots.pace));
+        let (machine, Watched { progress, origins }) = StateMachine::open(
+            place.clone(),
+            log.clone(),
+            Arc::clone(&closed_used),
+            audits.clone(),
+        )
+        .map_err(fail)?;
         log.check_complete(progress.borrow().index).map_err(fail)?;
         let network = Network {
             transport: Arc::clone(transport),
@@ -302,6 +309,7 @@ impl Group {
             progress,
             origins,
             closed_used,
+            audits,
             settings: *settings,
             snapshots: snapshots.clone(),
             receiver: Receiver::new(place),
@@ -532,6 +540,17 @@ impl Group {
     /// replica (INV-4).
     pub fn rely_on_closed(&self, time: Timestamp) {
         self.closed_used.note(time);
+    }
+
+    /// What came here of the audit that stands at `index` of the log; `None` if it is not applied yet, or was not
+    /// applied since the replica was opened: it may have taken a snapshot of what came later.
+    pub fn audit(&self, index: u64) -> Option<AuditOutcome> {
+        self.audits.outcome(index)
+    }
+
+    /// Makes the checksums that audits ask for. Somebody must run this for every replica.
+    pub fn make_audits(&self) -> impl Future<Output = ()> + Send + use<> {
+        self.audits.clone().run()
     }
 
     /// The part this replica plays.

@@ -27,6 +27,7 @@
 //! Not known here: gRPC, what an operation does, who clients are.
 
 mod acks;
+mod audit;
 mod committer;
 #[cfg(test)]
 mod conformance;
@@ -45,6 +46,7 @@ mod trim;
 mod types;
 mod wire;
 
+pub use audit::AuditOutcome;
 pub use committer::{CommitStats, Committer, Flush, FlushInline};
 pub use group::{
     Appended, Birth, Group, GroupContext, GroupStatus, Leadership, LogPosition, OpenError,

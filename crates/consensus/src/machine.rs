@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use futures::{FutureExt, Stream, StreamExt};
 use latitude_probe::Mark;
-use latitude_range::{Applied, Entry as RangeEntry, Origin, Range, Staged};
+use latitude_range::{Applied, Audit, Entry as RangeEntry, Origin, Range, Staged};
 use latitude_storage::{Batch, Column, Engine, key};
 use latitude_types::{RangeId, Stamp, Timestamp};
 use openraft::alias::{SnapshotMetaOf, SnapshotOf};
@@ -23,10 +23,11 @@ use openraft::storage::{EntryResponder, RaftStateMachine};
 use openraft::{EntryPayload, OptionalSend, RaftSnapshotBuilder, Snapshot};
 use tokio::sync::watch;
 
+use crate::audit::Audits;
 use crate::log::RangeLog;
 use crate::snapshot::SnapshotData;
 use crate::snapshot::install::{self, Place};
-use crate::types::{LogId, StoredMembership, TypeConfig};
+use crate::types::{LogId, Proposal, StoredMembership, TypeConfig};
 use crate::wire;
 
 /// Entries applied in one batch at most, by count and by the bytes they write.
@@ -73,6 +74,7 @@ pub(crate) struct StateMachine {
     progress: watch::Sender<Progress>,
     origins: watch::Sender<Arc<[Origin]>>,
     closed_used: Arc<ClosedUsed>,
+    audits: Audits,
 }
 
 /// What others watch of a state machine.
@@ -89,6 +91,7 @@ impl StateMachine {
         place: Place,
         log: RangeLog,
         closed_used: Arc<ClosedUsed>,
+        audits: Audits,
     ) -> io::Result<(Self, Watched)> {
         let (engine, id) = (Arc::clone(&place.engine), place.range);
         let (range, applied, membership) = read(&*engine, id)?;
@@ -108,6 +111,7 @@ impl StateMachine {
             progress,
             origins,
             closed_used,
+            audits,
         };
         Ok((machine, watched))
     }
@@ -135,9 +139,10 @@ impl StateMachine {
         Some(Snapshot { meta, snapshot: SnapshotData::Base })
     }
 
-    /// Applies entries as one batch and answers their proposers.
+    /// Applies entries as one batch and answers their proposers. An entry that audits is the last of its batch.
     fn apply_batch(&mut self, entries: Vec<EntryResponder<TypeConfig>>) -> io::Result<()> {
         let mut staged = Staged::new(&*self.engine);
+        let mut audit = None;
         let mut answers = Vec::with_capacity(entries.len());
         let answers_many = entries.len() > 1;
         for (entry, responder) in entries {
@@ -153,6 +158,7 @@ impl StateMachine {
             let applied = match &entry.payload {
                 EntryPayload::Blank => Applied::default(),
                 EntryPayload::Normal(proposal) => {
+                    audit = audit_of(proposal)?;
                     let entry = RangeEntry::decode(&proposal.0).map_err(io::Error::other)?;
                     self.check_closed(&entry)?;
                     self.range.apply(&entry, &mut staged).map_err(io::Error::other)?
@@ -172,6 +178,9 @@ impl StateMachine {
         let row = wire::AppliedRow::new(self.applied.as_ref(), &self.membership);
         batch.put(Column::Base, key::local::applied(self.id), wire::encode(&row));
         self.engine.write(batch).map_err(io::Error::other)?;
+        if let (Some(audit), Some(at)) = (audit, &self.applied) {
+            self.audits.begin(&self.engine, self.id, at.index, audit);
+        }
         self.tell();
         for (responder, applied) in answers {
             responder.send(applied);
@@ -195,6 +204,18 @@ impl StateMachine {
                 self.id, entry.stamp
             ),
         ))
+    }
+}
+
+fn audit_of(proposal: &Proposal) -> io::Result<Option<Audit>> {
+    RangeEntry::audit_of(&proposal.0).map_err(io::Error::other)
+}
+
+/// Whether nothing may be in a batch behind it: what is there right after this entry is to be looked at.
+fn ends_batch(entry: &EntryResponder<TypeConfig>) -> io::Result<bool> {
+    match &entry.0.payload {
+        EntryPayload::Normal(proposal) => Ok(audit_of(proposal)?.is_some()),
+        EntryPayload::Blank | EntryPayload::Membership(_) => Ok(false),
     }
 }
 
@@ -232,14 +253,17 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
         Strm: Stream<Item = io::Result<EntryResponder<TypeConfig>>> + Unpin + OptionalSend,
     {
         while let Some(first) = entries.next().await {
-            let mut group = vec![first?];
+            let first = first?;
+            let mut ended = ends_batch(&first)?;
+            let mut group = vec![first];
             let mut bytes = 0;
-            while group.len() < BATCH_ENTRIES_MAX && bytes < BATCH_BYTES_MAX {
+            while !ended && group.len() < BATCH_ENTRIES_MAX && bytes < BATCH_BYTES_MAX {
                 let Some(Some(next)) = entries.next().now_or_never() else { break };
                 let next = next?;
                 if let EntryPayload::Normal(proposal) = &next.0.payload {
                     bytes += proposal.0.len();
                 }
+                ended = ends_batch(&next)?;
                 group.push(next);
             }
             self.apply_batch(group)?;

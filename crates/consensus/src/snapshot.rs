@@ -37,7 +37,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::Semaphore;
 
 pub(crate) use header::Header;
-use pace::Pace;
+pub(crate) use pace::Pace;
 pub use steps::{Failpoints, NoFailpoints, Step};
 
 use crate::wire;
@@ -51,7 +51,7 @@ pub struct SnapshotSettings {
     /// A range's log is shortened once it holds about so many bytes. A half of that stays, so that a
     /// replica that was away for a short while needs no snapshot.
     pub log_bytes_max: u64,
-    /// What a node sends of snapshots, in bytes per second, all ranges together.
+    /// What a node sends of snapshots, and reads for audits, in bytes per second, all ranges together.
     pub bytes_per_second: u64,
 }
 
