@@ -14,10 +14,10 @@ use crate::client::{Client, IntoRead};
 use crate::lock;
 use crate::run::patience;
 
-/// How long `init` waits for the other nodes unless told.
-const INIT_TIMEOUT_DEFAULT: Duration = Duration::from_secs(30);
+/// How long `init` waits for the other nodes, and `audit` for the replicas, unless told.
+const WAIT_DEFAULT: Duration = Duration::from_secs(30);
 /// What is allowed to the way there and back.
-const INIT_TIMEOUT_MARGIN: Duration = Duration::from_secs(5);
+const WAIT_MARGIN: Duration = Duration::from_secs(5);
 
 /// The administration of a cluster. Every node serves every call, so nodes are tried in turn until one
 /// answers. A call that changes something goes to another node only if it certainly has not happened;
@@ -42,10 +42,9 @@ impl Admin {
     /// Makes a cluster of the first node that answers and of all it was told to join. Waits for them for
     /// `wait`, or 30 s. Safe to repeat.
     pub async fn init(&self, wait: Option<Duration>) -> Result<v1::InitReply> {
-        let wait = wait.unwrap_or(INIT_TIMEOUT_DEFAULT);
-        let timeout_ms = wait.as_millis().clamp(1, u128::from(u32::MAX)) as u32;
-        let request = v1::InitRequest { timeout_ms };
-        self.ask(Repeat::Safe, wait + INIT_TIMEOUT_MARGIN, request, |mut admin, request| {
+        let wait = wait.unwrap_or(WAIT_DEFAULT);
+        let request = v1::InitRequest { timeout_ms: to_ms(wait) };
+        self.ask(Repeat::Safe, wait + WAIT_MARGIN, request, |mut admin, request| {
             Box::pin(async move { admin.init(request).await })
         })
         .await
@@ -116,6 +115,17 @@ impl Admin {
         reply.await.map(drop)
     }
 
+    /// Compares what the replicas of a range hold, at one place in its log. Waits for them for `wait`, or 30 s; those
+    /// that were not compared by then are named in the reply, and are no error.
+    pub async fn audit(&self, range: RangeId, wait: Option<Duration>) -> Result<v1::AuditReply> {
+        let wait = wait.unwrap_or(WAIT_DEFAULT);
+        let request = v1::AuditRequest { range_id: range.0, timeout_ms: to_ms(wait) };
+        let reply = self.ask(Repeat::Safe, wait + WAIT_MARGIN, request, |mut admin, request| {
+            Box::pin(async move { admin.audit(request).await })
+        });
+        reply.await.map_err(IntoRead::into_read)
+    }
+
     async fn read<R: Clone, T>(&self, request: R, call: impl Ask<R, T>) -> Result<T> {
         let reply = self.ask(Repeat::Safe, self.client.inner.timeout, request, call).await;
         reply.map_err(IntoRead::into_read)
@@ -157,6 +167,11 @@ impl Admin {
         }
         Err(last.unwrap_or_else(|| Error::new(Reason::Unreachable, "there is no node to ask")))
     }
+}
+
+/// As the wire has it; 0 would mean that nothing was said.
+fn to_ms(wait: Duration) -> u32 {
+    wait.as_millis().clamp(1, u128::from(u32::MAX)) as u32
 }
 
 /// One call of the administration.

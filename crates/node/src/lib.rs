@@ -17,6 +17,7 @@
 
 pub mod adapters;
 mod admin;
+mod audit;
 mod balancer;
 mod bootstrap;
 mod catalog;

@@ -25,6 +25,11 @@ struct OperationLabels {
     operation: &'static str,
 }
 
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct AuditLabels {
+    verdict: &'static str,
+}
+
 /// What a node counts.
 pub(crate) struct Metrics {
     registry: Mutex<Registry>,
@@ -33,6 +38,7 @@ pub(crate) struct Metrics {
     entry_operations: Histogram,
     sequential_waits: Counter,
     local_write_folded: Histogram,
+    audits: Family<AuditLabels, Counter>,
     syncs: Gauge,
     sync_completions: Gauge,
     replicas: Gauge,
@@ -62,6 +68,7 @@ impl Metrics {
             sequential_waits: Counter::default(),
             // Up to 15 s, each bucket an eighth wider: a wide-area round trip more or less must show.
             local_write_folded: Histogram::new(exponential_buckets(0.005, 1.125, 69)),
+            audits: Family::default(),
             syncs: Gauge::default(),
             sync_completions: Gauge::default(),
             replicas: Gauge::default(),
@@ -99,6 +106,11 @@ impl Metrics {
                 "local_write_folded_seconds",
                 "Time from a local write taken by this node to its fold being applied here",
                 metrics.local_write_folded.clone(),
+            );
+            registry.register(
+                "audits",
+                "Audits of ranges run from here, by what they found",
+                metrics.audits.clone(),
             );
             for (name, help, gauge) in [
                 ("store_syncs", "Syncs of the store since the start", &metrics.syncs),
@@ -162,6 +174,10 @@ impl Metrics {
     /// Where the time is counted from a local write taken here to its fold being applied here, in seconds.
     pub(crate) fn local_write_folded(&self) -> Histogram {
         self.local_write_folded.clone()
+    }
+
+    pub(crate) fn observe_audit(&self, verdict: &'static str) {
+        self.audits.get_or_create(&AuditLabels { verdict }).inc();
     }
 
     pub(crate) fn observe_reply(&self, reply: &v1::Reply, took: Duration) {

@@ -198,6 +198,19 @@ impl Peers {
         self.queue(kind, to, RangeId(0), Class::Heartbeat, body).await.map(drop)
     }
 
+    /// Begins an audit of a range that a node leads, or asks what came there of one.
+    pub(crate) async fn audit(
+        &self,
+        node: NodeId,
+        range: RangeId,
+        question: pb::AuditQuestion,
+    ) -> Result<pb::AuditAnswer, TransportError> {
+        let to = ReplicaId { node, ..ReplicaId::default() };
+        let (kind, body) = (pb::MessageKind::Audit, question.encode_to_vec().into());
+        let body = self.queue(kind, to, range, Class::Heartbeat, body).await?;
+        pb::AuditAnswer::decode(body).map_err(|error| TransportError(format!("{node}: {error}")))
+    }
+
     /// Sends what is small and urgent to a node.
     fn send(
         &self,

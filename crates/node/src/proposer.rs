@@ -21,7 +21,7 @@ use futures::stream::FuturesUnordered;
 use futures::{FutureExt, StreamExt};
 use latitude_consensus::{Appended, Group, LeaderToken, LogPosition, ProposeError, ReadError};
 use latitude_probe::{Mark, Plant};
-use latitude_range::{Body, Entry, Operation, Reply, Segment, Sweep, Write};
+use latitude_range::{AUDIT_FORMAT, Audit, Body, Entry, Operation, Reply, Segment, Sweep, Write};
 use latitude_types::{
     Error, KeyspaceId, LeaderHint, NodeId, RangeId, Reason, ReplicaId, Stamp, Timestamp,
 };
@@ -63,6 +63,8 @@ enum Proposal {
     Admit { node: NodeId, answer: Done },
     /// What may go of some keys, goes: an entry of its own.
     Sweep { sweep: Sweep, answer: Done },
+    /// Every replica makes the checksum of its base: an entry of its own.
+    Audit { answer: oneshot::Sender<Result<LogPosition, Error>> },
 }
 
 /// Told once the entry is applied here, or why it is not.
@@ -195,6 +197,14 @@ impl Proposer {
         self.queued(Proposal::Sweep { sweep, answer }, received)
     }
 
+    /// Has every replica make the checksum of its base right after one entry, and says where that stands once it is
+    /// applied here.
+    pub(crate) async fn audit(&self) -> Result<LogPosition, Error> {
+        let (answer, received) = oneshot::channel();
+        self.queue(Proposal::Audit { answer })?;
+        received.await.unwrap_or_else(|_| Err(stopped()))
+    }
+
     fn queued(
         &self,
         proposal: Proposal,
@@ -306,6 +316,7 @@ struct Answers {
     /// In the order of the entry's operations.
     operations: Vec<oneshot::Sender<Result<Written, Error>>>,
     others: Vec<Done>,
+    audit: Option<oneshot::Sender<Result<LogPosition, Error>>>,
 }
 
 impl Answers {
@@ -314,11 +325,13 @@ impl Answers {
             drop(answer.send(Ok(Written { reply, at: appended.at, stamp })));
         }
         self.others.into_iter().for_each(|answer| drop(answer.send(Ok(()))));
+        self.audit.into_iter().for_each(|answer| drop(answer.send(Ok(appended.at))));
     }
 
     fn fail(self, error: &Error) {
         self.operations.into_iter().for_each(|answer| drop(answer.send(Err(error.clone()))));
         self.others.into_iter().for_each(|answer| drop(answer.send(Err(error.clone()))));
+        self.audit.into_iter().for_each(|answer| drop(answer.send(Err(error.clone()))));
     }
 }
 
@@ -370,7 +383,12 @@ fn gather(
                 answers.others.push(answer);
                 return Batch { body: Body::Sweep(sweep), early: None, answers };
             }
-            alone @ (Proposal::Admit { .. } | Proposal::Sweep { .. }) => {
+            Proposal::Audit { answer } if is_first => {
+                answers.audit = Some(answer);
+                let body = Body::Audit(Audit { format: AUDIT_FORMAT });
+                return Batch { body, early: None, answers };
+            }
+            alone @ (Proposal::Admit { .. } | Proposal::Sweep { .. } | Proposal::Audit { .. }) => {
                 *held = Some(alone);
                 break;
             }
@@ -386,7 +404,7 @@ impl Proposal {
         match self {
             Self::Operation { operation, .. } => operation.size(),
             Self::Fold { segments, .. } => segments.iter().map(Segment::size).sum(),
-            Self::Admit { .. } | Self::Sweep { .. } => 0,
+            Self::Admit { .. } | Self::Sweep { .. } | Self::Audit { .. } => 0,
         }
     }
 }

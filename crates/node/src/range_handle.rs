@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use latitude_consensus::{Group, LogPosition, ReadError};
+use latitude_consensus::{Group, LogPosition, ReadError, Role};
 use latitude_consistency::may_close;
 use latitude_directory::RangeRecord;
 use latitude_probe::{Mark, Plant};
-use latitude_rpc::pb::v1::Proof;
+use latitude_rpc::pb::v1::{self, Proof};
 use latitude_types::{Error, MissingQuorum, NodeId, RangeId, Reason, Stamp, Timestamp};
 use tokio::task::AbortHandle;
 
@@ -39,6 +39,15 @@ pub(crate) struct RangeHandle {
 impl RangeHandle {
     pub(crate) fn id(&self) -> RangeId {
         self.record.id
+    }
+
+    /// The part the replica plays, on the wire.
+    pub(crate) fn role(&self) -> v1::Role {
+        match self.group.role() {
+            Role::Leader => v1::Role::Leader,
+            Role::Follower => v1::Role::Follower,
+            Role::Learner => v1::Role::Learner,
+        }
     }
 
     /// Waits until a strict read that began before this call can be answered from the base here.

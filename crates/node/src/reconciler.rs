@@ -168,6 +168,7 @@ async fn open(
         tokio::spawn(watch),
         tokio::spawn(end_silence),
         tokio::spawn(group.keep_log_short()),
+        tokio::spawn(group.make_audits()),
     ];
     let tasks = tasks.iter().map(tokio::task::JoinHandle::abort_handle).collect();
     let handle = RangeHandle {

@@ -20,7 +20,6 @@ mod write;
 use std::sync::Arc;
 use std::time::Duration;
 
-use latitude_consensus::Role;
 use latitude_consistency::{Route, Token};
 use latitude_rpc::ToWire;
 use latitude_rpc::pb::v1;
@@ -119,11 +118,7 @@ impl Serving<'_> {
             fallback_reason: request.fallback.map_or_else(String::new, |why| why.name().into()),
             ..v1::Receipt::default()
         };
-        receipt.set_role(match handle.group.role() {
-            Role::Leader => v1::Role::Leader,
-            Role::Follower => v1::Role::Follower,
-            Role::Learner => v1::Role::Learner,
-        });
+        receipt.set_role(handle.role());
         receipt
     }
 

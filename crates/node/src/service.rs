@@ -26,6 +26,7 @@ use tonic::service::Routes;
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::admin;
+use crate::audit;
 use crate::bootstrap;
 use crate::catalog;
 use crate::closing;
@@ -377,6 +378,13 @@ impl Admin for Doors {
             .map_err(status)
     }
 
+    async fn audit(
+        &self,
+        request: Request<v1::AuditRequest>,
+    ) -> Result<Response<v1::AuditReply>, Status> {
+        audit::run(&self.shared, request.into_inner()).await.map(Response::new).map_err(status)
+    }
+
     async fn transfer_leader(
         &self,
         request: Request<v1::TransferLeaderRequest>,
@@ -597,6 +605,17 @@ async fn take_frame(
                                 pb::Closed { term: at.term, index: at.index, time: time.0 };
                             answer(closed.encode_to_vec().into(), String::new())
                         }
+                        Err(error) => answer(Bytes::new(), error.to_string()),
+                    }
+                }
+                .boxed(),
+            );
+        } else if kind == pb::MessageKind::Audit {
+            let shared = Arc::clone(shared);
+            in_hand.push(
+                async move {
+                    match audit::answer(&shared, RangeId(range_id), body).await {
+                        Ok(audited) => answer(audited.encode_to_vec().into(), String::new()),
                         Err(error) => answer(Bytes::new(), error.to_string()),
                     }
                 }

@@ -101,6 +101,16 @@ impl Admin for FakeAdmin {
         Ok(Response::new(v1::DropKeyspaceReply { keyspace_id: 16 }))
     }
 
+    async fn audit(
+        &self,
+        request: Request<v1::AuditRequest>,
+    ) -> Result<Response<v1::AuditReply>, Status> {
+        self.asked("audit")?;
+        let v1::AuditRequest { range_id, timeout_ms } = request.into_inner();
+        assert!(timeout_ms > 0);
+        Ok(Response::new(v1::AuditReply { range_id, ..Default::default() }))
+    }
+
     async fn transfer_leader(
         &self,
         request: Request<v1::TransferLeaderRequest>,
