@@ -6,6 +6,7 @@ mod faults;
 mod program;
 mod rows;
 
+pub use faults::RowPart;
 pub use rows::RowCounts;
 
 use std::collections::BTreeMap;

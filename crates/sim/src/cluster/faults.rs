@@ -6,14 +6,24 @@ use std::time::Duration;
 use latitude_clock::PhysicalClock;
 use latitude_consensus::Step;
 use latitude_node::ReadMode;
-use latitude_storage::{Column, key};
-use latitude_types::{Generation, RangeId};
+use latitude_range::ValueRow;
+use latitude_storage::{Column, View, key};
+use latitude_types::{Generation, Key, KeyspaceId, RangeId};
 use rand::RngExt;
 use serde_json::json;
 
 use super::{Cluster, Crash, NO_PANIC};
 use crate::links::Host;
 use crate::trace::Kind;
+
+/// Of a row.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum RowPart {
+    /// The byte that says which version's layout it has.
+    Version,
+    /// What clients are told.
+    Value,
+}
 
 impl Cluster {
     /// Nodes that have stopped by themselves, and why; each is told once and is down from then on.
@@ -289,6 +299,29 @@ impl Cluster {
         self.fault("damage_log", json!({ "node": node, "range": range.0, "index": index }));
         let entry = key::log::entry(range, Generation(1), index);
         self.site(node).disk.flip_bit(Column::Log, &entry, 9)
+    }
+
+    /// Turns a bit of a register's value, or of what comes before it, where a node's disk has it; `false`: it has no
+    /// such register.
+    pub fn damage_row(
+        &mut self,
+        node: u32,
+        keyspace: KeyspaceId,
+        key: &Key,
+        part: RowPart,
+    ) -> bool {
+        self.fault("damage_row", json!({ "node": node, "key": key.to_string() }));
+        let row_key = key::base::value_key(keyspace, key);
+        let site = self.site(node);
+        let engine = site.engine.lock().expect(NO_PANIC).upgrade();
+        let row = engine.and_then(|engine| engine.get(Column::Base, &row_key).ok().flatten());
+        let value = row.as_ref().and_then(|row| ValueRow::decode(row).ok()?.value().cloned());
+        let (Some(row), Some(value)) = (row, value) else { return false };
+        let byte = match part {
+            RowPart::Version => Some(0),
+            RowPart::Value => row.windows(value.len().max(1)).position(|window| window == value),
+        };
+        byte.is_some_and(|byte| site.disk.flip_bit(Column::Base, &row_key, byte))
     }
 
     /// Makes the next sync of a node's disk fail.
