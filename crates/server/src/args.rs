@@ -15,7 +15,7 @@ use clap::{Args, Parser, Subcommand};
 use latitude_types::Level;
 
 pub use admin::{
-    AdminArgs, AdminCommand, CreateKeyspaceArgs, KeyspaceCommand, PlaceArg, ValueTypeArg,
+    AdminArgs, AdminCommand, AuditArgs, CreateKeyspaceArgs, KeyspaceCommand, PlaceArg, ValueTypeArg,
 };
 pub use bench::BenchArgs;
 pub use data::{

@@ -7,7 +7,8 @@ use latitude_types::{Error, Kind};
 pub enum Exit {
     /// Done.
     Success = 0,
-    /// The request was served, and the answer is no: the key does not exist, the condition did not hold.
+    /// The request was served, and the answer is no: the key does not exist, the condition did not hold, replicas
+    /// differ.
     No = 1,
     /// The request can never succeed as it is.
     Refused = 2,
@@ -25,7 +26,8 @@ impl Exit {
 The exit code says what a script may do next:
 
   0  Done.
-  1  The answer is no: `get` found no such key, or the condition of `cas` did not hold.
+  1  The answer is no: `get` found no such key, the condition of `cas` did not hold, or `admin audit`
+     found replicas that differ.
   2  The command or the request is wrong, or the cluster's state forbids it: change something first.
   3  Not now: no node or quorum answered in time, or there was too much to do. A write certainly had
      no effect and never will: run the command again.

@@ -1,12 +1,14 @@
 //! The commands on the cluster.
 
+use std::time::Duration;
+
 use clap::{Args, Subcommand, ValueEnum};
 use latitude_types::{Level, NodeId, RangeId};
 
 use super::{ConnectArgs, OutputArgs, level};
 use crate::address::{PlaceName, by_region};
 use crate::text::{parse_node, parse_range};
-use crate::units::ByteCount;
+use crate::units::{ByteCount, duration};
 
 pub(super) const EXAMPLES: &str = "\
 Examples:
@@ -14,6 +16,7 @@ Examples:
   latitude admin keyspace create users --place eu=1,us=1,ap=1
   latitude admin ranges --keyspace users
   latitude admin deltas
+  latitude admin audit --keyspace users
   latitude admin transfer-leader r7 --to-node n2";
 
 /// The arguments of `latitude admin`.
@@ -49,6 +52,10 @@ pub enum AdminCommand {
         #[arg(long, short, value_name = "NAME")]
         keyspace: Option<String>,
     },
+    /// Compare what the replicas of each range hold, at one place in its log
+    ///
+    /// Exits with 1 if replicas differ, and with 3 if some could not be compared.
+    Audit(AuditArgs),
     /// Make, list and drop keyspaces
     #[command(subcommand)]
     Keyspace(KeyspaceCommand),
@@ -61,6 +68,20 @@ pub enum AdminCommand {
         #[arg(long, value_name = "NODE", value_parser = parse_node)]
         to_node: NodeId,
     },
+}
+
+/// The arguments of `latitude admin audit`.
+#[derive(Args, Debug)]
+pub struct AuditArgs {
+    /// Only this keyspace's ranges
+    #[arg(long, short, value_name = "NAME", conflicts_with = "range")]
+    pub keyspace: Option<String>,
+    /// Only this range, as `latitude admin ranges` prints it
+    #[arg(long, value_name = "RANGE", value_parser = parse_range)]
+    pub range: Option<RangeId>,
+    /// How long to wait for the replicas of each range
+    #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = duration)]
+    pub wait: Duration,
 }
 
 /// What an operator does with keyspaces.

@@ -3,18 +3,24 @@
 use std::io::{BufRead, IsTerminal};
 
 use bytes::Bytes;
-use latitude_client::wire::{CreateKeyspaceRequest, RegionReplicas, ValueType};
+use futures::StreamExt;
+use latitude_client::wire::{AuditVerdict, CreateKeyspaceRequest, RegionReplicas, ValueType};
 use latitude_client::{Admin, Client};
 use latitude_rpc::ToWire;
-use latitude_types::NodeId;
+use latitude_types::{NodeId, RangeId};
 use serde_json::{Value as Json, json};
 
 use super::Context;
-use crate::args::{AdminArgs, AdminCommand, CreateKeyspaceArgs, KeyspaceCommand, ValueTypeArg};
+use crate::args::{
+    AdminArgs, AdminCommand, AuditArgs, CreateKeyspaceArgs, KeyspaceCommand, ValueTypeArg,
+};
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::output::{Format, Output};
 use crate::render;
+
+/// Ranges audited at the same time.
+const AUDITS_AT_ONCE: usize = 4;
 
 pub(super) async fn run(
     args: AdminArgs,
@@ -42,6 +48,7 @@ pub(super) async fn run(
         AdminCommand::Deltas { keyspace } => {
             return deltas(&client, &keyspace.unwrap_or_default(), output).await;
         }
+        AdminCommand::Audit(args) => return audit(args, &admin, output).await,
         AdminCommand::Keyspace(command) => run_keyspace(command, &admin, output).await?,
         AdminCommand::TransferLeader { range, to_node } => {
             admin.transfer_leader(range, to_node).await?;
@@ -75,6 +82,60 @@ async fn deltas(client: &Client, keyspace: &str, output: &mut Output<'_>) -> Res
     }
     print_all(&rows, render::deltas, render::deltas_json, output)?;
     Ok(exit)
+}
+
+/// Audits ranges, some at a time, and prints each as it is known, in order.
+async fn audit(args: AuditArgs, admin: &Admin, output: &mut Output<'_>) -> Result<Exit, Failure> {
+    let AuditArgs { keyspace, range: only, wait } = args;
+    let ranges = match only {
+        Some(range) => vec![range],
+        None => {
+            let ranges = admin.ranges(keyspace.as_deref().unwrap_or_default()).await?;
+            ranges.into_iter().map(|range| RangeId(range.range_id)).collect()
+        }
+    };
+    let audits = ranges.into_iter().map(|range| async move {
+        let found = admin.audit(range, Some(wait)).await;
+        (range, found)
+    });
+    let mut audits = futures::stream::iter(audits).buffered(AUDITS_AT_ONCE);
+    let mut exit = Exit::Success;
+    while let Some((range, found)) = audits.next().await {
+        match found {
+            Ok(found) => {
+                exit = worse(exit, of_verdict(found.verdict()));
+                match output.format() {
+                    Format::Text => output.line(&render::audit(&found))?,
+                    Format::Json => output.json(&render::audit_json(&found))?,
+                }
+            }
+            Err(error) if only.is_some() => return Err(error.into()),
+            Err(error) => {
+                // What the other ranges hold is worth as much without it.
+                exit = worse(exit, Exit::of(&error));
+                output.error_line(&format!("{range} is not audited: {error}"))?;
+            }
+        }
+    }
+    Ok(exit)
+}
+
+/// What a script must know of an audit.
+fn of_verdict(verdict: AuditVerdict) -> Exit {
+    match verdict {
+        AuditVerdict::Equal => Exit::Success,
+        AuditVerdict::Differs => Exit::No,
+        AuditVerdict::Incomplete | AuditVerdict::Unspecified => Exit::Unavailable,
+    }
+}
+
+/// Of two ranges' exits the one to be told: that replicas differ before that something was not looked at.
+fn worse(one: Exit, other: Exit) -> Exit {
+    match (one, other) {
+        (Exit::No, _) | (_, Exit::No) => Exit::No,
+        (Exit::Success, other) => other,
+        (one, _) => one,
+    }
 }
 
 async fn run_keyspace(
@@ -195,6 +256,18 @@ mod tests {
         let typed = typed.as_mut().map(|typed| typed as &mut dyn BufRead);
         let confirmed = confirm_drop("users", typed, &mut output);
         (confirmed, String::from_utf8(err).unwrap())
+    }
+
+    #[test]
+    fn that_replicas_differ_is_told_whatever_else_was_found() {
+        let exits = |verdicts: &[AuditVerdict]| {
+            verdicts.iter().map(|verdict| of_verdict(*verdict)).fold(Exit::Success, worse)
+        };
+        use AuditVerdict::{Differs, Equal, Incomplete};
+        assert_eq!(exits(&[Equal, Equal]), Exit::Success);
+        assert_eq!(exits(&[Equal, Incomplete, Equal]), Exit::Unavailable);
+        assert_eq!(exits(&[Incomplete, Differs, Equal]), Exit::No);
+        assert_eq!(exits(&[Differs, Incomplete]), Exit::No);
     }
 
     #[test]

@@ -2,8 +2,8 @@
 
 use comfy_table::{Table, presets};
 use latitude_client::wire::{
-    HeldBack, InitReply, KeyspaceStatus, NodeStatus, RangeStatus, RegionReplicas, StatusReply,
-    UnfoldedDeltas, ValueType,
+    AuditReply, AuditVerdict, HeldBack, InitReply, KeyspaceStatus, NodeStatus, RangeStatus,
+    RegionReplicas, ReplicaAudit, Role, StatusReply, UnfoldedDeltas, ValueType,
 };
 use latitude_rpc::FromWire;
 use latitude_types::{Epoch, Generation, KeyspaceId, Level, NodeId, RangeId, ReplicaId, Timestamp};
@@ -259,6 +259,86 @@ pub fn deltas_json((node, of): &(NodeId, UnfoldedDeltas)) -> Json {
     })
 }
 
+/// What an audit of one range found: a line of it all, and a table of the replicas.
+pub fn audit(found: &AuditReply) -> String {
+    let range = format!("{}{}", RangeId(found.range_id), Epoch(found.epoch));
+    let replicas = found.replicas.iter();
+    let named = |which: fn(&ReplicaAudit) -> bool| {
+        let nodes = replicas.clone().filter(|replica| which(replica));
+        nodes.map(|replica| NodeId(replica.node).to_string()).collect::<Vec<_>>().join(", ")
+    };
+    let missing = named(|replica| replica.checksum.is_none() && !replica.differs);
+    let mut verdict = match found.verdict() {
+        AuditVerdict::Equal => "equal".to_string(),
+        AuditVerdict::Differs => format!("DIFFERS: {}", named(|replica| replica.differs)),
+        AuditVerdict::Incomplete | AuditVerdict::Unspecified => "incomplete".into(),
+    };
+    if !missing.is_empty() {
+        verdict += &format!("; not compared: {missing}");
+    }
+    let first = format!("{range} of {} at {}: {verdict}", found.keyspace, found.index);
+    let header = ["NODE", "REGION", "ROLE", "KEYS", "ROWS", "CHECKSUM", ""];
+    let row = |replica: &ReplicaAudit| {
+        let (node, generation) = (NodeId(replica.node), Generation(replica.generation));
+        let count = |count: u64| replica.checksum.map_or("-".to_string(), |_| count.to_string());
+        let remark = match (replica.differs, replica.checksum) {
+            (true, Some(_)) => "DIFFERS".to_string(),
+            (true, None) => format!("CANNOT BE READ: {}", replica.why),
+            (false, Some(_)) => String::new(),
+            (false, None) => format!("not compared: {}", replica.why),
+        };
+        [
+            ReplicaId { node, generation }.to_string(),
+            replica.region.clone(),
+            role(replica).unwrap_or("-").to_string(),
+            count(replica.keys),
+            count(replica.rows),
+            replica.checksum.map_or("-".to_string(), |checksum| format!("{checksum:016x}")),
+            remark,
+        ]
+    };
+    format!("{first}\n{}", table(header, found.replicas.iter().map(row)))
+}
+
+fn role(replica: &ReplicaAudit) -> Option<&'static str> {
+    match replica.role() {
+        Role::Unspecified => None,
+        Role::Leader => Some("leader"),
+        Role::Follower => Some("follower"),
+        Role::Learner => Some("learner"),
+    }
+}
+
+/// What an audit of one range found, as JSON. Checksums are text: they do not fit a number of every reader.
+pub fn audit_json(found: &AuditReply) -> Json {
+    let replica = |replica: &ReplicaAudit| {
+        let counted = |count: u64| replica.checksum.map(|_| count);
+        json!({
+            "node": replica.node,
+            "generation": replica.generation,
+            "region": replica.region,
+            "role": role(replica),
+            "differs": replica.differs,
+            "checksum": replica.checksum.map(|checksum| format!("{checksum:016x}")),
+            "rows": counted(replica.rows),
+            "keys": counted(replica.keys),
+            "why": (!replica.why.is_empty()).then_some(&replica.why),
+        })
+    };
+    json!({
+        "range": found.range_id,
+        "epoch": found.epoch,
+        "keyspace": found.keyspace,
+        "index": found.index,
+        "verdict": match found.verdict() {
+            AuditVerdict::Equal => "equal",
+            AuditVerdict::Differs => "differs",
+            AuditVerdict::Incomplete | AuditVerdict::Unspecified => "incomplete",
+        },
+        "replicas": found.replicas.iter().map(replica).collect::<Vec<_>>(),
+    })
+}
+
 /// Keyspaces as a table.
 pub fn keyspaces(keyspaces: &[KeyspaceStatus]) -> String {
     let header = [
@@ -419,6 +499,56 @@ r7e2   users     -      m\\xff  n1g1 n2g3 (learner)  ?       4     99"
         );
         let json = range_json(&range);
         assert_eq!((&json["leader"], &json["end_base64"]), (&Json::Null, &json!("bf8=")));
+    }
+
+    #[test]
+    fn an_audit_says_who_differs_and_who_was_not_compared() {
+        let replica = |node, checksum| ReplicaAudit {
+            node,
+            generation: 1,
+            region: "eu".into(),
+            role: Role::Follower as i32,
+            checksum,
+            rows: 12,
+            keys: 10,
+            ..ReplicaAudit::default()
+        };
+        let gone = |node| ReplicaAudit { role: 0, why: "n4 is gone".into(), ..replica(node, None) };
+        let damaged = ReplicaAudit { differs: true, ..gone(5) };
+        let mut found = AuditReply {
+            range_id: 7,
+            epoch: 2,
+            keyspace: "users".into(),
+            index: 99,
+            replicas: vec![replica(1, Some(0xab)), replica(2, Some(0xab)), gone(4)],
+            verdict: AuditVerdict::Incomplete as i32,
+        };
+        assert_eq!(
+            audit(&found),
+            "\
+r7e2 of users at 99: incomplete; not compared: n4
+NODE  REGION  ROLE      KEYS  ROWS  CHECKSUM
+n1g1  eu      follower  10    12    00000000000000ab
+n2g1  eu      follower  10    12    00000000000000ab
+n4g1  eu      -         -     -     -                 not compared: n4 is gone"
+        );
+        found.replicas[1] = ReplicaAudit { differs: true, ..replica(2, Some(0xac)) };
+        found.replicas.push(damaged);
+        found.set_verdict(AuditVerdict::Differs);
+        let text = audit(&found);
+        assert!(
+            text.starts_with("r7e2 of users at 99: DIFFERS: n2, n5; not compared: n4"),
+            "{text}"
+        );
+        assert!(text.contains("00000000000000ac  DIFFERS"), "{text}");
+        assert!(text.ends_with("CANNOT BE READ: n4 is gone"), "{text}");
+        let json = audit_json(&found);
+        assert_eq!(json["verdict"], "differs");
+        assert_eq!(json["replicas"][1]["checksum"], "00000000000000ac");
+        assert_eq!(
+            (&json["replicas"][2]["checksum"], &json["replicas"][2]["rows"]),
+            (&Json::Null, &Json::Null)
+        );
     }
 
     #[test]
