@@ -1,7 +1,8 @@
 //! A keyspace of 64 ranges on three nodes.
 
 use anyhow::{Context, Result, ensure};
-use latitude_client::{Client, Keyspace, Level};
+use latitude_client::wire::AuditVerdict;
+use latitude_client::{Client, Keyspace, Level, RangeId};
 use latitude_tests::bed::PATIENCE;
 use latitude_tests::{Bed, eventually};
 
@@ -43,6 +44,15 @@ async fn sixty_four_ranges_are_led_by_all_nodes_survive_one_and_vanish_when_drop
     serves(&keyspace, &keys, "one node dead").await?;
     bed.cluster().node(2).restart(PATIENCE).await?;
     bed.live().await?;
+
+    for range in bed.ranges("many").await? {
+        let found = client.admin().audit(RangeId(range.range_id), Some(PATIENCE)).await?;
+        ensure!(found.verdict() == AuditVerdict::Equal, "{found:?}");
+        ensure!(
+            found.replicas.len() == 3 && found.replicas.iter().all(|of| of.keys == 1),
+            "{found:?}"
+        );
+    }
 
     let dropped = client.admin().drop_keyspace("many").await?;
     ensure!(dropped.0 == first.keyspace_id, "{dropped:?} was dropped");

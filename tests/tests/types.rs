@@ -72,6 +72,7 @@ async fn every_type_is_written_and_read_as_what_it_is_and_as_nothing_else() -> R
     wrong_types(&cli)?;
     let file = dir.path().join("session");
     local_writes(&cli, file.to_str().context("the path is UTF-8")?)?;
+    audits(&cli)?;
     node.stop().await?;
     dir.discard();
     Ok(())
@@ -165,6 +166,23 @@ fn siblings(cli: &Cli) -> Result<()> {
     cli.ok(&format!("delete note {keyspace}"))?;
     ensure!(cli.run(&format!("get note {keyspace}"))?.0 == 1, "siblings that were deleted");
     cli.refused(&format!("put note x {keyspace} --context AQID"), "ARGUMENT_INVALID")
+}
+
+/// One replica is equal to itself; what is said of it is what is there.
+fn audits(cli: &Cli) -> Result<()> {
+    let found = cli.json("admin audit -k maps")?;
+    ensure!(found["verdict"] == "equal" && found["keyspace"] == "maps", "{found}");
+    let replica = &found["replicas"][0];
+    ensure!(replica["role"] == "leader" && replica["keys"] == 1, "{found}");
+    let range = found["range"].as_u64().context("a range is a number")?;
+    let again = cli.ok(&format!("admin audit --range r{range}"))?;
+    ensure!(
+        again.starts_with(&format!("r{range}e1 of maps at ")) && again.contains(": equal\n"),
+        "{again}"
+    );
+    let all = cli.ok("admin audit")?;
+    ensure!(all.matches(": equal\n").count() >= 7 && all.contains("(meta)"), "{all}");
+    cli.refused("admin audit --range r99999", "ARGUMENT_INVALID")
 }
 
 fn wrong_types(cli: &Cli) -> Result<()> {

@@ -14,7 +14,9 @@ use latitude_consensus::{
     OpenError, ProposeError, Registry, Settings, SnapshotSettings, Snapshots, Step, Transport,
     TransportError, seed_thread_rng,
 };
-use latitude_range::{Body, Done, Entry, Op, Operation, RangeMeta, Reader, Reply, Write};
+use latitude_range::{
+    AUDIT_FORMAT, Audit, Body, Done, Entry, Op, Operation, RangeMeta, Reader, Reply, Write,
+};
 use latitude_storage::memory::{MemoryDisk, MemoryEngine};
 use latitude_storage::{Batch, Engine};
 use latitude_types::{
@@ -211,7 +213,7 @@ pub(crate) struct Up {
     pub(crate) context: GroupContext,
     pub(crate) registry: Registry,
     pub(crate) group: Group,
-    run: [tokio::task::JoinHandle<()>; 3],
+    run: [tokio::task::JoinHandle<()>; 4],
 }
 
 /// Three nodes with a replica each.
@@ -324,6 +326,7 @@ impl Cluster {
         let run = [
             run,
             tokio::spawn(group.keep_log_short()),
+            tokio::spawn(group.make_audits()),
             tokio::spawn(async move { silent.end_silence().await }),
         ];
         let registry = Registry::default();
@@ -451,6 +454,14 @@ impl Cluster {
             body: Body::Write(Write { segments: vec![], operations: vec![operation] }),
         };
         (stamp, entry.encode())
+    }
+
+    /// An entry that audits, with the next stamp.
+    pub(crate) fn audit_entry(&self) -> Bytes {
+        let (stamp, _) = self.entry("k", "never proposed");
+        let body = Body::Audit(Audit { format: AUDIT_FORMAT });
+        let (epoch, keyspace) = (Epoch(1), KeyspaceId::DEFAULT);
+        Entry { stamp, range: RANGE, epoch, keyspace, body }.encode()
     }
 
     /// Proposes a put at a node and waits for what becomes of it.
