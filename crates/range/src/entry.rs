@@ -79,12 +79,28 @@ pub struct Entry {
 pub enum Body {
     /// Kind [`EntryKind::Write`].
     Write(Write),
-    /// Kind [`EntryKind::Admit`]: this node may take local writes from here on.
+    /// Kind [`EntryKind::Admit`]: this node, which never could, may take local writes from here on.
     Admit(NodeId),
+    /// The same kind: one that was sealed may take them again.
+    AdmitAgain(Admission),
+    /// Kind [`EntryKind::Seal`]: this origin is to stop.
+    Seal(Admission),
+    /// Kind [`EntryKind::Sealed`]: this origin has stopped, and took nothing above this position.
+    Sealed(Admission, Timestamp),
     /// Kind [`EntryKind::Sweep`]: what may go of these keys, goes.
     Sweep(Sweep),
     /// Kind [`EntryKind::Audit`]: nothing changes; whoever applies it looks at what it has.
     Audit(Audit),
+}
+
+/// A node's admission as an origin. What changes an origin names it, so that an entry that comes late has no
+/// effect on one that has been admitted again meanwhile.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Admission {
+    /// The node.
+    pub node: NodeId,
+    /// The stamp that admitted it.
+    pub stamp: Stamp,
 }
 
 /// Folds, then operations, applied in this order in one batch.
@@ -208,7 +224,9 @@ impl Entry {
         };
         let kind = match self.body {
             Body::Write(_) => EntryKind::Write,
-            Body::Admit(_) => EntryKind::Admit,
+            Body::Admit(_) | Body::AdmitAgain(_) => EntryKind::Admit,
+            Body::Seal(_) => EntryKind::Seal,
+            Body::Sealed(..) => EntryKind::Sealed,
             Body::Sweep(_) => EntryKind::Sweep,
             Body::Audit(_) => EntryKind::Audit,
         };
@@ -217,6 +235,8 @@ impl Entry {
         bytes = match &self.body {
             Body::Write(write) => postcard::to_extend(write, bytes),
             Body::Admit(node) => postcard::to_extend(node, bytes),
+            Body::AdmitAgain(of) | Body::Seal(of) => postcard::to_extend(of, bytes),
+            Body::Sealed(of, last) => postcard::to_extend(&(of, last), bytes),
             Body::Sweep(sweep) => postcard::to_extend(sweep, bytes),
             Body::Audit(audit) => postcard::to_extend(audit, bytes),
         }
@@ -235,17 +255,28 @@ impl Entry {
         };
         const WRITE: u8 = EntryKind::Write as u8;
         const ADMIT: u8 = EntryKind::Admit as u8;
+        const SEAL: u8 = EntryKind::Seal as u8;
+        const SEALED: u8 = EntryKind::Sealed as u8;
         const SWEEP: u8 = EntryKind::Sweep as u8;
         const AUDIT: u8 = EntryKind::Audit as u8;
         match bytes {
-            [VERSION, kind @ (WRITE | ADMIT | SWEEP | AUDIT), rest @ ..] => {
+            [VERSION, kind @ (WRITE | ADMIT | SEAL | SEALED | SWEEP | AUDIT), rest @ ..] => {
                 let (header, rest) = postcard::take_from_bytes::<Header>(rest).map_err(damaged)?;
                 let Header { stamp, range, epoch, keyspace } = header;
                 let body = match *kind {
                     WRITE => Body::Write(codec::decode_to_end("log entry", rest)?),
                     SWEEP => Body::Sweep(codec::decode_to_end("log entry", rest)?),
                     AUDIT => Body::Audit(codec::decode_to_end("log entry", rest)?),
-                    _ => Body::Admit(codec::decode_to_end("log entry", rest)?),
+                    SEAL => Body::Seal(codec::decode_to_end("log entry", rest)?),
+                    SEALED => {
+                        let (of, last) = codec::decode_to_end("log entry", rest)?;
+                        Body::Sealed(of, last)
+                    }
+                    // Whoever was never admitted has no admission to name.
+                    _ => match postcard::take_from_bytes::<NodeId>(rest).map_err(damaged)? {
+                        (node, []) => Body::Admit(node),
+                        _ => Body::AdmitAgain(codec::decode_to_end("log entry", rest)?),
+                    },
                 };
                 Ok(Self { stamp, range, epoch, keyspace, body })
             }
@@ -330,11 +361,25 @@ mod tests {
         assert_eq!(hex, include_str!("entry_v1.hex").trim());
     }
 
+    /// The bytes of what changes origins, as those of a write above.
     #[test]
-    fn an_admission_decodes_to_itself() {
-        let admit = Entry { body: Body::Admit(NodeId(3)), ..entry() };
-        assert_eq!(Entry::decode(&admit.encode()), Ok(admit.clone()));
-        assert_eq!(Entry::stamp_of(&admit.encode()), Some(admit.stamp));
+    fn the_layouts_of_changes_of_origins_in_version_1_never_change() {
+        let stamp = Stamp { time: Timestamp::from_ms(7), node: NodeId(2) };
+        let of = Admission { node: NodeId(3), stamp };
+        let header = "8080801201040110";
+        for (body, kind, rest) in [
+            (Body::Admit(NodeId(3)), "02", "03"),
+            (Body::AdmitAgain(of), "02", "038080800e02"),
+            (Body::Seal(of), "03", "038080800e02"),
+            (Body::Sealed(of, Timestamp::from_ms(8)), "04", "038080800e0280808010"),
+        ] {
+            let entry = Entry { body, ..entry() };
+            let hex: String = entry.encode().iter().map(|byte| format!("{byte:02x}")).collect();
+            assert_eq!(hex, format!("01{kind}{header}{rest}"));
+            assert_eq!(Entry::decode(&entry.encode()), Ok(entry.clone()));
+            assert_eq!(Entry::stamp_of(&entry.encode()), Some(entry.stamp));
+            assert!(Entry::decode(&[&entry.encode()[..], &[0]].concat()).is_err());
+        }
     }
 
     /// The bytes of a sweep, as those of a write above.

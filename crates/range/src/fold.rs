@@ -39,7 +39,7 @@ impl FoldCursor {
         let is_behind = |origin: &&Origin| {
             let proposed = self.proposed.get(&origin.node).copied().unwrap_or_default();
             let needed = need.of(origin.node);
-            proposed.max(origin.folded) < origin.last.map_or(needed, |last| needed.min(last))
+            proposed.max(origin.folded) < origin.capped(needed)
         };
         origins.iter().find(is_behind).map(|origin| origin.node)
     }
@@ -98,8 +98,16 @@ impl FoldCursor {
 /// Whether a base has folded all that is needed of these origins; of one that has stopped for good, what there
 /// is.
 pub fn has_folded(origins: &[Origin], need: &Positions) -> bool {
-    origins.iter().all(|origin| {
-        let needed = need.of(origin.node);
-        origin.folded >= origin.last.map_or(needed, |last| needed.min(last))
+    origins.iter().all(|origin| origin.folded >= origin.capped(need.of(origin.node)))
+}
+
+/// Of which of these origins that have stopped for good positions say more than there can be, and how far there is.
+pub fn capped<'a>(
+    origins: &'a [Origin],
+    positions: &'a Positions,
+) -> impl Iterator<Item = (NodeId, Timestamp)> + 'a {
+    origins.iter().filter_map(|origin| {
+        let last = origin.last.filter(|last| positions.of(origin.node) > *last)?;
+        Some((origin.node, last))
     })
 }

@@ -5,6 +5,7 @@ use latitude_types::{Epoch, KeySpan, KeyspaceId, NodeId, Past, RangeId, Stamp, T
 use serde::{Deserialize, Serialize};
 
 use crate::codec::{self, DecodeError};
+use crate::entry::Admission;
 
 const VERSION: u8 = 1;
 
@@ -55,12 +56,12 @@ pub struct Origin {
     pub admitted: Stamp,
     /// Every delta of it up to here is in the base.
     pub folded: Timestamp,
-    /// For a sealed or lost one: its last position.
+    /// For a sealed or lost one: nothing of it is positioned above this.
     pub last: Option<Timestamp>,
 }
 
-/// Where an origin stands.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+/// Where an origin stands, in the order it gets there under one admission.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
 pub enum OriginState {
     /// Takes local writes.
     Active,
@@ -70,6 +71,30 @@ pub enum OriginState {
     Sealed,
     /// Is lost; what nobody else holds is lost with it.
     Lost,
+}
+
+impl Origin {
+    /// Under which admission it stands so.
+    pub fn admission(&self) -> Admission {
+        Admission { node: self.node, stamp: self.admitted }
+    }
+
+    /// The stamp that admitted it, and where it stands since.
+    pub fn stands(&self) -> (Stamp, OriginState) {
+        (self.admitted, self.state)
+    }
+
+    /// How far of `needed` there can be anything: of one that has stopped for good, as far as it went.
+    pub fn capped(&self, needed: Timestamp) -> Timestamp {
+        self.last.map_or(needed, |last| needed.min(last))
+    }
+
+    /// Whether a range of which one replica has these origins is further in its log than one that has those.
+    pub fn are_behind(those: &[Self], these: &[Self]) -> bool {
+        let at = |origin: &Self| (origin.admitted, origin.state, origin.folded);
+        let of = |node| those.iter().find(|origin: &&Self| origin.node == node);
+        these.iter().any(|origin| of(origin.node).is_none_or(|that| at(that) < at(origin)))
+    }
 }
 
 impl RangeMeta {

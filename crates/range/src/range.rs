@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::codec::DecodeError;
 use crate::delta::Delta;
-use crate::entry::{Body, Carried, Entry, Operation, Segment};
+use crate::entry::{Admission, Body, Carried, Entry, Operation, Segment};
 use crate::fold::has_folded;
 use crate::ids::{Answer, IdTable, Lookup};
 use crate::merge::Place;
@@ -222,7 +222,7 @@ impl Range {
         }
         let operations: &[Operation] = match &entry.body {
             Body::Write(write) => &write.operations,
-            Body::Admit(_) | Body::Sweep(_) | Body::Audit(_) => &[],
+            _ => &[],
         };
         if operations.iter().any(|operation| !operation.extensions.is_empty()) {
             return Err(ApplyError::Unsupported("an extension"));
@@ -247,6 +247,9 @@ impl Range {
                     }
                 }
                 Body::Admit(node) => self.admit(*node, entry.stamp),
+                Body::AdmitAgain(of) => self.admit_again(*of, entry.stamp),
+                Body::Seal(of) => self.seal(*of),
+                Body::Sealed(of, last) => self.sealed(*of, *last, entry.stamp),
                 Body::Sweep(sweep) => self.sweep(sweep, staged)?,
                 // What is to be looked at is what this entry leaves behind.
                 Body::Audit(_) => {}
@@ -282,6 +285,37 @@ impl Range {
             };
             self.meta.origins.insert(at, origin);
         }
+    }
+
+    /// An origin that was sealed may take local writes again, above this stamp. All it took before is folded, and
+    /// it took nothing since.
+    fn admit_again(&mut self, of: Admission, stamp: Stamp) {
+        if let Some(origin) = self.origin_in(of, OriginState::Sealed) {
+            let state = OriginState::Active;
+            *origin = Origin { state, admitted: stamp, folded: stamp.time, last: None, ..*origin };
+        }
+    }
+
+    /// The origin is to stop, once it has applied this.
+    fn seal(&mut self, of: Admission) {
+        if let Some(origin) = self.origin_in(of, OriginState::Active) {
+            origin.state = OriginState::Sealing;
+        }
+    }
+
+    /// The origin has stopped and took nothing above `last`. No effect while that is not folded: the base must have
+    /// all of it before anybody stops waiting for more.
+    fn sealed(&mut self, of: Admission, last: Timestamp, stamp: Stamp) {
+        let Some(origin) = self.origin_in(of, OriginState::Sealing) else { return };
+        if last <= origin.folded && last < stamp.time {
+            (origin.state, origin.last) = (OriginState::Sealed, Some(last));
+        }
+    }
+
+    /// An origin under this admission, in this state.
+    fn origin_in(&mut self, of: Admission, state: OriginState) -> Option<&mut Origin> {
+        let mut origins = self.meta.origins.iter_mut();
+        origins.find(|origin| origin.admission() == of && origin.state == state)
     }
 
     /// Drops what need not be kept any more of part of the range, as its base and the entry's stamp decide.

@@ -8,6 +8,9 @@
 //! local 2 10 "put a=1"           a local write that node 2 took, positioned 10 ms
 //! fold 20 2 from=5 to=15         an entry that folds what node 2 took in (5, 15]
 //! admit 10 2                     an entry that admits node 2 as an origin
+//! admit 40 2 again               the same of one that was sealed; at=10: under an earlier admission, so too late
+//! seal 20 2                      an entry that has node 2 stop; at=10 as above
+//! sealed 30 2 25                 an entry that says that node 2 took nothing above 25; at=10 as above
 //! sweep 30m a..c work=2 from=1m stable="2=10"
 //!                                an entry that sweeps; what it dropped and shortened
 //! audit 10                       an entry that audits; what the base comes to right after it
@@ -23,7 +26,7 @@
 //!
 //! An operation is `[id] put key=value` or `[id] delete key`, `add key=5` of a counter, `insert key=x` or
 //! `remove key=x` of a set; then in any order `named=c1/7,c2/1` (ids of local writes), `if absent`, `if value=1`,
-//! `if version=10@1#0` (which make it conditional), `birth=` (default: the stamp's time) and `below=` (the
+//! `if version=10@1#0` (which make it conditional), `need=2:40` (own writes at node 2 up to 40), `birth=` (default: the stamp's time) and `below=` (the
 //! sequence below which the client was answered; default 0). An id is `c1/7`: client and sequence. Without
 //! one the operation has an id that nobody retries, and whose client is not shown.
 //!
@@ -45,9 +48,9 @@ use std::path::{Path, PathBuf};
 use bytes::Bytes;
 use goldenscript::{ArgumentConsumer, Command, Context};
 use latitude_range::{
-    AUDIT_FORMAT, Applied, Audit, Audited, Body, Carried, Content, Delta, Done, Entry, Expected,
-    Op, Operation, RangeMeta, Reply, ScanRequest, Segment, Sweep, Value, ValueRow, ValueType,
-    Write,
+    AUDIT_FORMAT, Admission, Applied, Audit, Audited, Body, Carried, Content, Delta, Done, Entry,
+    Expected, Op, Operation, Origin, OriginState, RangeMeta, Reply, ScanRequest, Segment, Sweep,
+    Value, ValueRow, ValueType, Write,
 };
 use latitude_storage::key::base::{Row, RowKind, decode};
 use latitude_types::{
@@ -118,6 +121,8 @@ impl goldenscript::Runner for Runner {
                 match name {
                     "entry" => script.entry(&mut args)?,
                     "admit" => script.admit(&mut args)?,
+                    "seal" => script.seal(&mut args)?,
+                    "sealed" => script.sealed(&mut args)?,
                     "local" => script.local(&mut args)?,
                     "fold" => script.fold(&mut args)?,
                     "sweep" => script.sweep(&mut args)?,
@@ -216,7 +221,37 @@ impl Script {
     fn admit(&mut self, args: &mut ArgumentConsumer<'_>) -> Result<String> {
         let stamp = args.next_pos().ok_or("an entry needs a stamp")?;
         let node = NodeId(args.next_pos().ok_or("which node?")?.parse()?);
-        self.apply(self.entry_of(stamp, Body::Admit(node))?)
+        let body = match args.next_pos() {
+            Some("again") => Body::AdmitAgain(self.admission(node, args)?),
+            Some(word) => return Err(format!("what is {word}?").into()),
+            None => Body::Admit(node),
+        };
+        self.apply(self.entry_of(stamp, body)?)
+    }
+
+    fn seal(&mut self, args: &mut ArgumentConsumer<'_>) -> Result<String> {
+        let stamp = args.next_pos().ok_or("an entry needs a stamp")?;
+        let node = NodeId(args.next_pos().ok_or("which node?")?.parse()?);
+        let body = Body::Seal(self.admission(node, args)?);
+        self.apply(self.entry_of(stamp, body)?)?;
+        Ok(self.origins())
+    }
+
+    fn sealed(&mut self, args: &mut ArgumentConsumer<'_>) -> Result<String> {
+        let stamp = args.next_pos().ok_or("an entry needs a stamp")?;
+        let node = NodeId(args.next_pos().ok_or("which node?")?.parse()?);
+        let last = parse_time(args.next_pos().ok_or("at which position?")?)?;
+        let body = Body::Sealed(self.admission(node, args)?, last);
+        self.apply(self.entry_of(stamp, body)?)?;
+        Ok(self.origins())
+    }
+
+    /// The admission that an entry names: the one that holds, if not another one is.
+    fn admission(&self, node: NodeId, args: &mut ArgumentConsumer<'_>) -> Result<Admission> {
+        let mut origins = self.replica.range().meta().origins.iter();
+        let holds = origins.find(|origin| origin.node == node).map(|origin| origin.admitted);
+        let named = args.take_key("at").map(parse_stamp).transpose()?;
+        Ok(Admission { node, stamp: named.or(holds).unwrap_or(Stamp::ZERO) })
     }
 
     fn local(&mut self, args: &mut ArgumentConsumer<'_>) -> Result<String> {
@@ -340,7 +375,14 @@ impl Script {
 
     fn origins(&self) -> String {
         let origins = self.replica.range().meta().origins.iter();
-        let origins = origins.map(|origin| format!("{}≤{}", origin.node, show_time(origin.folded)));
+        let origins = origins.map(|Origin { node, state, folded, last, .. }| {
+            let stands = match state {
+                OriginState::Active => "".into(),
+                _ => format!(" {state:?}").to_lowercase(),
+            };
+            let last = last.map(|last| format!(" at {}", show_time(last))).unwrap_or_default();
+            format!("{node}≤{}{stands}{last}", show_time(*folded))
+        });
         origins.collect::<Vec<_>>().join(" ")
     }
 
@@ -384,10 +426,17 @@ impl Script {
             _ => return Err(format!("{text}: what is that to do?").into()),
         };
         let (mut expected, mut named) = (None, Vec::new());
+        let mut need = Positions::default();
         while let Some(word) = words.next() {
             match (word, word.split_once('=')) {
                 ("if", _) => expected = Some(parse_expected(words.next().ok_or("if what?")?)?),
                 (_, Some(("birth", time))) => id.birth = parse_time(time)?,
+                (_, Some(("need", positions))) => {
+                    for position in positions.split(',') {
+                        let (node, at) = position.split_once(':').ok_or("need is like 2:40")?;
+                        need.raise(NodeId(node.parse()?), parse_time(at)?);
+                    }
+                }
                 (_, Some(("named", ids))) => {
                     named = ids.split(',').map(|id| self.local_id(id)).collect::<Result<_>>()?;
                 }
@@ -408,7 +457,7 @@ impl Script {
             key: Key::new(key.as_bytes())?,
             op,
             named,
-            need: Positions::default(),
+            need,
             past: Past::default(),
             extensions: Vec::new(),
         })
