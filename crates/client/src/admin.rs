@@ -32,6 +32,8 @@ pub struct Admin {
 enum Repeat {
     Safe,
     Unsafe,
+    /// It has waited as long as it was to: only a node that was not reached is passed over.
+    Once,
 }
 
 impl Admin {
@@ -126,6 +128,44 @@ impl Admin {
         reply.await.map_err(IntoRead::into_read)
     }
 
+    /// Has a node stop taking local writes of a range, and waits until it has and all it took is in the log. Safe to
+    /// repeat; if it is not done `within`, it goes on all the same.
+    pub async fn seal(
+        &self,
+        range: RangeId,
+        node: NodeId,
+        within: Duration,
+    ) -> Result<v1::OriginStatus> {
+        self.set_origin(range, node, v1::OriginState::Sealed, within).await
+    }
+
+    /// Has a node that was sealed take local writes of a range again.
+    pub async fn admit(
+        &self,
+        range: RangeId,
+        node: NodeId,
+        within: Duration,
+    ) -> Result<v1::OriginStatus> {
+        self.set_origin(range, node, v1::OriginState::Active, within).await
+    }
+
+    async fn set_origin(
+        &self,
+        range: RangeId,
+        node: NodeId,
+        wanted: v1::OriginState,
+        within: Duration,
+    ) -> Result<v1::OriginStatus> {
+        let timeout_ms = within.as_millis().clamp(1, u128::from(u32::MAX)) as u32;
+        let wanted = wanted as i32;
+        let request = v1::SetOriginRequest { range_id: range.0, node: node.0, wanted, timeout_ms };
+        let patience = within + WAIT_MARGIN;
+        let reply = self.ask(Repeat::Once, patience, request, |mut admin, request| {
+            Box::pin(async move { admin.set_origin(request).await })
+        });
+        reply.await?.origin.ok_or_else(|| unfitting("set_origin", true))
+    }
+
     async fn read<R: Clone, T>(&self, request: R, call: impl Ask<R, T>) -> Result<T> {
         let reply = self.ask(Repeat::Safe, self.client.inner.timeout, request, call).await;
         reply.map_err(IntoRead::into_read)
@@ -159,7 +199,11 @@ impl Admin {
                 Ok(reply) => return Ok(reply),
                 Err(error) => error,
             };
-            let elsewhere = repeat == Repeat::Safe || !error.may_have_applied();
+            let elsewhere = match repeat {
+                Repeat::Safe => true,
+                Repeat::Unsafe => !error.may_have_applied(),
+                Repeat::Once => error.reason == Reason::Unreachable,
+            };
             if !error.is_retryable() || !elsewhere {
                 return Err(error);
             }

@@ -89,6 +89,15 @@ impl Client {
         let reply = link.unary(patience(&link, 0), admin.list_deltas(request)).await;
         reply.map_err(IntoRead::into_read)
     }
+
+    /// Who takes local writes of the ranges that one node has replicas of; of all keyspaces if the name is empty.
+    pub async fn origins_at(&self, address: &str, keyspace: &str) -> Result<v1::ListOriginsReply> {
+        let link = self.inner.link(address)?;
+        let mut admin = link.admin();
+        let request = v1::ListOriginsRequest { keyspace: keyspace.to_string() };
+        let reply = link.unary(patience(&link, 0), admin.list_origins(request)).await;
+        reply.map_err(IntoRead::into_read)
+    }
 }
 
 /// A cluster, and the node that spoke for it.

@@ -140,6 +140,9 @@ pub struct Receipt {
     pub unfolded: Vec<Unfolded>,
     /// Whether a write is known to be outweighed by one whose time is larger: it was taken, and nobody will read it.
     pub superseded: bool,
+    /// Nodes that take no local writes of the range any more, with the position up to which they took any there: of
+    /// what the session has seen or done at them nothing above was waited for.
+    pub capped: Vec<(NodeId, Timestamp)>,
     /// How long the server worked on the request.
     pub server_time: Duration,
 }
@@ -187,6 +190,11 @@ impl FromWire<v1::Receipt> for Receipt {
                     count: of.count,
                     highest: Timestamp(of.highest),
                 })
+                .collect(),
+            capped: wire
+                .capped
+                .into_iter()
+                .map(|of| (NodeId(of.node), Timestamp(of.last)))
                 .collect(),
             server_time: Duration::from_micros(wire.server_us),
         })

@@ -118,9 +118,7 @@ impl StateMachine {
 
     /// Tells whoever watches where the state machine stands, once that can be read in the base.
     fn tell(&self) {
-        if self.applied.is_some() {
-            self.progress.send_replace(progress(self.applied.as_ref(), &self.range));
-        }
+        // The origins first: who knows how far it is applied may ask which origins there are then.
         self.origins.send_if_modified(|origins| {
             let changed = origins[..] != self.range.meta().origins[..];
             if changed {
@@ -128,6 +126,9 @@ impl StateMachine {
             }
             changed
         });
+        if self.applied.is_some() {
+            self.progress.send_replace(progress(self.applied.as_ref(), &self.range));
+        }
     }
 
     /// What the store has, in a form that costs nothing until it is sent.

@@ -57,6 +57,11 @@ impl Frontier {
         self.durable
     }
 
+    /// The largest position given, or said to be given to nothing: every later one is above.
+    pub fn last(&self) -> Timestamp {
+        self.last
+    }
+
     /// D: every delta positioned up to here is synced, and none will be given.
     pub fn durable(&self) -> Timestamp {
         self.durable

@@ -118,7 +118,7 @@ impl Visible {
         marks: &Watermarks,
     ) -> bool {
         let own_is_before = |unmet: &Unmet| unmet.origin == origin && unmet.up_to < position;
-        self.unmet(seen, marks.origins()).all(|unmet| own_is_before(&unmet))
+        self.unmet(seen, marks.taking()).all(|unmet| own_is_before(&unmet))
     }
 
     /// What of `seen` is not shown here, among the streams of these origins.
@@ -135,7 +135,7 @@ impl Visible {
 
     /// What of `seen` cannot be read here yet, in one range or, without one, in every range here: not shown, or
     /// not held in that range. V alone does not say the latter: a range whose replica came after V had risen, at a
-    /// restart say, begins with what its base has folded.
+    /// restart say, begins with what its base has folded. Of an origin that is sealed in the range the base has all.
     ///
     /// `own`: this node, of whose stream every range here has all that is shown.
     pub fn unreadable(
@@ -146,8 +146,8 @@ impl Visible {
         marks: &Watermarks,
     ) -> Option<Unmet> {
         let origins: Vec<_> = match range {
-            Some(range) => marks.of_range(range).map(|(origin, _)| origin).collect(),
-            None => marks.origins().into_iter().collect(),
+            Some(range) => marks.taking_in(range).map(|(origin, _)| origin).collect(),
+            None => marks.taking().collect(),
         };
         if let Some(unmet) = self.unmet(seen, origins.iter().copied()).next() {
             return Some(unmet);
@@ -271,6 +271,30 @@ mod tests {
         visible.folded(RangeId(1), Y, Timestamp(25));
         visible.advance(HERE, &marks, |_| true);
         assert_eq!(visible.of(Y), Timestamp(30));
+    }
+
+    /// What a session has seen of a sealed origin was taken in other ranges, or is in the base.
+    #[test]
+    fn a_sealed_origin_is_waited_for_only_where_it_is_not_sealed() {
+        let mut visible = Visible::default();
+        let (sealed, other) = (RangeId(1), RangeId(2));
+        let mut marks = marks(&[(1, X, 10), (2, X, 20), (1, Y, 50)]);
+        marks.seal(sealed, X, true);
+        visible.advance(HERE, &marks, |_| true);
+        let seen = past(&[(X, 30)]).seen;
+        let unmet = Some(Unmet { origin: X, up_to: Timestamp(30) });
+        let unreadable = |marks: &Watermarks, range| visible.unreadable(HERE, range, &seen, marks);
+        assert_eq!(unreadable(&marks, Some(sealed)), None);
+        assert_eq!((unreadable(&marks, Some(other)), unreadable(&marks, None)), (unmet, unmet));
+        marks.seal(other, X, true);
+        assert_eq!((unreadable(&marks, Some(other)), unreadable(&marks, None)), (None, None));
+        let mut follower = visible.clone();
+        follower.hold(sealed, Y, Timestamp(40), past(&[(X, 30)]));
+        follower.advance(HERE, &marks, |_| true);
+        assert_eq!(follower.of(Y), Timestamp(50), "nothing of X can be missing");
+        marks.folded(sealed, X, Timestamp(25));
+        marks.seal(sealed, X, false);
+        assert_eq!(unreadable(&marks, Some(sealed)), unmet, "it was admitted again");
     }
 
     /// A node that shares no range with this one sends nothing here, and what follows its writes need not wait.

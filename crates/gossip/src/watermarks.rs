@@ -1,6 +1,6 @@
 //! How much of each origin's stream a node holds, range by range (INV-6).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use latitude_types::{NodeId, RangeId, Timestamp};
 
@@ -18,6 +18,9 @@ use latitude_types::{NodeId, RangeId, Timestamp};
 ///
 /// Of what came by the stream every delta is stored, so it can be relayed; what came by the log is not: each range
 /// and origin has a second mark for where that ends.
+///
+/// An origin that is sealed in a range takes nothing there, and nothing of it is waited for there. Its mark rises as
+/// ever: it may be admitted again, and take more, before that is known here.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Watermarks {
     ranges: BTreeMap<RangeId, BTreeMap<NodeId, Mark>>,
@@ -29,6 +32,8 @@ struct Mark {
     above: Timestamp,
     /// W.
     up_to: Timestamp,
+    /// All there is of it is in the base.
+    sealed: bool,
 }
 
 impl Watermarks {
@@ -37,7 +42,15 @@ impl Watermarks {
     pub fn folded(&mut self, range: RangeId, origin: NodeId, up_to: Timestamp) {
         let mark = self.ranges.entry(range).or_default().entry(origin).or_default();
         if mark.up_to < up_to {
-            *mark = Mark { above: up_to, up_to };
+            *mark = Mark { above: up_to, up_to, ..*mark };
+        }
+    }
+
+    /// Whether an origin that a range knows is sealed there.
+    pub fn seal(&mut self, range: RangeId, origin: NodeId, sealed: bool) {
+        let mark = self.ranges.get_mut(&range).and_then(|marks| marks.get_mut(&origin));
+        if let Some(mark) = mark {
+            mark.sealed = sealed;
         }
     }
 
@@ -75,7 +88,7 @@ impl Watermarks {
     /// What of an origin's stream in a range is stored here whole, and can be relayed: (`above`, `up_to`] (INV-6:
     /// nothing is served from where something has gone). `None` if the range is not here, or does not know the origin.
     pub fn kept(&self, range: RangeId, origin: NodeId) -> Option<(Timestamp, Timestamp)> {
-        let Mark { above, up_to } = *self.ranges.get(&range)?.get(&origin)?;
+        let Mark { above, up_to, .. } = *self.ranges.get(&range)?.get(&origin)?;
         Some((above, up_to))
     }
 
@@ -84,8 +97,20 @@ impl Watermarks {
         self.ranges.values().filter_map(|marks| marks.get(&origin)).map(|mark| mark.up_to).min()
     }
 
+    /// The origins that may take more in some range here.
+    pub fn taking(&self) -> impl Iterator<Item = NodeId> {
+        let marks = self.ranges.values().flatten().filter(|(_, mark)| !mark.sealed);
+        marks.map(|(origin, _)| *origin).collect::<BTreeSet<_>>().into_iter()
+    }
+
+    /// The origins of a range that may take more there, with their marks.
+    pub fn taking_in(&self, range: RangeId) -> impl Iterator<Item = (NodeId, Timestamp)> {
+        let marks = self.ranges.get(&range).into_iter().flatten();
+        marks.filter(|(_, mark)| !mark.sealed).map(|(origin, mark)| (*origin, mark.up_to))
+    }
+
     /// Every origin that some range here knows.
-    pub fn origins(&self) -> std::collections::BTreeSet<NodeId> {
+    pub fn origins(&self) -> BTreeSet<NodeId> {
         self.ranges.values().flat_map(|marks| marks.keys().copied()).collect()
     }
 
@@ -97,8 +122,6 @@ impl Watermarks {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
-
     use proptest::prelude::*;
 
     use super::*;
@@ -191,5 +214,22 @@ mod tests {
         assert_eq!(marks.least(ORIGIN), Some(Timestamp(10)));
         assert_eq!(marks.least(NodeId(3)), None);
         assert_eq!(marks.origins(), BTreeSet::from([ORIGIN, NodeId(2)]));
+    }
+
+    #[test]
+    fn a_sealed_origin_s_mark_rises_and_is_waited_for_by_nobody() {
+        let mut marks = Watermarks::default();
+        marks.folded(RANGE, ORIGIN, Timestamp(10));
+        marks.folded(RangeId(5), ORIGIN, Timestamp(30));
+        marks.seal(RANGE, ORIGIN, true);
+        assert!(marks.lift(RANGE, ORIGIN, Timestamp(10), Timestamp(20)));
+        assert_eq!(marks.least(ORIGIN), Some(Timestamp(20)), "it may have been admitted again");
+        assert_eq!(marks.taking_in(RANGE).count(), 0);
+        assert_eq!(marks.taking().collect::<Vec<_>>(), [ORIGIN]);
+        marks.seal(RangeId(5), ORIGIN, true);
+        assert_eq!(marks.taking().count(), 0);
+        marks.folded(RANGE, ORIGIN, Timestamp(40));
+        marks.seal(RANGE, ORIGIN, false);
+        assert_eq!(marks.taking_in(RANGE).collect::<Vec<_>>(), [(ORIGIN, Timestamp(40))]);
     }
 }

@@ -31,6 +31,7 @@ mod liveness;
 mod local;
 mod metrics;
 mod node;
+mod origins;
 mod peers;
 mod ports;
 mod proposer;

@@ -24,6 +24,7 @@ mod freshness;
 mod keeper;
 mod marks;
 mod report;
+mod seal;
 mod sending;
 mod sequencer;
 mod standing;
@@ -37,7 +38,7 @@ use std::time::Duration;
 use latitude_consensus::Committer;
 use latitude_gossip::{Followers, Frontier, Unmet, Visible, Watermarks};
 use latitude_probe::Plant;
-use latitude_range::{Delta, Origin, Overlay, Shown};
+use latitude_range::{Delta, Origin, OriginState, Overlay, Shown};
 use latitude_storage::{Batch, Column, Engine, key};
 use latitude_types::{Error, KeySpan, NodeId, Past, Positions, RangeId, Reason, Timestamp};
 use prometheus_client::metrics::histogram::Histogram;
@@ -52,6 +53,7 @@ pub(crate) use folder::Folder;
 pub(crate) use keeper::keep as keep_little;
 pub use marks::LocalMarks;
 pub(crate) use report::unfolded as report_unfolded;
+pub(crate) use seal::keep as keep_sealed;
 pub(crate) use sending::serve as serve_pull;
 pub(crate) use sequencer::Draft;
 pub(crate) use standing::keep as keep_standing;
@@ -87,6 +89,8 @@ struct Inner {
     nudged: Mutex<BTreeMap<NodeId, u64>>,
     /// Somebody has told how far this node's stream is held.
     told: watch::Sender<()>,
+    /// This node is to stop taking local writes in some range.
+    sealing: Notify,
     /// To the folder.
     needs: mpsc::UnboundedSender<folder::Need>,
     /// By subscriber and origin.
@@ -101,6 +105,8 @@ struct State {
     overlays: BTreeMap<RangeId, Overlay>,
     /// What was told last of each range's base.
     folded: BTreeMap<RangeId, Arc<[Origin]>>,
+    /// Origins that have stopped in a range, as they say: until all replicas know it by the range's log.
+    stopped: seal::Stopped,
     /// How far this node stands with others' streams, as noted.
     standing: standing::Standing,
     /// What others have told of this node's stream.
@@ -156,6 +162,7 @@ impl Local {
             visible,
             overlays: BTreeMap::new(),
             folded: BTreeMap::new(),
+            stopped: seal::Stopped::default(),
             standing: standing::Standing::load(&*engine)?,
             followers: Followers::default(),
             fresh: freshness::Fresh::new(clock.hybrid().peek()),
@@ -180,6 +187,7 @@ impl Local {
             nudges: watch::Sender::new(()),
             nudged: Mutex::default(),
             told: watch::Sender::new(()),
+            sealing: Notify::new(),
             needs,
             subscribers: Mutex::default(),
         };
@@ -193,7 +201,7 @@ impl Local {
         let overlay = overlays.entry(range).or_default();
         for delta in unclaimed.remove(&range).unwrap_or_default() {
             if delta.origin != self.inner.node {
-                visible.hold(range, delta.origin, delta.position, delta.past.clone());
+                visible.hold(range, delta.origin, delta.position, streams::causes(&delta, origins));
             }
             overlay.insert(delta);
         }
@@ -222,6 +230,7 @@ impl Local {
         state.folded.remove(&range);
         state.marks.forget(range);
         state.own_above.remove(&range);
+        state.stopped.forget(range);
         state.refused_below.retain(|(_, refused), _| *refused != range);
         drop(state);
         self.forget_marks(range);
@@ -234,16 +243,18 @@ impl Local {
     /// answer that follows an origin's admission must not be given without it (pitfall 12).
     pub(crate) fn folded(&self, range: RangeId, origins: &Arc<[Origin]>) {
         let mut state = self.state();
-        let State { overlays, marks, visible, folded, standing, .. } = &mut *state;
+        let State { overlays, marks, visible, folded, standing, stopped, .. } = &mut *state;
         let Some(overlay) = overlays.get_mut(&range) else { return };
-        // They only rise; whoever comes late brings nothing new.
-        let is_old =
-            |known: &Arc<[Origin]>| Arc::ptr_eq(known, origins) || origins.len() < known.len();
+        // Whoever comes late brings nothing new; and an origin that has stopped must not seem to go on.
+        let is_old = |known: &Arc<[Origin]>| {
+            Arc::ptr_eq(known, origins) || Origin::are_behind(origins, known)
+        };
         if folded.get(&range).is_some_and(is_old) {
             return;
         }
         folded.insert(range, Arc::clone(origins));
         self.observe_folded(overlay, origins);
+        stopped.retain(range, origins);
         overlay.prune(origins);
         for origin in origins.iter() {
             if marks.of(range, origin.node).is_some_and(|mark| mark < origin.folded) {
@@ -251,6 +262,10 @@ impl Local {
             }
             marks.folded(range, origin.node, origin.folded);
             visible.folded(range, origin.node, origin.folded);
+            marks.seal(range, origin.node, origin.state == OriginState::Sealed);
+            if origin.node == self.inner.node && origin.state == OriginState::Sealing {
+                self.inner.sealing.notify_one();
+            }
         }
         drop(state);
         self.tell();
@@ -285,10 +300,10 @@ impl Local {
         state.visible.unreadable(self.inner.node, range, &seen, &state.marks)
     }
 
-    /// The other origins of a range.
+    /// The other origins of a range that may take more.
     pub(crate) fn origins_of(&self, range: RangeId) -> Vec<NodeId> {
         let state = self.state();
-        let origins = state.marks.of_range(range).map(|(origin, _)| origin);
+        let origins = state.marks.taking_in(range).map(|(origin, _)| origin);
         origins.filter(|origin| *origin != self.inner.node).collect()
     }
 
@@ -328,7 +343,7 @@ impl Local {
         let behind = |origin: &&Origin| {
             let needed = own.of(origin.node);
             let is_cut = cut.as_ref().is_some_and(|cut| needed <= cut.of(origin.node));
-            !is_cut && origin.folded < origin.last.map_or(needed, |last| needed.min(last))
+            !is_cut && origin.folded < origin.capped(needed)
         };
         let mut behind = origins.iter().filter(behind).peekable();
         behind.peek()?;
@@ -343,7 +358,7 @@ impl Local {
                 } else {
                     state.marks.of(range, origin.node).unwrap_or_default()
                 };
-                let needed = own.of(origin.node);
+                let needed = origin.capped(own.of(origin.node));
                 held < needed || !overlay.has_none(origin.node, origin.folded, needed)
             })
             .map(|origin| origin.node)

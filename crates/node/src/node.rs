@@ -352,6 +352,7 @@ pub(crate) fn join_cluster(shared: &Arc<Shared>, membership: Membership) {
     };
     tokio::spawn(local::keep_swept(Arc::clone(shared), stable));
     tokio::spawn(local::keep_streams(Arc::clone(shared)));
+    tokio::spawn(local::keep_sealed(Arc::clone(shared)));
     tokio::spawn(local::keep_showing(Arc::clone(shared)));
     tokio::spawn(local::keep_standing(Arc::clone(shared)));
     tokio::spawn(reconciler::keep(Arc::clone(shared)));

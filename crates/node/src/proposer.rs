@@ -59,8 +59,8 @@ enum Proposal {
     },
     /// Deltas for the base; ahead of every operation that comes after.
     Fold { segments: Vec<Segment>, answer: Done },
-    /// A node may take local writes: an entry of its own.
-    Admit { node: NodeId, answer: Done },
+    /// A node may take local writes, is to stop, or has: an entry of its own.
+    Origins { body: Body, answer: Done },
     /// What may go of some keys, goes: an entry of its own.
     Sweep { sweep: Sweep, answer: Done },
     /// Every replica makes the checksum of its base: an entry of its own.
@@ -179,13 +179,13 @@ impl Proposer {
         self.queued(Proposal::Fold { segments, answer }, received)
     }
 
-    /// Has a node admitted as an origin.
-    pub(crate) fn admit(
+    /// Has an origin admitted or sealed, and resolves once that is applied here.
+    pub(crate) fn change_origins(
         &self,
-        node: NodeId,
+        body: Body,
     ) -> impl Future<Output = Result<(), Error>> + Send + use<> {
         let (answer, received) = oneshot::channel();
-        self.queued(Proposal::Admit { node, answer }, received)
+        self.queued(Proposal::Origins { body, answer }, received)
     }
 
     /// Has part of the base swept, and resolves once that is applied here.
@@ -375,9 +375,9 @@ fn gather(
                 write.segments.extend(segments);
                 answers.others.push(answer);
             }
-            Proposal::Admit { node, answer } if is_first => {
+            Proposal::Origins { body, answer } if is_first => {
                 answers.others.push(answer);
-                return Batch { body: Body::Admit(node), early: None, answers };
+                return Batch { body, early: None, answers };
             }
             Proposal::Sweep { sweep, answer } if is_first => {
                 answers.others.push(answer);
@@ -388,7 +388,8 @@ fn gather(
                 let body = Body::Audit(Audit { format: AUDIT_FORMAT });
                 return Batch { body, early: None, answers };
             }
-            alone @ (Proposal::Admit { .. } | Proposal::Sweep { .. } | Proposal::Audit { .. }) => {
+            alone
+            @ (Proposal::Origins { .. } | Proposal::Sweep { .. } | Proposal::Audit { .. }) => {
                 *held = Some(alone);
                 break;
             }
@@ -404,7 +405,7 @@ impl Proposal {
         match self {
             Self::Operation { operation, .. } => operation.size(),
             Self::Fold { segments, .. } => segments.iter().map(Segment::size).sum(),
-            Self::Admit { .. } | Self::Sweep { .. } | Self::Audit { .. } => 0,
+            Self::Origins { .. } | Self::Sweep { .. } | Self::Audit { .. } => 0,
         }
     }
 }

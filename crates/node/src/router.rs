@@ -12,6 +12,7 @@ use bytes::Bytes;
 use latitude_consistency::Token;
 use latitude_directory::{Directory, KeyspaceRecord, RangeRecord};
 use latitude_probe::Mark;
+use latitude_range::OriginState;
 use latitude_rpc::pb::{peer, v1};
 use latitude_rpc::{FromWire, error_to_pb};
 use latitude_types::{Error, KeySpan, KeyspaceId, Kind, NodeId, OperationKind, Outcome, Reason};
@@ -20,7 +21,9 @@ use tokio::time::{Instant, sleep, timeout_at};
 use tracing::Instrument;
 
 use crate::catalog::{self, meta_keyspace};
+use crate::liveness::is_live;
 use crate::proposer::not_leader;
+use crate::range_handle::RangeHandle;
 use crate::request::{Request, RoutingKey, WriteId};
 use crate::serve::{Answer, serve};
 use crate::shared::{OwnId, Shared, not_initialized};
@@ -184,8 +187,8 @@ async fn route(
         let record = find_range(&directory, keyspace.id, request.routing_key())?;
         let here =
             shared.range(record.id).filter(|_| go_to.is_none_or(|node| shared.node() == Ok(node)));
-        let attempt = match here {
-            Some(handle) => serve(shared, &handle, &request, started).await.map(Answer::into_reply),
+        let attempt = match &here {
+            Some(handle) => serve(shared, handle, &request, started).await.map(Answer::into_reply),
             None => Err(elsewhere(&record)),
         };
         let error = match attempt {
@@ -205,9 +208,12 @@ async fn route(
             command.id = Some(id_to_wire(&id.id));
             own_id = Some(id);
         }
+        // Unless it is told where to go, a local write goes to the nearest node that takes it.
+        let origins = here.filter(|_| error.reason == Reason::NotOrigin);
+        let origin = origins.and_then(|handle| other_origin(shared, &handle, passes));
         let target =
             error.leader.as_ref().map(|hint| hint.node).filter(|node| shared.node() != Ok(*node));
-        let target = target.or_else(|| other_replica(shared, &record, passes));
+        let target = target.or(origin).or_else(|| other_replica(shared, &record, passes));
         let Some(target) = target else {
             sleep(Duration::from_millis(50)).await;
             go_to = None;
@@ -307,6 +313,21 @@ fn other_replica(shared: &Shared, record: &RangeRecord, turn: u32) -> Option<Nod
     let others: Vec<_> =
         record.replicas().map(|replica| replica.node).filter(|node| *node != own).collect();
     others.get(turn as usize % others.len().max(1)).copied()
+}
+
+/// Another node that takes local writes of the range and is heard: the nearest, then the next.
+fn other_origin(shared: &Shared, handle: &RangeHandle, turn: u32) -> Option<NodeId> {
+    let own = shared.node().ok()?;
+    let origins = handle.group.origins();
+    let mut others: Vec<_> = origins
+        .borrow()
+        .iter()
+        .filter(|origin| origin.state == OriginState::Active && origin.node != own)
+        .map(|origin| origin.node)
+        .filter(|node| is_live(shared, *node))
+        .collect();
+    others.sort_by_key(|node| shared.peers().state(*node).round_trip);
+    others.get((turn as usize - 1) % others.len().max(1)).copied()
 }
 
 async fn forward(

@@ -32,6 +32,7 @@ use crate::catalog;
 use crate::closing;
 use crate::identity::Membership;
 use crate::local;
+use crate::origins;
 use crate::peers::{CLOCK_REFUSED, FRAME_BYTES_MAX};
 use crate::router;
 use crate::shared::{Shared, not_initialized};
@@ -341,6 +342,22 @@ impl Admin for Doors {
         request: Request<v1::ListDeltasRequest>,
     ) -> Result<Response<v1::ListDeltasReply>, Status> {
         let reply = local::report_unfolded(&self.shared, &request.into_inner());
+        reply.map(Response::new).map_err(status)
+    }
+
+    async fn list_origins(
+        &self,
+        request: Request<v1::ListOriginsRequest>,
+    ) -> Result<Response<v1::ListOriginsReply>, Status> {
+        origins::list(&self.shared, &request.into_inner()).map(Response::new).map_err(status)
+    }
+
+    async fn set_origin(
+        &self,
+        request: Request<v1::SetOriginRequest>,
+    ) -> Result<Response<v1::SetOriginReply>, Status> {
+        let passed_on = request.metadata().contains_key(admin::PASSED_ON);
+        let reply = origins::set(&self.shared, request.into_inner(), passed_on).await;
         reply.map(Response::new).map_err(status)
     }
 

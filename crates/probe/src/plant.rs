@@ -84,6 +84,8 @@ plants! {
     RelayForgets = "relay-forgets",
     /// A snapshot that is installed wipes local writes as well.
     InstallWipes = "install-wipes-overlay",
+    /// A node goes on taking local writes of a range after it has said up to where it took any.
+    SealIgnored = "seal-ignored",
     /// A local write that was sent again to another node counts again.
     CountedTwice = "retry-counted-twice",
 }

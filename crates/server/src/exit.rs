@@ -105,6 +105,7 @@ mod tests {
                 | Reason::RangeFrozen
                 | Reason::NotFolded
                 | Reason::NotOrigin
+                | Reason::SealPending
                 | Reason::NoLeader
                 | Reason::LeaderChanged
                 | Reason::ShuttingDown

@@ -147,6 +147,8 @@ reasons! {
     NotFolded = "NOT_FOLDED", Unavailable;
     /// The replica does not take local writes, or not yet.
     NotOrigin = "NOT_ORIGIN", Unavailable;
+    /// A node that is to stop taking local writes has not, or not all it took is in the log; it goes on.
+    SealPending = "SEAL_PENDING", Unavailable;
     /// The range has no leader at the moment.
     NoLeader = "NO_LEADER", Unavailable;
     /// A leader was deposed while it held the request.

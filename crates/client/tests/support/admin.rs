@@ -111,6 +111,22 @@ impl Admin for FakeAdmin {
         Ok(Response::new(v1::AuditReply { range_id, ..Default::default() }))
     }
 
+    async fn list_origins(
+        &self,
+        _: Request<v1::ListOriginsRequest>,
+    ) -> Result<Response<v1::ListOriginsReply>, Status> {
+        self.asked("list_origins")?;
+        Ok(Response::new(v1::ListOriginsReply::default()))
+    }
+
+    async fn set_origin(
+        &self,
+        _: Request<v1::SetOriginRequest>,
+    ) -> Result<Response<v1::SetOriginReply>, Status> {
+        self.asked("set_origin")?;
+        Ok(Response::new(v1::SetOriginReply { origin: Some(v1::OriginStatus::default()) }))
+    }
+
     async fn transfer_leader(
         &self,
         request: Request<v1::TransferLeaderRequest>,

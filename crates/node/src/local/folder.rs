@@ -5,7 +5,8 @@
 //! ```
 //!
 //! One task for all ranges of the node, so that a range nobody writes to costs nothing. It also has the range's
-//! replicas admitted as origins.
+//! replicas admitted as origins, and says in the log that one has taken leave once all of it is folded: whoever leads
+//! next finds the origin sealing and goes on.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -15,7 +16,7 @@ use futures::stream::FuturesUnordered;
 use futures::{FutureExt, StreamExt};
 use latitude_consensus::LeaderToken;
 use latitude_probe::Plant;
-use latitude_range::{FoldCursor, Origin};
+use latitude_range::{Body, FoldCursor, Origin, OriginState};
 use latitude_types::{Error, NodeId, Positions, RangeId, Reason};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep};
@@ -51,13 +52,14 @@ struct Folds {
     under_way: usize,
     /// Something was not applied: nothing more is proposed until nothing is under way, and it is later than this.
     failed: Option<Instant>,
-    admitting: bool,
+    /// A change of the range's origins is under way.
+    changing: bool,
     needs: Vec<Need>,
 }
 
 enum Settled {
     Fold(RangeId, Result<(), Error>),
-    Admission(RangeId, Result<(), Error>),
+    Origins(RangeId, Result<(), Error>),
 }
 
 impl Local {
@@ -140,11 +142,11 @@ fn settle(ranges: &mut BTreeMap<RangeId, Folds>, settled: Settled) {
                 folds.failed = Some(Instant::now() + PAUSE);
             }
         }
-        Settled::Admission(range, result) => {
+        Settled::Origins(range, result) => {
             let folds = ranges.entry(range).or_default();
-            folds.admitting = false;
+            folds.changing = false;
             if let Err(error) = result {
-                tracing::debug!(%range, %error, "an origin was not admitted");
+                tracing::debug!(%range, %error, "an origin was not admitted or sealed");
                 folds.failed = Some(Instant::now() + PAUSE);
             }
         }
@@ -155,7 +157,7 @@ type Settling = futures::future::BoxFuture<'static, Settled>;
 
 impl Folds {
     fn is_in_use(&self) -> bool {
-        self.token.is_some() || self.under_way > 0 || self.admitting || !self.needs.is_empty()
+        self.token.is_some() || self.under_way > 0 || self.changing || !self.needs.is_empty()
     }
 
     /// Proposes what there is to propose.
@@ -183,14 +185,22 @@ impl Folds {
             self.failed = self.failed.filter(|until| Instant::now() < *until);
         }
         let may_propose = self.failed.is_none();
-        if let Some(node) =
-            missing_origin(handle, &origins).filter(|_| may_propose && !self.admitting)
-        {
-            self.admitting = true;
-            let admitted = handle.proposer.admit(node);
-            settling.push(async move { Settled::Admission(range, admitted.await) }.boxed());
-        }
         let mut need = Positions::default();
+        let mut change = missing_origin(handle, &origins).map(Body::Admit);
+        for origin in origins.iter().filter(|origin| origin.state == OriginState::Sealing) {
+            // Whoever is to stop says by itself when it has, with its stream.
+            let of = origin.admission();
+            match shared.local().stopped_at(range, of) {
+                Some(at) if at <= origin.folded => change = Some(Body::Sealed(of, at)),
+                Some(at) => need.raise(origin.node, at),
+                None => {}
+            }
+        }
+        if let Some(change) = change.filter(|_| may_propose && !self.changing) {
+            self.changing = true;
+            let changed = handle.proposer.change_origins(change);
+            settling.push(async move { Settled::Origins(range, changed.await) }.boxed());
+        }
         self.needs.retain(|need| !need.queued.is_closed());
         self.needs.iter().for_each(|wanted| need.join(&wanted.positions));
         if may_propose && self.under_way < UNDER_WAY {

@@ -70,7 +70,7 @@ impl Local {
     /// whose answer is not met here yet.
     pub(crate) fn as_of(&self, range: RangeId, shown: bool) -> Option<(NodeId, Option<Instant>)> {
         let state = self.state();
-        let others = state.marks.of_range(range).filter(|(origin, _)| *origin != self.inner.node);
+        let others = state.marks.taking_in(range).filter(|(origin, _)| *origin != self.inner.node);
         others
             .map(|(origin, held)| {
                 let known = if shown { held.min(state.visible.of(origin)) } else { held };

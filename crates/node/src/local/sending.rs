@@ -67,7 +67,8 @@ pub(crate) async fn serve(local: &Local, from: NodeId, pull: pb::Pull) -> pb::St
             if stretch.refused.is_empty() {
                 *sent = Timestamp(stretch.to);
             }
-            pb::Stretch { stable: local.stable(origin).0, ..stretch }
+            let stable = local.stable(origin).0;
+            pb::Stretch { stable, stopped: local.said_by(origin), ..stretch }
         }
         Err(error) => {
             tracing::error!(%origin, %error, "local writes cannot be read back");

@@ -7,7 +7,7 @@ use futures::StreamExt;
 use futures::stream::FuturesOrdered;
 use latitude_clock::ClockError;
 use latitude_probe::Plant;
-use latitude_range::{Delta, Op, Refusal};
+use latitude_range::{Delta, Op, Origin, OriginState, Refusal};
 use latitude_storage::{Batch, Column, key};
 use latitude_types::{
     Error, Key, KeyspaceId, Level, OperationId, Past, RangeId, Reason, Stamp, Timestamp,
@@ -98,11 +98,21 @@ impl Local {
     /// One critical section: the look for an earlier copy, the position, the place in the queue.
     fn attempt(&self, draft: &Draft) -> Result<Attempt, Error> {
         let mut state = self.state();
-        let State { overlays, frontier, queue, active, last_write, .. } = &mut *state;
+        let State { overlays, frontier, queue, active, last_write, folded, .. } = &mut *state;
         let gone = || Error::new(Reason::RangeNotHere, "the replica has just left this node");
         let overlay = overlays.get_mut(&draft.range).ok_or_else(gone)?;
         if let Some(known) = overlay.of_id(&draft.id) {
             return Ok(Attempt::Known(Arc::clone(known)));
+        }
+        // Under the lock under which it is said up to where this node took any (INV-5).
+        let own = folded.get(&draft.range).and_then(|origins| {
+            origins.iter().find(|origin| origin.node == self.inner.node).map(Origin::stands)
+        });
+        if own != Some((draft.admitted, OriginState::Active)) && !Plant::SealIgnored.is_on() {
+            return Err(Error::new(
+                Reason::NotOrigin,
+                format!("this node has just stopped taking local writes in range {}", draft.range),
+            ));
         }
         if overlay.bytes() >= self.inner.quota {
             let message = format!(

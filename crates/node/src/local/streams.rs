@@ -17,10 +17,10 @@ use std::time::Duration;
 use futures::StreamExt;
 use futures::stream::FuturesOrdered;
 use latitude_probe::Plant;
-use latitude_range::Delta;
+use latitude_range::{Delta, Origin};
 use latitude_rpc::pb::peer as pb;
 use latitude_storage::{Batch, Column, key};
-use latitude_types::{Error, NodeId, Past, RangeId, Reason, Timestamp};
+use latitude_types::{Epoch, Error, NodeId, Past, RangeId, Reason, Timestamp};
 use rand::Rng;
 use tokio::time::{Instant, sleep};
 
@@ -191,6 +191,7 @@ async fn subscribe(shared: &Arc<Shared>, stream: Stream) -> Result<BTreeSet<Rang
         let whole = local.take_in(origin, ranges, &stretch).await?;
         shared.show_what_may_be();
         local.learn_stable(origin, Timestamp(stretch.stable));
+        local.hear_stopped(origin, &stretch.stopped);
         if whole && via == origin {
             local.answered(origin, stretch.nudge, Timestamp(stretch.to));
         }
@@ -243,7 +244,7 @@ impl Local {
             self.store(batch).await?;
         }
         let mut state = self.state();
-        let State { overlays, marks, visible, active, standing, .. } = &mut *state;
+        let State { overlays, marks, visible, active, standing, folded, .. } = &mut *state;
         if !deltas.is_empty() {
             *active = Some(Instant::now());
         }
@@ -257,7 +258,7 @@ impl Local {
             if let Some(overlay) = overlays.get_mut(&delta.range) {
                 let past = match Plant::CausesIgnored.is_on() {
                     true => Past::default(),
-                    false => delta.past.clone(),
+                    false => causes(&delta, folded.get(&delta.range).map_or(&[], |known| known)),
                 };
                 visible.hold(delta.range, origin, delta.position, past);
                 overlay.insert(delta);
@@ -273,6 +274,18 @@ impl Local {
         self.tell();
         Ok(whole)
     }
+}
+
+/// What must be here before a delta is shown. An origin may have been admitted again by an entry that is not applied
+/// here yet: then that as well.
+pub(super) fn causes(delta: &Delta, origins: &[Origin]) -> Past {
+    let mut past = delta.past.clone();
+    let is_news = |origin: &Origin| origin.node == delta.origin && origin.admitted < delta.admitted;
+    if origins.iter().any(is_news) {
+        // A range that is served here is known by its number alone.
+        past.add_log(delta.range, Epoch(1), delta.admitted);
+    }
+    past
 }
 
 impl State {

@@ -87,7 +87,7 @@ impl Serving<'_> {
     }
 
     /// The origins that the applied log of a range has admitted, before anything is concluded from who they are.
-    fn know_origins(&self, handle: &RangeHandle) {
+    pub(super) fn know_origins(&self, handle: &RangeHandle) {
         let origins = Arc::clone(&handle.group.origins().borrow());
         self.shared.local().folded(handle.id(), &origins);
     }

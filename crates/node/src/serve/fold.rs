@@ -50,8 +50,11 @@ impl Serving<'_> {
             Ok(proposed) => proposed,
             Err(_) => {
                 let origins = self.handle.group.origins();
-                let behind =
-                    origins.borrow().iter().find(|o| o.folded < needed.of(o.node)).map(|o| o.node);
+                let behind = origins
+                    .borrow()
+                    .iter()
+                    .find(|o| o.folded < o.capped(needed.of(o.node)))
+                    .map(|o| o.node);
                 Err(not_folded(behind.unwrap_or_default()))
             }
         }

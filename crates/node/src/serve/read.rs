@@ -3,9 +3,9 @@
 
 use bytes::Bytes;
 use latitude_consistency::{Token, answers_strict_reads};
-use latitude_range::{ApplyError, Reader, ScanRequest, ValueRow};
+use latitude_range::{ApplyError, Origin, Reader, ScanRequest, ValueRow, capped};
 use latitude_rpc::pb::v1;
-use latitude_types::{Epoch, Error, Past, RangeId, Reason, Stamp, Timestamp};
+use latitude_types::{Epoch, Error, Past, Positions, RangeId, Reason, Stamp, Timestamp};
 use tokio::time::timeout_at;
 
 use super::{Answer, Serving, internal};
@@ -111,6 +111,12 @@ impl Serving<'_> {
             receipt.staleness_ms = proven.staleness_ms;
             receipt.covers_session = proven.standing != Standing::Eventual || self.is_met_here();
             receipt.unfolded = unfolded_to_wire(reader);
+            let waited_for = self.request.session.as_ref().and_then(|s| match proven.standing {
+                Standing::InLog => Some(s.own()),
+                Standing::Causal => Some(&s.past().seen),
+                Standing::Eventual => None,
+            });
+            receipt.capped = waited_for.map_or_else(Vec::new, |p| capped_to_wire(&meta.origins, p));
             receipt.server_us = self.started.elapsed().as_micros() as u64;
         }
         Ok(Answer { result, receipt, session })
@@ -156,6 +162,13 @@ fn unfolded_to_wire(reader: &Reader<'_>) -> Vec<v1::Unfolded> {
             count: count as u64,
             highest: highest.0,
         })
+        .collect()
+}
+
+/// The origins of which less than these positions was waited for.
+pub(super) fn capped_to_wire(origins: &[Origin], positions: &Positions) -> Vec<v1::Capped> {
+    capped(origins, positions)
+        .map(|(node, last)| v1::Capped { node: node.0, last: last.0 })
         .collect()
 }
 

@@ -10,6 +10,7 @@ use latitude_types::{Error, OperationKind, Past, Positions, Reason, Timestamp};
 use tokio::time::timeout_at;
 
 use super::local::may_write;
+use super::read::capped_to_wire;
 use super::{Answer, Serving};
 use crate::proposer::Written;
 use crate::range_handle::RangeHandle;
@@ -91,6 +92,7 @@ impl Serving<'_> {
             receipt.retry_safe = request.id.is_some();
             receipt.durable_on = durable_on.into_iter().map(|node| node.0).collect();
             receipt.covers_session = true;
+            receipt.capped = capped_to_wire(&handle.group.origins().borrow(), &need);
             receipt.server_us = self.started.elapsed().as_micros() as u64;
         }
         // A condition that did not hold has read what it found, at the entry's place.

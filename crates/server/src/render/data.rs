@@ -147,6 +147,10 @@ fn receipt_fields<T>(answer: &Answer<T>) -> Vec<(&'static str, String, Json)> {
                 json!({ "node": of.node, "count": of.count, "highest": of.highest.to_string() });
             say("unfolded", text, json);
         }
+        for (node, last) in &receipt.capped {
+            let text = format!("{node} took nothing here above {last}");
+            say("capped", text, json!({ "node": node, "last": last.to_string() }));
+        }
         // A full receipt has a proof; in a short one the rest would only be what was not said.
         if receipt.proof.is_some() {
             let staleness = receipt.staleness.map(|staleness| staleness.as_millis() as u64);
@@ -238,6 +242,7 @@ mod tests {
             not_closed: false,
             superseded: false,
             unfolded: vec![],
+            capped: vec![],
             server_time: Duration::from_micros(1_250),
         };
         let latency = Duration::from_micros(90_500);

@@ -169,17 +169,20 @@ impl Nemesis {
     }
 }
 
+/// How long it is waited until a node has taken leave; it goes on without.
+const LEAVES_WITHIN: Duration = Duration::from_secs(1);
 const NO_PANIC: &str = "nothing panics while it holds this";
 
 impl Admin {
-    /// Moves the leader of a random range to each node that is asked for. Whether it works is the cluster's
-    /// affair.
+    /// Moves the leader of a random range to each node that is asked for, and has one node take leave of the range, or
+    /// come back. Whether it works is the cluster's affair.
     async fn run(&self, mut host: ClientHost) {
         while !self.stop.load(Ordering::Relaxed) {
             tokio::time::sleep(LOOK_EVERY).await;
             let next = self.transfers.lock().expect(NO_PANIC).pop_front();
             let Some(to) = next else { continue };
             let draw = host.random.random_range(0..64);
+            let leaves = [Some(true), Some(false), None][host.random.random_range(0..3)];
             let admin = host.client.admin();
             if let Ok(ranges) = admin.ranges("").await
                 && !ranges.is_empty()
@@ -187,6 +190,15 @@ impl Admin {
                 let range = ranges[draw % ranges.len()].range_id;
                 let moved = admin.transfer_leader(RangeId(range), NodeId(to)).await;
                 host.say(&format!("r{range} to node {to}: {:?}", moved.map(drop)));
+                // The others go on taking local writes.
+                let (range, node) = (RangeId(range), NodeId(2));
+                let set = match leaves {
+                    Some(true) => admin.seal(range, node, LEAVES_WITHIN).await,
+                    Some(false) => admin.admit(range, node, LEAVES_WITHIN).await,
+                    None => continue,
+                };
+                let state = set.map(|origin| origin.state().as_str_name());
+                host.say(&format!("{node} in {range}: {state:?}"));
             }
         }
     }

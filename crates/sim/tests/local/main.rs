@@ -6,6 +6,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 mod healing;
+mod origins;
 mod streams;
 
 use std::sync::Arc;
