@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use latitude_range::{
-    Body, Carried, Delta, Entry, Expected, Kept, Op, Operation, Overlay, RangeMeta, Reader,
-    ScanRequest, Segment, Sweep, Value, ValueRow, ValueType, Write,
+    Body, Carried, Delta, Entry, Expected, Kept, Op, Operation, Origin, OriginState, Overlay,
+    RangeMeta, Reader, ScanRequest, Segment, Sweep, Value, ValueRow, ValueType, Write,
 };
 use latitude_storage::key::base::RowKind;
 use latitude_types::{
@@ -55,8 +55,10 @@ pub(crate) enum Step {
     Log { leader: u8, what: u8, name: u8, seen: u8 },
     /// A log write is sent again.
     RetryLog { leader: u8, which: u8 },
-    /// A node may take local writes from here on.
+    /// A node may take local writes from here on, or again.
     Admit { origin: u8 },
+    /// A node is to stop taking local writes, has, and all it took is folded: so far of that.
+    Seal { leader: u8, origin: u8, so_far: u8 },
     /// Minutes pass; a leader gets all there is, but of one origin, folds it, and sweeps everything.
     Settle { minutes: u8, leader: u8, without: u8 },
     /// Some keys, or all, are swept: one entry of that much work, or as many as it takes.
@@ -157,6 +159,9 @@ impl World {
                 self.propose(leader.into(), write(vec![], vec![operation]))
             }
             Step::Admit { origin } => self.admit(origin.into()),
+            Step::Seal { leader, origin, so_far } => {
+                self.seal(leader.into(), origin.into(), so_far)
+            }
             Step::Settle { minutes, leader, without } => {
                 self.now_ms += u64::from(minutes) * 60_000;
                 for origin in (0..NODES).filter(|origin| *origin != usize::from(without)) {
@@ -270,6 +275,7 @@ impl World {
     ) -> Played {
         let admitted =
             self.nodes[at].swept.range().meta().origins.iter().find(|o| o.node == node(at));
+        let admitted = admitted.filter(|origin| origin.state == OriginState::Active);
         let Some(admitted) = admitted.map(|origin| origin.admitted) else { return Ok(()) };
         let overlay = self.overlay(at);
         if overlay.of_id(&id).is_some() {
@@ -346,7 +352,44 @@ impl World {
     }
 
     fn admit(&mut self, origin: usize) -> Played {
-        self.propose(origin, Body::Admit(node(origin)))
+        self.apply(origin, self.log.len())?;
+        match self.origin(origin, origin) {
+            Some(known) => self.propose(origin, Body::AdmitAgain(known.admission())),
+            None => self.propose(origin, Body::Admit(node(origin))),
+        }
+    }
+
+    /// Too early the log does not say that a node has stopped.
+    fn seal(&mut self, leader: usize, origin: usize, so_far: u8) -> Played {
+        self.apply(leader, self.log.len())?;
+        let Some(of) = self.origin(leader, origin).map(|known| known.admission()) else {
+            return Ok(());
+        };
+        self.propose(leader, Body::Seal(of))?;
+        if so_far == 0 {
+            return Ok(());
+        }
+        self.apply(origin, self.log.len())?;
+        // It has applied that it is to stop: it takes nothing above this.
+        let at = self.tick();
+        self.nodes[origin].held[origin] = at;
+        self.propose(leader, Body::Sealed(of, at))?;
+        let is_early = |known: Origin| known.folded < at && known.state == OriginState::Sealed;
+        if self.origin(leader, origin).filter(|known| known.last == Some(at)).is_some_and(is_early)
+        {
+            return Err(format!("{} is sealed at {at}, and not all is folded", of.node));
+        }
+        if so_far > 1 {
+            self.lift(leader, origin)?;
+            self.propose(leader, Body::Sealed(of, at))?;
+        }
+        Ok(())
+    }
+
+    /// What a node's base says of an origin.
+    fn origin(&self, at: usize, origin: usize) -> Option<Origin> {
+        let mut origins = self.nodes[at].swept.range().meta().origins.iter();
+        origins.find(|known| known.node == node(origin)).cloned()
     }
 
     /// `share`: of 192, or more for all of it, up to the frontier.
