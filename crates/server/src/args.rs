@@ -15,7 +15,8 @@ use clap::{Args, Parser, Subcommand};
 use latitude_types::Level;
 
 pub use admin::{
-    AdminArgs, AdminCommand, AuditArgs, CreateKeyspaceArgs, KeyspaceCommand, PlaceArg, ValueTypeArg,
+    AdminArgs, AdminCommand, AuditArgs, CreateKeyspaceArgs, KeyspaceCommand, PlaceArg,
+    SetOriginArgs, ValueTypeArg,
 };
 pub use bench::BenchArgs;
 pub use data::{

@@ -17,6 +17,8 @@ Examples:
   latitude admin ranges --keyspace users
   latitude admin deltas
   latitude admin audit --keyspace users
+  latitude admin origins --keyspace users
+  latitude admin seal n2 --wait 5m
   latitude admin transfer-leader r7 --to-node n2";
 
 /// The arguments of `latitude admin`.
@@ -56,6 +58,20 @@ pub enum AdminCommand {
     ///
     /// Exits with 1 if replicas differ, and with 3 if some could not be compared.
     Audit(AuditArgs),
+    /// The nodes that take local writes, range by range, and how far what they took is in the log
+    Origins {
+        /// Only this keyspace's ranges
+        #[arg(long, short, value_name = "NAME")]
+        keyspace: Option<String>,
+    },
+    /// Have a node stop taking local writes, and wait until all it took is in the log
+    ///
+    /// Before a node is taken away: whoever is sealed is waited for by nobody. Its clients' local
+    /// writes go to the nearest other node. Safe to repeat; a seal that is not done in time goes on
+    /// by itself, and `latitude admin admit` undoes it.
+    Seal(SetOriginArgs),
+    /// Have a node that was sealed take local writes again
+    Admit(SetOriginArgs),
     /// Make, list and drop keyspaces
     #[command(subcommand)]
     Keyspace(KeyspaceCommand),
@@ -80,6 +96,23 @@ pub struct AuditArgs {
     #[arg(long, value_name = "RANGE", value_parser = parse_range)]
     pub range: Option<RangeId>,
     /// How long to wait for the replicas of each range
+    #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = duration)]
+    pub wait: Duration,
+}
+
+/// The arguments of `latitude admin seal` and `latitude admin admit`.
+#[derive(Args, Debug)]
+pub struct SetOriginArgs {
+    /// The node
+    #[arg(value_name = "NODE", value_parser = parse_node)]
+    pub node: NodeId,
+    /// Only in this range, as `latitude admin ranges` prints it [default: in all]
+    #[arg(long, value_name = "RANGE", value_parser = parse_range, conflicts_with = "keyspace")]
+    pub range: Option<RangeId>,
+    /// Only in this keyspace's ranges
+    #[arg(long, short, value_name = "NAME")]
+    pub keyspace: Option<String>,
+    /// How long to wait
     #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = duration)]
     pub wait: Duration,
 }

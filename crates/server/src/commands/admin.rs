@@ -1,10 +1,14 @@
 //! What an operator does.
 
+mod origins;
+
 use std::io::{BufRead, IsTerminal};
 
 use bytes::Bytes;
 use futures::StreamExt;
-use latitude_client::wire::{AuditVerdict, CreateKeyspaceRequest, RegionReplicas, ValueType};
+use latitude_client::wire::{
+    AuditVerdict, CreateKeyspaceRequest, OriginState, RegionReplicas, ValueType,
+};
 use latitude_client::{Admin, Client};
 use latitude_rpc::ToWire;
 use latitude_types::{NodeId, RangeId};
@@ -49,6 +53,16 @@ pub(super) async fn run(
             return deltas(&client, &keyspace.unwrap_or_default(), output).await;
         }
         AdminCommand::Audit(args) => return audit(args, &admin, output).await,
+        AdminCommand::Origins { keyspace } => {
+            let rows = origins::list(&client, &keyspace.unwrap_or_default(), output).await?;
+            print_all(&rows, render::origins, render::origin_json, output)?;
+        }
+        AdminCommand::Seal(args) => {
+            return origins::set(&client, OriginState::Sealed, args, output).await;
+        }
+        AdminCommand::Admit(args) => {
+            return origins::set(&client, OriginState::Active, args, output).await;
+        }
         AdminCommand::Keyspace(command) => run_keyspace(command, &admin, output).await?,
         AdminCommand::TransferLeader { range, to_node } => {
             admin.transfer_leader(range, to_node).await?;

@@ -2,8 +2,9 @@
 
 use comfy_table::{Table, presets};
 use latitude_client::wire::{
-    AuditReply, AuditVerdict, HeldBack, InitReply, KeyspaceStatus, NodeStatus, RangeStatus,
-    RegionReplicas, ReplicaAudit, Role, StatusReply, UnfoldedDeltas, ValueType,
+    AuditReply, AuditVerdict, HeldBack, InitReply, KeyspaceStatus, NodeStatus, OriginState,
+    OriginStatus, RangeStatus, RegionReplicas, ReplicaAudit, Role, StatusReply, UnfoldedDeltas,
+    ValueType,
 };
 use latitude_rpc::FromWire;
 use latitude_types::{Epoch, Generation, KeyspaceId, Level, NodeId, RangeId, ReplicaId, Timestamp};
@@ -339,6 +340,64 @@ pub fn audit_json(found: &AuditReply) -> Json {
     })
 }
 
+/// Who takes local writes, as a table.
+pub fn origins(origins: &[OriginStatus]) -> String {
+    let header = ["RANGE", "KEYSPACE", "NODE", "STATE", "IN THE LOG UP TO", "AGE", "LAST"];
+    let row = |of: &OriginStatus| {
+        [
+            RangeId(of.range_id).to_string(),
+            of.keyspace.clone(),
+            NodeId(of.node).to_string(),
+            origin_state(of),
+            Timestamp(of.folded).to_string(),
+            format!("{:.1} s", of.folded_age_ms as f64 / 1000.0),
+            of.last.map_or("-".to_string(), |last| Timestamp(last).to_string()),
+        ]
+    };
+    table(header, origins.iter().map(row))
+}
+
+/// Where it stands, and for what a seal waits.
+fn origin_state(of: &OriginStatus) -> String {
+    match (of.state(), of.last) {
+        (OriginState::Unspecified, _) => "-".into(),
+        (OriginState::Active, _) => "active".into(),
+        (OriginState::Sealing, Some(_)) => "sealing: being folded".into(),
+        (OriginState::Sealing, None) if of.live => "sealing: it has not stopped yet".into(),
+        (OriginState::Sealing, None) => format!("sealing: {} is silent", NodeId(of.node)),
+        (OriginState::Sealed, _) => "sealed".into(),
+        (OriginState::Lost, _) => "lost".into(),
+    }
+}
+
+/// An origin that has been changed, as a line.
+pub fn origin_line(of: &OriginStatus) -> String {
+    let (node, range, keyspace) = (NodeId(of.node), RangeId(of.range_id), &of.keyspace);
+    match (of.state(), of.last) {
+        (OriginState::Sealed, Some(last)) => {
+            let last = Timestamp(last);
+            format!(
+                "{node} is sealed in {range} of {keyspace}: all it took, up to {last}, is in the log."
+            )
+        }
+        _ => format!("{node} is {} in {range} of {keyspace}.", origin_state(of)),
+    }
+}
+
+/// An origin as JSON.
+pub fn origin_json(of: &OriginStatus) -> Json {
+    json!({
+        "range": of.range_id,
+        "keyspace": of.keyspace,
+        "node": of.node,
+        "state": of.state().as_str_name(),
+        "folded": of.folded,
+        "folded_age_ms": of.folded_age_ms,
+        "last": of.last,
+        "live": of.live,
+    })
+}
+
 /// Keyspaces as a table.
 pub fn keyspaces(keyspaces: &[KeyspaceStatus]) -> String {
     let header = [
@@ -455,6 +514,35 @@ mod tests {
         );
         assert!(table.lines().any(|line| line.ends_with("at the leader n2")), "{table}");
         assert_eq!(deltas_json(&rows[0])["held_back"], "HELD_BACK_NO_LEADER");
+    }
+
+    #[test]
+    fn origins_are_told_with_what_a_seal_waits_for() {
+        let of = |state: OriginState, last, live| OriginStatus {
+            range_id: 7,
+            keyspace: "carts".into(),
+            node: 2,
+            state: state as i32,
+            folded: Timestamp::from_ms(5_000).0,
+            folded_age_ms: 1_500,
+            last,
+            applied_index: 9,
+            live,
+        };
+        let table = origins(&[
+            of(OriginState::Sealing, None, false),
+            of(OriginState::Sealed, Some(Timestamp::from_ms(4_000).0), true),
+        ]);
+        assert!(table.contains("sealing: n2 is silent"), "{table}");
+        assert!(table.lines().any(|line| line.ends_with("1.5 s  4000.0")), "{table}");
+        let sealed = of(OriginState::Sealed, Some(Timestamp::from_ms(4_000).0), true);
+        assert_eq!(
+            origin_line(&sealed),
+            "n2 is sealed in r7 of carts: all it took, up to 4000.0, is in the log."
+        );
+        let active = of(OriginState::Active, None, true);
+        assert_eq!(origin_line(&active), "n2 is active in r7 of carts.");
+        assert_eq!(origin_json(&sealed)["state"], "ORIGIN_STATE_SEALED");
     }
 
     #[test]
