@@ -383,6 +383,7 @@ mod tests {
         let rounds = [(1, 64, 500.0), (1, 1, 9.0), (2, 64, 900.0), (2, 1, 7.0), (3, 64, 800.0)];
         Report {
             rounds: rounds.map(|(at, clients, rate)| round(at, clients, rate)).into(),
+            wide_area: Vec::new(),
             idle: vec![IdleRow {
                 ranges: 64,
                 ranges_led: 66,
