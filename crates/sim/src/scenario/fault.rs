@@ -36,6 +36,9 @@ pub(crate) enum Kind {
     /// Nobody hears a node, neither nodes nor clients, and it hears all: what it is asked to do it does, and its clients
     /// ask another.
     Mute,
+    /// No client hears a node, which goes on, while another node is cut from the others: what clients have asked of the one
+    /// they ask again of the other, which cannot know of it.
+    AskedAgain,
     /// Every node hears a majority, and no two the same one.
     Ring,
     /// Two halves that only one node can talk to both of.
@@ -72,7 +75,7 @@ pub(crate) enum Kind {
 }
 
 impl Kind {
-    pub(crate) const ALL: [Self; 26] = [
+    pub(crate) const ALL: [Self; 27] = [
         Self::Kill,
         Self::PowerLoss,
         Self::AllDown,
@@ -83,6 +86,7 @@ impl Kind {
         Self::Split,
         Self::OneWay,
         Self::Mute,
+        Self::AskedAgain,
         Self::Ring,
         Self::Bridge,
         Self::Hold,
@@ -114,6 +118,7 @@ impl Kind {
             Self::Split => "split",
             Self::OneWay => "one way",
             Self::Mute => "mute",
+            Self::AskedAgain => "asked again",
             Self::Ring => "ring",
             Self::Bridge => "bridge",
             Self::Hold => "hold",
@@ -223,7 +228,10 @@ pub(crate) fn draw(
     let client = Party::Client(random.random_range(0..targets.clients));
     // Half of the cuts last until both sides have somebody who led, and he that was cut off speaks again: a leader
     // that has lost its quorum is silent for two election timeouts after its lease, and then not for two.
-    let cuts = matches!(kind, Kind::Isolate | Kind::Split | Kind::OneWay | Kind::Bridge);
+    let cuts = matches!(
+        kind,
+        Kind::Isolate | Kind::Split | Kind::OneWay | Kind::Bridge | Kind::AskedAgain
+    );
     let longer = if cuts && random.random() {
         3 * targets.timeout + between(random, 500, 4_000)
     } else {
@@ -274,14 +282,11 @@ pub(crate) fn draw(
         Kind::OneWay => steps.one_way(one, other),
         Kind::Mute => {
             nodes[1..].iter().for_each(|other| steps.one_way(one, *other));
-            for client in (0..targets.clients).map(Party::Client) {
-                steps.lasting(
-                    Action::Cut(Party::Node(one), client),
-                    Action::Mend(Party::Node(one), client),
-                );
-                // Answers are missing from the connection: else the client would wait for its deadline.
-                steps.at(until, Action::Reset(client, Party::Node(one)));
-            }
+            steps.unanswering(one, targets.clients);
+        }
+        Kind::AskedAgain => {
+            nodes[1..].iter().for_each(|node| steps.partition(one, *node));
+            steps.unanswering(other, targets.clients);
         }
         Kind::Ring => {
             // Of five, neighbours in the ring hear each other. Of three any two are a majority, so one pair
@@ -427,6 +432,16 @@ impl Steps {
     fn partition(&mut self, a: u32, b: u32) {
         self.one_way(a, b);
         self.one_way(b, a);
+    }
+
+    /// Clients do not hear what a node answers.
+    fn unanswering(&mut self, node: u32, clients: u32) {
+        let node = Party::Node(node);
+        for client in (0..clients).map(Party::Client) {
+            self.lasting(Action::Cut(node, client), Action::Mend(node, client));
+            // Answers are missing from the connection: else the client would wait for its deadline.
+            self.at(self.until, Action::Reset(client, node));
+        }
     }
 
     fn moment(&self, random: &mut SmallRng) -> Duration {

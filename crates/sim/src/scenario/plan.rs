@@ -203,7 +203,7 @@ fn kinds(random: &mut SmallRng) -> Vec<Kind> {
     let some = *[2, 4, 8, Kind::ALL.len()].choose(random).unwrap_or(&4);
     kinds.truncate(some);
     // Most of what can go wrong takes somebody who believes that he leads, and another who does.
-    for often in [Kind::Split, Kind::SlowWay, Kind::TransferStorm, Kind::Mute] {
+    for often in [Kind::Split, Kind::SlowWay, Kind::TransferStorm, Kind::AskedAgain] {
         if random.random_ratio(2, 5) && !kinds.contains(&often) {
             kinds.push(often);
         }
