@@ -60,7 +60,8 @@ async fn every_type_is_written_and_read_as_what_it_is_and_as_nothing_else() -> R
         ("flags", "flag"),
         ("notes", "siblings"),
     ] {
-        let line = format!("admin keyspace create {name} --type {value_type}");
+        let line =
+            format!("admin keyspace create {name} --type {value_type} --default-level strict");
         let created = cli.json(&line)?;
         ensure!(created["type"] == value_type, "{created}");
     }
