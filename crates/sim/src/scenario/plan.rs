@@ -204,7 +204,8 @@ fn kinds(random: &mut SmallRng) -> Vec<Kind> {
     kinds.truncate(some);
     // Most of what can go wrong takes somebody who believes that he leads, and another who does.
     for often in [Kind::Split, Kind::SlowWay, Kind::TransferStorm, Kind::AskedAgain] {
-        if random.random_ratio(2, 5) && !kinds.contains(&often) {
+        let fifths = if often == Kind::AskedAgain { 1 } else { 2 };
+        if random.random_ratio(fifths, 5) && !kinds.contains(&often) {
             kinds.push(often);
         }
     }
