@@ -230,7 +230,7 @@ mod tests {
         let mut long = met(4, 1000);
         long.meet_own_write(NodeId(1), Timestamp::from_ms(900));
         let mut short = long.clone();
-        short.forget_stable(&long.past().seen.clone());
+        short.forget_stable(&long.past().seen.clone(), |_, _, _| false);
         assert!(short.encode().len() < long.encode().len());
         let session = Session::new();
         session.meet(&[], &long.encode());

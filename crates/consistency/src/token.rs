@@ -113,8 +113,15 @@ impl Token {
 
     /// The session need not say any more that it has seen local writes at or below these positions: every node
     /// shows them, and none forgets. What it has done itself it goes on saying: held everywhere is not folded.
-    pub fn forget_stable(&mut self, stable: &Positions) {
-        self.past.seen.drop_up_to(stable);
+    ///
+    /// Nor that it follows an entry which every replica of its range has applied: `is_applied` says so of a range at an epoch,
+    /// and a stamp.
+    pub fn forget_stable(
+        &mut self,
+        stable: &Positions,
+        is_applied: impl Fn(RangeId, Epoch, Stamp) -> bool,
+    ) {
+        self.past.forget_stable(stable, is_applied);
     }
 
     /// What either of two tokens of one session knows.

@@ -13,18 +13,21 @@
 //! * INV-6: `W[range, o] = t` says that this replica holds durably, in base or overlay, every delta of o in
 //!   the range positioned ≤ t ([`Watermarks`]).
 //! * INV-7: a causal read shows the prefix V of each origin's stream whose causes are met here ([`Visible`]).
-//! * Stable: what every node shows need not be named by tokens and pasts any more ([`Followers`]).
+//! * Stable: what every node shows need not be named by tokens and pasts any more ([`Followers`]), nor
+//!   what every replica of a range has applied of its log ([`Applied`]).
 //!
 //! Rules only: no I/O, no clock, no threads. Which deltas there are and how they travel is told from outside.
 //!
 //! Sources: Ladin, Liskov, Shrira, Ghemawat, *Providing high availability using lazy replication* (TOCS 1992);
 //! Lloyd et al., *Don't settle for eventual* (SOSP 2011); `pitfalls.md` 1, 10, 18, B2, B13.
 
+mod applied;
 mod followers;
 mod frontier;
 mod visible;
 mod watermarks;
 
+pub use applied::Applied;
 pub use followers::{Followers, Told};
 pub use frontier::Frontier;
 pub use visible::{Unmet, Visible};

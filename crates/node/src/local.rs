@@ -48,7 +48,7 @@ use tokio::time::Instant;
 use crate::clock_keeper::Clock;
 use crate::shared::NO_PANIC;
 
-pub(crate) use causes::{follow_base, has_logs, keep as keep_showing, unmet_logs};
+pub(crate) use causes::{behind_told, follow_base, has_logs, keep as keep_showing, unmet_logs};
 pub(crate) use folder::Folder;
 pub(crate) use keeper::keep as keep_little;
 pub use marks::LocalMarks;
@@ -233,6 +233,7 @@ impl Local {
         state.stopped.forget(range);
         state.refused_below.retain(|(_, refused), _| *refused != range);
         drop(state);
+        self.leave_log(range);
         self.forget_marks(range);
         self.tell();
     }

@@ -71,7 +71,11 @@ pub(crate) async fn serve(
     };
     let mut answer = served.map_err(|error| explained(shared, handle, error))?;
     if let Some(session) = &mut answer.session {
-        session.forget_stable(&shared.local().all_stable());
+        let here = shared.local();
+        let replicas = here.applied_by_all();
+        session.forget_stable(&here.all_stable(), |range, epoch, stamp| {
+            replicas.have(range, epoch, stamp)
+        });
     }
     Ok(answer)
 }
@@ -89,7 +93,11 @@ impl Serving<'_> {
     fn past(&self) -> Past {
         let Some(session) = &self.request.session else { return Past::default() };
         let mut past = session.past().clone();
-        past.seen.drop_up_to(&self.shared.local().all_stable());
+        let here = self.shared.local();
+        let replicas = here.applied_by_all();
+        past.forget_stable(&here.all_stable(), |range, epoch, stamp| {
+            replicas.have(range, epoch, stamp)
+        });
         past
     }
 

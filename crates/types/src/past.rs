@@ -102,6 +102,17 @@ impl Past {
         self.trim_log();
     }
 
+    /// Drops what need not be named: local writes at or below `stable`, and entries of which `is_applied` says that every
+    /// replica of the range, at that epoch, has them.
+    pub fn forget_stable(
+        &mut self,
+        stable: &Positions,
+        is_applied: impl Fn(RangeId, Epoch, Stamp) -> bool,
+    ) {
+        self.seen.drop_up_to(stable);
+        self.log.retain(|(range, epoch, stamp)| !is_applied(*range, *epoch, *stamp));
+    }
+
     /// The largest stamp it follows.
     pub fn log_highest(&self) -> Stamp {
         self.log.iter().map(|(_, _, stamp)| *stamp).fold(self.log_floor, Stamp::max)

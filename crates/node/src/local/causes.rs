@@ -35,6 +35,16 @@ pub(crate) fn unmet_logs(shared: &Shared, past: &Past) -> Vec<RangeHandle> {
     unmet
 }
 
+/// The replicas here that do not have yet what an earlier life of this node has told of their logs, so that no past need say
+/// it.
+pub(crate) fn behind_told(shared: &Shared) -> Vec<RangeHandle> {
+    let told = shared.local().logs_told().into_iter();
+    let told = told.filter_map(|(range, told)| Some((shared.range(range)?, told)));
+    told.filter(|(handle, told)| !has_logs(handle, Demand { own: *told, floor: Stamp::ZERO }))
+        .map(|(handle, _)| handle)
+        .collect()
+}
+
 /// Whether a replica has what is demanded of its log and knows that nothing else can come below.
 pub(crate) fn has_logs(handle: &RangeHandle, Demand { own, floor }: Demand) -> bool {
     let needed = own.max(floor);
@@ -53,6 +63,9 @@ pub(crate) fn has_logs(handle: &RangeHandle, Demand { own, floor }: Demand) -> b
 impl Shared {
     /// Shows the deltas of others whose causes are met by now.
     pub(crate) fn show_what_may_be(&self) {
+        if !behind_told(self).is_empty() {
+            return;
+        }
         self.local().advance(|past| unmet_logs(self, past).is_empty());
     }
 }
@@ -98,11 +111,8 @@ pub(crate) async fn keep(shared: Arc<Shared>) {
         if blocked.is_empty() {
             continue;
         }
-        for past in blocked {
-            for handle in unmet_logs(&shared, &past) {
-                handle.closing.nudge();
-            }
-        }
+        let unmet = blocked.iter().flat_map(|past| unmet_logs(&shared, past));
+        unmet.chain(behind_told(&shared)).for_each(|handle| handle.closing.nudge());
         shared.show_what_may_be();
     }
 }

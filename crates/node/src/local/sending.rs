@@ -48,6 +48,7 @@ pub(crate) async fn serve(local: &Local, from: NodeId, pull: pb::Pull) -> pb::St
         let ranges = Arc::clone(&subscriber.ranges);
         let told = Told { ranges, held: Timestamp(pull.held), shown: Timestamp(pull.shown) };
         local.hear(from, told);
+        local.hear_applied(from, &pull.applied);
     }
     let mut sent = subscriber.sent.lock().await;
     let gather = Duration::from_millis(pull.gather_ms.into());

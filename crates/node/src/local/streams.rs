@@ -158,11 +158,17 @@ async fn subscribe(shared: &Arc<Shared>, stream: Stream) -> Result<BTreeSet<Rang
     let mut subscribed = local.subscribed(origin, ranges);
     let subscription = shared.random.lock().expect(NO_PANIC).next_u64();
     let mut pulls = FuturesOrdered::new();
+    let mut told = 0;
     loop {
         let (held, shown) = local.to_tell(origin, ranges);
         while pulls.len() < PULLS as usize {
             let round_trip = shared.peers().state(via).round_trip.unwrap_or_default();
             let gather = (round_trip / PULLS).as_millis() as u32;
+            let (noted, applied) = match via == origin {
+                true => local.logs_to_tell(ranges, told),
+                false => Default::default(),
+            };
+            told = noted;
             let pull = pb::Pull {
                 subscription,
                 ranges: std::mem::take(&mut subscribed),
@@ -170,6 +176,7 @@ async fn subscribe(shared: &Arc<Shared>, stream: Stream) -> Result<BTreeSet<Rang
                 origin: origin.0,
                 held: held.0,
                 shown: shown.0,
+                applied,
             };
             pulls.push_back(shared.peers().pull(via, &pull));
         }

@@ -20,7 +20,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::read::{Proven, Standing};
 use super::{Answer, Serving, internal};
-use crate::local::{has_logs, unmet_logs};
+use crate::local::{behind_told, has_logs, unmet_logs};
 use crate::range_handle::RangeHandle;
 use crate::request::Operation;
 
@@ -57,7 +57,8 @@ impl Serving<'_> {
     pub(super) async fn causes_met(&self) -> Result<(), Error> {
         let Some(session) = &self.request.session else { return Ok(()) };
         let unmet = || {
-            let logs = unmet_logs(self.shared, session.past());
+            let mut logs = unmet_logs(self.shared, session.past());
+            logs.extend(behind_told(self.shared));
             if !logs.is_empty() {
                 return Some(Unmet::Logs(logs));
             }
@@ -78,7 +79,10 @@ impl Serving<'_> {
         let directory = self.shared.catalog.current();
         let known = |range| directory.range(range).map(|record| (record.epoch, &record.span));
         // The log first: it says which origins there are (pitfall 12).
-        if !has_logs(handle, demand(past, handle.id(), &handle.record.span, known)) {
+        let mut demand = demand(past, handle.id(), &handle.record.span, known);
+        // And what the session need not say.
+        demand.own = demand.own.max(self.shared.local().log_told(handle.id()));
+        if !has_logs(handle, demand) {
             return Some(Unmet::Logs(vec![handle.clone()]));
         }
         self.know_origins(handle);

@@ -239,6 +239,28 @@ fn a_token_forgets_what_every_node_shows() {
         }
     });
     assert_eq!(seen(&after), [], "every node shows all of it: {after}");
+    assert_eq!(met(&after), 0, "every replica has applied it: {after}");
+    // What one replica does not have is named: it cannot have told that it does.
+    cluster.isolate(3);
+    cluster.run_for(Duration::from_secs(3)).unwrap();
+    let after = run_near(&mut cluster, 1, move |host| {
+        let after = after.clone();
+        async move {
+            let session = Session::from_token(&after)?;
+            let keyspace = host.client.keyspace(KEYSPACE).with_session(session.clone());
+            keyspace.clone().with_level(Level::Strict).put(KEYS[0], "not at n3").await?;
+            tokio::time::sleep(Duration::from_secs(4)).await;
+            keyspace.with_level(Level::Causal).get(KEYS[0]).await?;
+            session.token().context("the session has read")
+        }
+    });
+    assert_eq!(met(&after), 1, "{after}");
+}
+
+/// How many entries of logs a token names.
+fn met(token: &str) -> usize {
+    let token = Token::decode(&BASE64.decode(token).unwrap()).unwrap();
+    token.past().log.len()
 }
 
 /// The local writes that a token names as seen.

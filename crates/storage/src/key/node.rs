@@ -11,6 +11,7 @@ const VISIBLE: u8 = 4;
 const INSTALLING: u8 = 5;
 const LEASE: u8 = 6;
 const MARKS: u8 = 7;
+const APPLIED: u8 = 8;
 
 /// Who the node is: its id, cluster, store.
 pub fn ident() -> Vec<u8> {
@@ -66,6 +67,27 @@ pub fn all_marks() -> Span {
 /// The range of a row of [`marks`], if the row is one.
 pub fn decode_marks(mut row: &[u8]) -> Option<RangeId> {
     if take(&mut row)? != [MARKS] {
+        return None;
+    }
+    let range = RangeId(u64::from_be_bytes(take(&mut row)?));
+    done(row, range)
+}
+
+/// How far the node has told that it has applied the log of that range.
+pub fn applied(range: RangeId) -> Vec<u8> {
+    let mut out = vec![APPLIED];
+    out.extend_from_slice(&range.0.to_be_bytes());
+    out
+}
+
+/// The same of all ranges.
+pub fn all_applied() -> Span {
+    Span { start: vec![APPLIED], end: vec![APPLIED + 1] }
+}
+
+/// The range of a row of [`applied`], if the row is one.
+pub fn decode_applied(mut row: &[u8]) -> Option<RangeId> {
+    if take(&mut row)? != [APPLIED] {
         return None;
     }
     let range = RangeId(u64::from_be_bytes(take(&mut row)?));
