@@ -22,6 +22,7 @@ mod causes;
 mod folder;
 mod freshness;
 mod keeper;
+mod logs;
 mod marks;
 mod report;
 mod seal;
@@ -232,8 +233,8 @@ impl Local {
         state.own_above.remove(&range);
         state.stopped.forget(range);
         state.refused_below.retain(|(_, refused), _| *refused != range);
+        state.standing.logs.leave(range);
         drop(state);
-        self.leave_log(range);
         self.forget_marks(range);
         self.tell();
     }

@@ -8,8 +8,7 @@
 //!                 is served below V as it was told                              what is at or below it
 //! ```
 //!
-//! In the same way replicas tell each other how far they have applied the logs of the ranges they share, and tokens drop the
-//! entries that every replica of a range has.
+//! How far logs are applied is noted with it, and told in the same way (`logs`).
 //!
 //! A token that does not name what is stable relies on every node: so what was told of V holds over restarts. That
 //! is kept by refusing, or letting wait, causal requests of sessions until streams are there again as far as noted.
@@ -19,14 +18,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use latitude_directory::Directory;
-use latitude_gossip::{Applied, Told};
-use latitude_rpc::pb::peer as pb;
+use latitude_gossip::Told;
 use latitude_storage::{Batch, Column, Engine, key};
-use latitude_types::{Epoch, Error, NodeId, Positions, RangeId, Stamp, Timestamp};
+use latitude_types::{Error, NodeId, Positions, RangeId, Stamp, Timestamp};
 use tokio::sync::watch;
 use tokio::time::sleep;
 
+use super::logs::{self, Logs};
 use super::{Local, State};
 use crate::shared::Shared;
 
@@ -48,28 +46,8 @@ pub(super) struct Standing {
     stable: Positions,
     /// The nodes that share a range with this one; `None` until the directory is known.
     sharers: Option<BTreeSet<NodeId>>,
-    /// How far the logs of the ranges here are applied, as noted; with the number of the noting.
-    logs: BTreeMap<RangeId, (u64, Stamp)>,
-    /// How often something was noted of logs.
-    logs_noted: u64,
-    /// An earlier life has told that these logs are applied so far, and they are not here yet.
-    behind: BTreeMap<RangeId, Stamp>,
-    /// What others have told of their logs.
-    applied: Applied,
-    /// What every replica of a range has applied of its log.
-    applied_by_all: Arc<AppliedByAll>,
-}
-
-/// What the replicas of each range here have all applied of its log.
-#[derive(Default)]
-pub(crate) struct AppliedByAll(BTreeMap<RangeId, (Epoch, Stamp)>);
-
-impl AppliedByAll {
-    /// Whether every replica of a range, which is at that epoch, has applied its log up to this stamp.
-    pub(crate) fn have(&self, range: RangeId, epoch: Epoch, at: Stamp) -> bool {
-        let known = self.0.get(&range);
-        known.is_some_and(|(known, stamp)| *known == epoch && at <= *stamp)
-    }
+    /// How far logs are applied, here and elsewhere.
+    pub(super) logs: Logs,
 }
 
 impl Standing {
@@ -86,11 +64,7 @@ impl Standing {
             let range = key::node::decode_marks(&row_key).ok_or("a damaged key of watermarks")?;
             standing.former.insert(range, decode_marks(&row)?);
         }
-        for row in rows(key::node::all_applied()) {
-            let (row_key, row) = row.map_err(|error| error.to_string())?;
-            let range = key::node::decode_applied(&row_key).ok_or("a damaged key of a log")?;
-            standing.behind.insert(range, decode_stamp(&row)?);
-        }
+        standing.logs = Logs::load(engine)?;
         Ok(standing)
     }
 
@@ -147,8 +121,8 @@ pub(crate) async fn keep(shared: Arc<Shared>) {
 
 impl Local {
     /// Notes what is new, and tells it from then on.
-    async fn note(&self, mut logs: BTreeMap<RangeId, Stamp>) -> Result<(), Error> {
-        let (shown, risen, batch) = {
+    async fn note(&self, logs: BTreeMap<RangeId, Stamp>) -> Result<(), Error> {
+        let (shown, risen, logs, batch) = {
             let mut state = self.state();
             let state = &mut *state;
             let Standing { noted, heard, risen, .. } = &mut state.standing;
@@ -165,20 +139,12 @@ impl Local {
             let of_told =
                 |range: &&RangeId| state.marks.of_range(**range).any(|(origin, _)| is_told(origin));
             risen.extend(state.overlays.keys().filter(of_told).copied());
-            let Standing { logs: noted_logs, behind, .. } = &mut state.standing;
-            behind.retain(|range, told| logs.get(range).is_none_or(|applied| applied < told));
-            logs.retain(|range, applied| {
-                let noted = noted_logs.get(range).map(|(_, noted)| *noted).unwrap_or_default();
-                // What is behind was noted higher.
-                *applied > noted && !behind.contains_key(range)
-            });
+            let logs = state.standing.logs.news(logs);
             if shown.is_empty() && risen.is_empty() && logs.is_empty() {
                 return Ok(());
             }
             let mut batch = Batch::new();
-            for (range, applied) in &logs {
-                batch.put(Column::Node, key::node::applied(*range), encode_stamp(*applied));
-            }
+            logs::write(&mut batch, &logs);
             for (origin, shown) in &shown {
                 let row = shown.0.to_be_bytes().to_vec();
                 batch.put(Column::Node, key::node::visible(*origin), row);
@@ -187,16 +153,14 @@ impl Local {
                 let marks = encode_marks(state.marks.of_range(*range));
                 batch.put(Column::Node, key::node::marks(*range), marks);
             }
-            (shown, risen, batch)
+            (shown, risen, logs, batch)
         };
         self.store(batch).await?;
         let mut state = self.state();
         for (origin, shown) in shown {
             state.standing.noted.raise(origin, shown);
         }
-        let number = state.standing.logs_noted + 1;
-        state.standing.logs_noted = number;
-        state.standing.logs.extend(logs.into_iter().map(|(range, at)| (range, (number, at))));
+        state.standing.logs.noted(logs);
         // One that has left meanwhile is not to be found again with marks of before.
         let gone: Vec<_> =
             risen.into_iter().filter(|range| !state.overlays.contains_key(range)).collect();
@@ -285,74 +249,6 @@ impl Local {
         self.state().standing.stable.raise(origin, up_to);
     }
 
-    /// The replica of a range has left this node. What was told of its log holds for one that comes again.
-    pub(super) fn leave_log(&self, range: RangeId) {
-        let Standing { logs, behind, .. } = &mut self.state().standing;
-        if let Some((_, told)) = logs.remove(&range) {
-            behind.insert(range, told);
-        }
-    }
-
-    /// How far the log of a range must be applied before a session is served, because an earlier life of this node has told
-    /// that it is.
-    pub(crate) fn log_told(&self, range: RangeId) -> Stamp {
-        self.state().standing.behind.get(&range).copied().unwrap_or_default()
-    }
-
-    /// The same of all ranges in which it is not known to be.
-    pub(super) fn logs_told(&self) -> Vec<(RangeId, Stamp)> {
-        let state = self.state();
-        state.standing.behind.iter().map(|(range, told)| (*range, *told)).collect()
-    }
-
-    /// What every replica has applied of the logs of the ranges here, as far as is known.
-    pub(crate) fn applied_by_all(&self) -> Arc<AppliedByAll> {
-        Arc::clone(&self.state().standing.applied_by_all)
-    }
-
-    /// Works that out from what was told and who has replicas.
-    fn conclude_applied(&self, directory: &Directory) {
-        let here = self.inner.node;
-        let mut state = self.state();
-        let Standing { logs, applied, applied_by_all, .. } = &mut state.standing;
-        logs.retain(|range, _| directory.range(*range).is_some());
-        applied.retain(|range| logs.contains_key(&range));
-        for (range, (_, noted)) in &*logs {
-            applied.hear(*range, here, *noted);
-        }
-        let of = |range: &RangeId| {
-            let record = directory.range(*range)?;
-            let replicas = record.replicas().map(|replica| replica.node);
-            Some((*range, (record.epoch, applied.by_all(*range, replicas))))
-        };
-        *applied_by_all = Arc::new(AppliedByAll(logs.keys().filter_map(of).collect()));
-    }
-
-    /// A node has told how far it has applied logs.
-    pub(super) fn hear_applied(&self, from: NodeId, logs: &[pb::AppliedLog]) {
-        let mut state = self.state();
-        for log in logs {
-            let stamp = Stamp { time: Timestamp(log.time), node: NodeId(log.node) };
-            state.standing.applied.hear(RangeId(log.range_id), from, stamp);
-        }
-    }
-
-    /// What to tell of the logs of these ranges: what was noted after the noting of that number, and the number of the last.
-    pub(super) fn logs_to_tell(
-        &self,
-        ranges: &BTreeSet<RangeId>,
-        after: u64,
-    ) -> (u64, Vec<pb::AppliedLog>) {
-        let state = self.state();
-        let Standing { logs, logs_noted, .. } = &state.standing;
-        let news = ranges.iter().filter_map(|range| {
-            let (number, Stamp { time, node }) = *logs.get(range)?;
-            let log = pb::AppliedLog { range_id: range.0, time: time.0, node: node.0 };
-            (number > after).then_some(log)
-        });
-        (*logs_noted, news.collect())
-    }
-
     /// What to tell an origin: how far its stream is held in these ranges, and shown as noted.
     pub(super) fn to_tell(
         &self,
@@ -378,20 +274,6 @@ impl State {
 fn position(row: &[u8]) -> Result<Timestamp, String> {
     let bytes = <[u8; 8]>::try_from(row).map_err(|_| "a position of the wrong length")?;
     Ok(Timestamp(u64::from_be_bytes(bytes)))
-}
-
-/// Its time and its node, 8 and 4 bytes, big-endian.
-fn encode_stamp(Stamp { time, node }: Stamp) -> Vec<u8> {
-    time.0.to_be_bytes().into_iter().chain(node.0.to_be_bytes()).collect()
-}
-
-fn decode_stamp(row: &[u8]) -> Result<Stamp, String> {
-    let stamp = row.split_first_chunk::<8>().and_then(|(time, node)| {
-        let node = <[u8; 4]>::try_from(node).ok()?;
-        let time = Timestamp(u64::from_be_bytes(*time));
-        Some(Stamp { time, node: NodeId(u32::from_be_bytes(node)) })
-    });
-    stamp.ok_or_else(|| "a stamp of the wrong length".into())
 }
 
 const MARK_LEN: usize = 4 + 8;
@@ -427,12 +309,5 @@ mod tests {
         assert_eq!(decode_marks(&row), Ok(marks));
         assert!(decode_marks(&row[1..]).is_err());
         assert_eq!(decode_marks(&[]), Ok(vec![]));
-    }
-
-    #[test]
-    fn stamps_are_read_back() {
-        let stamp = Stamp { time: Timestamp(u64::MAX - 7), node: NodeId(3) };
-        assert_eq!(decode_stamp(&encode_stamp(stamp)), Ok(stamp));
-        assert!(decode_stamp(&encode_stamp(stamp)[1..]).is_err());
     }
 }

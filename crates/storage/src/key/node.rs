@@ -30,9 +30,7 @@ pub fn lease() -> Vec<u8> {
 
 /// The replica of that range that lives here.
 pub fn replica(range: RangeId) -> Vec<u8> {
-    let mut out = vec![REPLICA];
-    out.extend_from_slice(&range.0.to_be_bytes());
-    out
+    of_range(REPLICA, range)
 }
 
 /// All replicas that live here.
@@ -54,9 +52,7 @@ pub fn visibles() -> Span {
 
 /// How far the node holds the streams of the origins of that range.
 pub fn marks(range: RangeId) -> Vec<u8> {
-    let mut out = vec![MARKS];
-    out.extend_from_slice(&range.0.to_be_bytes());
-    out
+    of_range(MARKS, range)
 }
 
 /// The same of all ranges.
@@ -65,19 +61,13 @@ pub fn all_marks() -> Span {
 }
 
 /// The range of a row of [`marks`], if the row is one.
-pub fn decode_marks(mut row: &[u8]) -> Option<RangeId> {
-    if take(&mut row)? != [MARKS] {
-        return None;
-    }
-    let range = RangeId(u64::from_be_bytes(take(&mut row)?));
-    done(row, range)
+pub fn decode_marks(row: &[u8]) -> Option<RangeId> {
+    decode_of_range(MARKS, row)
 }
 
 /// How far the node has told that it has applied the log of that range.
 pub fn applied(range: RangeId) -> Vec<u8> {
-    let mut out = vec![APPLIED];
-    out.extend_from_slice(&range.0.to_be_bytes());
-    out
+    of_range(APPLIED, range)
 }
 
 /// The same of all ranges.
@@ -86,19 +76,13 @@ pub fn all_applied() -> Span {
 }
 
 /// The range of a row of [`applied`], if the row is one.
-pub fn decode_applied(mut row: &[u8]) -> Option<RangeId> {
-    if take(&mut row)? != [APPLIED] {
-        return None;
-    }
-    let range = RangeId(u64::from_be_bytes(take(&mut row)?));
-    done(row, range)
+pub fn decode_applied(row: &[u8]) -> Option<RangeId> {
+    decode_of_range(APPLIED, row)
 }
 
 /// What the replica of that range is being replaced by, as long as it is.
 pub fn installing(range: RangeId) -> Vec<u8> {
-    let mut out = vec![INSTALLING];
-    out.extend_from_slice(&range.0.to_be_bytes());
-    out
+    of_range(INSTALLING, range)
 }
 
 /// The same of all ranges.
@@ -107,12 +91,8 @@ pub fn installings() -> Span {
 }
 
 /// The range of a replica's row, if the row is one.
-pub fn decode_replica(mut row: &[u8]) -> Option<RangeId> {
-    if take(&mut row)? != [REPLICA] {
-        return None;
-    }
-    let range = RangeId(u64::from_be_bytes(take(&mut row)?));
-    done(row, range)
+pub fn decode_replica(row: &[u8]) -> Option<RangeId> {
+    decode_of_range(REPLICA, row)
 }
 
 /// The origin of a row of [`visible`], if the row is one.
@@ -122,6 +102,21 @@ pub fn decode_visible(mut row: &[u8]) -> Option<NodeId> {
     }
     let origin = NodeId(u32::from_be_bytes(take(&mut row)?));
     done(row, origin)
+}
+
+/// A row of which there is one for each range.
+fn of_range(kind: u8, range: RangeId) -> Vec<u8> {
+    let mut out = vec![kind];
+    out.extend_from_slice(&range.0.to_be_bytes());
+    out
+}
+
+fn decode_of_range(kind: u8, mut row: &[u8]) -> Option<RangeId> {
+    if take(&mut row)? != [kind] {
+        return None;
+    }
+    let range = RangeId(u64::from_be_bytes(take(&mut row)?));
+    done(row, range)
 }
 
 #[cfg(test)]
@@ -139,6 +134,10 @@ mod tests {
         assert_eq!(decode_marks(&marks), Some(RangeId(u64::MAX)));
         assert_eq!((decode_marks(&visible), decode_visible(&marks)), (None, None));
         assert!(all_marks().contains(&marks) && !visibles().contains(&marks));
+        let applied = applied(RangeId(u64::MAX));
+        assert_eq!(decode_applied(&applied), Some(RangeId(u64::MAX)));
+        assert_eq!((decode_applied(&marks), decode_marks(&applied)), (None, None));
+        assert!(all_applied().contains(&applied) && !all_marks().contains(&applied));
         let installing = installing(RangeId(u64::MAX));
         assert!(installings().contains(&installing) && !installings().contains(&visible));
         for row in [ident(), clock_bound(), visible, installing, lease()] {
