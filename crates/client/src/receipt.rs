@@ -147,6 +147,41 @@ pub struct Receipt {
     pub server_time: Duration,
 }
 
+impl Receipt {
+    /// The receipt of an answer that was put together from one more part, of another range or of the same one later.
+    /// Where it was served and where that stood is told of the last part; what is promised holds for all of them.
+    pub(crate) fn with_part(self, last: Self) -> Self {
+        let mut unfolded = self.unfolded;
+        for of in last.unfolded {
+            match unfolded.iter_mut().find(|known| known.node == of.node) {
+                Some(known) => {
+                    known.count += of.count;
+                    known.highest = known.highest.max(of.highest);
+                }
+                None => unfolded.push(of),
+            }
+        }
+        let mut capped = self.capped;
+        capped.extend(last.capped);
+        capped.sort_unstable();
+        capped.dedup();
+        let is_causal = last.level_given == Some(Level::Causal);
+        Self {
+            // The weakest.
+            level_given: self.level_given.max(last.level_given),
+            fallback: self.fallback.or(last.fallback),
+            staleness: self.staleness.zip(last.staleness).map(|(one, other)| one.max(other)),
+            covers_session: self.covers_session && last.covers_session,
+            // Each part knows its own range only.
+            not_closed: self.not_closed || last.not_closed || is_causal,
+            unfolded,
+            capped,
+            server_time: self.server_time + last.server_time,
+            ..last
+        }
+    }
+}
+
 /// Local writes of one node that are not in the log yet.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Unfolded {

@@ -9,6 +9,7 @@ use tokio::time::Instant;
 use crate::answer::{Answer, unfitting};
 use crate::client::Inner;
 use crate::keyspace::{Keyspace, receipt};
+use crate::receipt::Receipt;
 use crate::routes::{Route, Target};
 use crate::run::Call;
 use crate::typed::TypedValue;
@@ -180,6 +181,7 @@ pub(crate) async fn run(client: &Inner, keyspace: &Keyspace, scan: Scan) -> Resu
     let mut rows: Vec<Row> = Vec::new();
     let mut bytes = 0usize;
     let mut attempts = 0;
+    let mut so_far: Option<Receipt> = None;
     let mut rest = scan;
     loop {
         let wanted = limit - rows.len();
@@ -199,6 +201,10 @@ pub(crate) async fn run(client: &Inner, keyspace: &Keyspace, scan: Scan) -> Resu
         if result.rows.len() > wanted {
             return Err(unfitting("scan", false));
         }
+        so_far = match (so_far, receipt(served.reply.receipt)) {
+            (Some(so_far), Some(part)) => Some(so_far.with_part(part)),
+            (_, part) => part,
+        };
         let had = rows.len();
         for row in result.rows {
             let row = Row::from_wire(row)?;
@@ -210,7 +216,7 @@ pub(crate) async fn run(client: &Inner, keyspace: &Keyspace, scan: Scan) -> Resu
         if page_ends {
             return Ok(Answer {
                 value: Page { rows, next },
-                receipt: receipt(served.reply.receipt),
+                receipt: so_far,
                 token: served.reply.token,
                 attempts,
                 latency: started.elapsed(),

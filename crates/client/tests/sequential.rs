@@ -262,6 +262,28 @@ async fn the_parts_of_a_scan_follow_each_other() {
     assert_eq!(known.token(), session.token());
 }
 
+/// Contract 1.1: the parts of a causal scan are closed over each other's pasts, or the receipt says that they are not; each
+/// server knows its own range alone.
+#[tokio::test(start_paused = true)]
+async fn a_causal_scan_of_several_ranges_says_that_it_is_not_closed() {
+    let cluster = Cluster::start_with(vec![
+        FakeRange { id: 7, start: "", end: Some("m"), leader: 1 },
+        FakeRange { id: 8, start: "m", end: None, leader: 2 },
+    ])
+    .await;
+    let zones = client(&cluster, 1).keyspace("zones").with_receipt(ReceiptDetail::Full);
+    for (level, scan, not_closed) in [
+        (Level::Causal, Scan::all(), true),
+        (Level::Causal, Scan::span("a", "b"), false),
+        (Level::Sequential, Scan::all(), false),
+    ] {
+        let answer = zones.clone().with_level(level).scan(scan).await.unwrap();
+        let receipt = answer.receipt.unwrap();
+        assert_eq!(receipt.not_closed, not_closed, "{level}: {receipt}");
+        assert!(receipt.covers_session);
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn another_process_goes_on_with_a_session_and_its_births_are_above_it() {
     let cluster = Cluster::start().await;

@@ -374,7 +374,14 @@ impl FakeNode {
         let serve = move || {
             let clock = cluster.clock();
             let result = cluster.state.lock().unwrap().serve(node, clock, &command);
-            let receipt = v1::Receipt { node, range_id: command.range_id, ..Default::default() };
+            let receipt = v1::Receipt {
+                node,
+                range_id: command.range_id,
+                level_asked: command.level,
+                level_given: command.level,
+                covers_session: true,
+                ..Default::default()
+            };
             let told = command.receipt() != v1::ReceiptDetail::None;
             // As a node does: no token for those who will not look at it.
             let continued = told || !command.token.is_empty();
