@@ -15,7 +15,8 @@
 //! ```
 //!
 //! One that never had an effect is left out: nothing that the log answers shows it. The judges of the log
-//! then judge these histories as any other.
+//! then judge these histories as any other. Where nobody watches the log, as with real processes, the strict projection can
+//! be made all the same ([`shown`]).
 //!
 //! Source: `consistency.md` 1.1 and 1.2, rules 2 to 4.
 
@@ -104,6 +105,52 @@ pub fn strict(operations: &[Operation], folded: &[Folded]) -> Vec<Operation> {
         operation.outcome = if line.is_some() { Outcome::Ok } else { Outcome::Info };
     }
     mixed.operations
+}
+
+/// Of a history of registers whose log nobody watched: the local writes that the log certainly took in, because it
+/// answered with them. Enough for [`strict`], and for nothing else: a base never exchanges a value for one
+/// of a smaller version, so the versions of one key are in the order of its places in the log, but say nothing of
+/// other keys.
+///
+/// Versions of log writes and of local ones must compare as those of the store do. Local deletes are not found: an
+/// answer does not say which delete it shows.
+pub fn shown(operations: &[Operation]) -> Vec<Folded> {
+    let mut versions: BTreeMap<(&str, i64), &Version> = BTreeMap::new();
+    let mut by_value: BTreeSet<(&str, i64)> = BTreeSet::new();
+    let mut by_version: BTreeSet<&Version> = BTreeSet::new();
+    for operation in operations {
+        let of_log = level(operation).is_log();
+        let key = operation.micro_ops[0].key();
+        let version = operation.extras.version.as_ref();
+        let (value, is_its_version) = match (&operation.micro_ops[0], operation.outcome) {
+            (MicroOp::Read { value: Value::Integer(value), .. }, Outcome::Ok) => (*value, true),
+            (MicroOp::Write { value, .. }, Outcome::Ok) if !of_log => (*value, true),
+            (MicroOp::CompareAndSet { from: Some(value), .. }, Outcome::Ok) => (*value, false),
+            (_, Outcome::Mismatch) => {
+                by_version.extend(version);
+                continue;
+            }
+            _ => continue,
+        };
+        if let Some(version) = version.filter(|_| is_its_version) {
+            versions.insert((key, value), version);
+        }
+        if of_log {
+            by_value.insert((key, value));
+        }
+    }
+    let found = |operation: &Operation| {
+        let MicroOp::Write { key, value } = &operation.micro_ops[0] else { return None };
+        let version = *versions.get(&(key.as_str(), *value))?;
+        let is_shown = by_value.contains(&(key.as_str(), *value)) || by_version.contains(version);
+        is_shown.then(|| Folded {
+            key: key.clone(),
+            value: Some(*value),
+            version: version.clone(),
+            place: version.clone(),
+        })
+    };
+    operations.iter().filter(|operation| is_local_write(operation)).filter_map(found).collect()
 }
 
 /// Which local write each fold is of: by its version, or by its value where the client was not told. Of deletes that
