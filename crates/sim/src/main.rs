@@ -140,7 +140,7 @@ fn one(seed: u64, arguments: &Arguments) -> Result<bool> {
     if let Some(file) = &arguments.trace {
         write_trace(ran.trace.as_ref(), file.as_ref())?;
     }
-    let report = Report::new(seed, &ran);
+    let report = Report::new(seed, arguments.length(), &ran);
     if arguments.json {
         println!("{}", serde_json::to_string(&report).context("a report is always JSON")?);
     } else {
@@ -235,7 +235,7 @@ fn run_apart(program: &Path, seed: u64, arguments: &Arguments) -> Result<Report>
         let last = last.trim_end().rsplit('\n').next().unwrap_or_default();
         let what = format!("the process of the run died ({}): {last}", output.status);
         let result = Err(Check::Panic.found(what));
-        Report::new(seed, &Ran { result, trace: None, marks: Vec::new() })
+        Report::new(seed, arguments.length(), &Ran { result, trace: None, marks: Vec::new() })
     }))
 }
 

@@ -6,13 +6,15 @@ use std::time::Duration;
 
 use latitude_probe::Mark;
 use latitude_sim::Trace;
-use latitude_sim::scenario::Ran;
+use latitude_sim::scenario::{Length, Ran};
 use serde::{Deserialize, Serialize};
 
 /// What is told of a run.
 #[derive(Serialize, Deserialize, Debug)]
 pub(crate) struct Report {
     seed: u64,
+    /// Whether it was a long run.
+    long: bool,
     /// What was wrong, if anything was.
     wrong: Option<Wrong>,
     /// What it was, if nothing was wrong.
@@ -45,7 +47,7 @@ struct Run {
 }
 
 impl Report {
-    pub(crate) fn new(seed: u64, ran: &Ran) -> Self {
+    pub(crate) fn new(seed: u64, length: Length, ran: &Ran) -> Self {
         let Ran { result, trace, marks } = ran;
         let lasted = trace.as_ref().map(Trace::lasted).unwrap_or_default();
         let wrong = result.as_ref().err().map(|found| Wrong {
@@ -70,7 +72,7 @@ impl Report {
                 trace: format!("{:016x}", outcome.trace.hash()),
             }
         });
-        Self { seed, wrong, run, marks }
+        Self { seed, long: length == Length::Long, wrong, run, marks }
     }
 
     pub(crate) fn is_right(&self) -> bool {
@@ -91,7 +93,8 @@ impl fmt::Display for Report {
             let simulated = *simulated_ms as f64 / 1e3;
             write!(f, "seed {seed}: WRONG, found by: {check}, at {simulated:.1} s\n  ")?;
             write!(f, "{message}\n  ")?;
-            write!(f, "replay: cargo xtask sim --seed {seed} --trace")?;
+            let long = if self.long { " --long" } else { "" };
+            write!(f, "replay: cargo xtask sim{long} --seed {seed} --trace")?;
         }
         Ok(())
     }
@@ -197,7 +200,10 @@ mod tests {
     fn a_wrong_seed_is_told_with_its_check_and_the_command_that_replays_it() {
         let result = Err(Check::Stamps.found("r4 applies 3 after 5"));
         let marks = vec![(Mark::SessionClosesTime, 3), (Mark::ReadWaitsForApply, 0)];
-        let report = Report::new(17, &Ran { result, trace: None, marks });
+        let ran = Ran { result, trace: None, marks };
+        let long = Report::new(17, Length::Long, &ran).to_string();
+        assert!(long.contains("cargo xtask sim --long --seed 17 --trace"), "{long}");
+        let report = Report::new(17, Length::Short, &ran);
         let json = serde_json::to_string(&report).unwrap();
         let report: Report = serde_json::from_str(&json).unwrap();
         assert!(!report.is_right());
