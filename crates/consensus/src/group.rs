@@ -128,7 +128,7 @@ pub struct LogPosition {
 }
 
 impl LogPosition {
-    fn of(id: LogId) -> Self {
+    pub(crate) fn of(id: LogId) -> Self {
         Self { term: id.leader_id.term, index: id.index }
     }
 }
@@ -523,6 +523,11 @@ impl Group {
         let mut progress = self.progress.clone();
         let reached = progress.wait_for(|progress| progress.index >= index).await;
         reached.map(drop).map_err(|_| ReadError::Stopped)
+    }
+
+    /// How it is timed.
+    pub fn settings(&self) -> &Settings {
+        &self.settings
     }
 
     /// How far this replica has applied its log, and the last stamp it applied.

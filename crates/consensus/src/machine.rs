@@ -16,7 +16,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use futures::{FutureExt, Stream, StreamExt};
 use latitude_probe::Mark;
 use latitude_range::{Applied, Audit, Entry as RangeEntry, Origin, Range, Staged};
-use latitude_storage::{Batch, Column, Engine, key};
+use latitude_storage::{Batch, Column, Engine, View, key};
 use latitude_types::{RangeId, Stamp, Timestamp};
 use openraft::alias::{SnapshotMetaOf, SnapshotOf};
 use openraft::storage::{EntryResponder, RaftStateMachine};
@@ -24,6 +24,7 @@ use openraft::{EntryPayload, OptionalSend, RaftSnapshotBuilder, Snapshot};
 use tokio::sync::watch;
 
 use crate::audit::Audits;
+use crate::group::LogPosition;
 use crate::log::RangeLog;
 use crate::snapshot::SnapshotData;
 use crate::snapshot::install::{self, Place};
@@ -224,12 +225,25 @@ fn ends_batch(entry: &EntryResponder<TypeConfig>) -> io::Result<bool> {
 fn read(engine: &dyn Engine, id: RangeId) -> io::Result<(Range, Option<LogId>, StoredMembership)> {
     let view = engine.snapshot();
     let range = Range::open(id, &*view).map_err(io::Error::other)?;
-    let row = view.get(Column::Base, &key::local::applied(id)).map_err(io::Error::other)?;
-    let (applied, membership) = match row {
-        Some(row) => wire::decode::<wire::AppliedRow>(&row)?.into_parts(),
-        None => (None, StoredMembership::default()),
-    };
+    let (applied, membership) = read_applied(&*view, id)?;
     Ok((range, applied, membership))
+}
+
+fn read_applied(view: &dyn View, id: RangeId) -> io::Result<(Option<LogId>, StoredMembership)> {
+    let row = view.get(Column::Base, &key::local::applied(id)).map_err(io::Error::other)?;
+    match row {
+        Some(row) => Ok(wire::decode::<wire::AppliedRow>(&row)?.into_parts()),
+        None => Ok((None, StoredMembership::default())),
+    }
+}
+
+/// How far the base of a range in a view has applied its log.
+///
+/// # Errors
+/// When the row that says so cannot be read.
+pub fn applied_in(view: &dyn View, id: RangeId) -> io::Result<LogPosition> {
+    let (applied, _) = read_applied(view, id)?;
+    Ok(applied.map(LogPosition::of).unwrap_or_default())
 }
 
 fn progress(applied: Option<&LogId>, range: &Range) -> Progress {

@@ -20,6 +20,12 @@ impl Applied {
         *known = stamp.max(*known);
     }
 
+    /// The nodes known to have applied a range's log up to here.
+    pub fn have(&self, range: RangeId, at: Stamp) -> impl Iterator<Item = NodeId> {
+        let told = self.told.get(&range).into_iter().flatten();
+        told.filter(move |(_, applied)| **applied >= at).map(|(node, _)| *node)
+    }
+
     /// How far each of these nodes, all that have a replica of the range, has applied its log; [`Stamp::ZERO`] as long as
     /// one has not told.
     pub fn by_all(&self, range: RangeId, replicas: impl IntoIterator<Item = NodeId>) -> Stamp {

@@ -176,8 +176,8 @@ pub(crate) fn answer(
     Ok(pb::DirectoryReply { version, directory: Some(bytes.into()) })
 }
 
-/// Waits, for a moment, until the catalog is not older than this call.
-pub(crate) async fn refresh(shared: &Shared) {
+/// Waits, for a moment, until the catalog is not older than this call. Whether it is not.
+pub(crate) async fn refresh(shared: &Shared) -> bool {
     let newest = async {
         let (own, leader) = match shared.range(RangeId::META) {
             Some(meta) if meta.strict_read_barrier(Stamp::ZERO).await.is_ok() => {
@@ -195,11 +195,10 @@ pub(crate) async fn refresh(shared: &Shared) {
             shared.peers().client(leader).ok()?.directory(request).await.ok()?.into_inner().version,
         )
     };
-    if let Ok(Some(version)) = timeout(REFRESH_PATIENCE, newest).await {
-        let reached =
-            shared.catalog.wait_for(|directory| (directory.version() >= version).then_some(()));
-        let _ = timeout(REFRESH_PATIENCE, reached).await;
-    }
+    let Ok(Some(version)) = timeout(REFRESH_PATIENCE, newest).await else { return false };
+    let reached =
+        shared.catalog.wait_for(|directory| (directory.version() >= version).then_some(()));
+    timeout(REFRESH_PATIENCE, reached).await.is_ok()
 }
 
 /// Keeps the catalog current for as long as the node runs.

@@ -302,6 +302,18 @@ impl Local {
         state.visible.unreadable(self.inner.node, range, &seen, &state.marks)
     }
 
+    /// How far the streams of a range's origins are held and shown here, at least.
+    pub(crate) fn readable(&self, range: RangeId) -> Positions {
+        let state = self.state();
+        let own = self.inner.node;
+        let mut readable = Positions::default();
+        for (origin, held) in state.marks.taking_in(range) {
+            let shown = state.visible.of(origin);
+            readable.raise(origin, if origin == own { shown } else { shown.min(held) });
+        }
+        readable
+    }
+
     /// The other origins of a range that may take more.
     pub(crate) fn origins_of(&self, range: RangeId) -> Vec<NodeId> {
         let state = self.state();

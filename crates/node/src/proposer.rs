@@ -246,11 +246,16 @@ async fn run(
     let mut under_way = FuturesUnordered::new();
     let mut commit_takes = Duration::ZERO;
     let mut held: Option<Proposal> = None;
+    let stalls_after = stamper.group.settings().election_timeout_max;
+    // No entry that is under way has ended for long, and what waits would be refused.
+    let mut refuses = false;
     loop {
         let limit = if commit_takes < FAST_COMMIT { IN_FLIGHT.0 } else { IN_FLIGHT.1 };
+        let is_full = under_way.len() >= limit;
         let first = tokio::select! {
             biased;
             Some((entry, took, lost)) = under_way.next(), if !under_way.is_empty() => {
+                refuses = false;
                 unsettled.remove(&entry);
                 settle.send_modify(|settled| {
                     settled.count = unsettled.first().copied().unwrap_or(stamper.given);
@@ -266,11 +271,27 @@ async fn run(
                 drop(answer.send(stamper.section().await));
                 continue;
             }
-            first = next(&mut held, &mut waiting), if under_way.len() < limit => match first {
+            first = next(&mut held, &mut waiting), if !is_full || refuses => match first {
                 Some(first) => first,
                 None => return,
             },
+            () = sleep(stalls_after), if is_full && !refuses => {
+                refuses = stamper.refusal().is_some();
+                continue;
+            }
         };
+        if is_full {
+            // Raft refuses what comes now, but keeps what it has: without this the next would wait behind it and
+            // nobody could say that it was never proposed.
+            match stamper.refusal() {
+                Some(error) => {
+                    Mark::RefusedBehindFullWindow.hit();
+                    first.fail(&error);
+                }
+                None => (refuses, held) = (false, Some(first)),
+            }
+            continue;
+        }
         let Batch { body, early, answers } = gather(first, &mut held, &mut waiting);
         if let Body::Write(write) = &body {
             metrics.observe_entry(write.operations.len());
@@ -400,6 +421,19 @@ fn gather(
 }
 
 impl Proposal {
+    /// It was not proposed.
+    fn fail(self, error: &Error) {
+        match self {
+            Self::Operation { answer, .. } => drop(answer.send(Err(error.clone()))),
+            Self::Fold { answer, .. }
+            | Self::Origins { answer, .. }
+            | Self::Sweep { answer, .. } => {
+                drop(answer.send(Err(error.clone())));
+            }
+            Self::Audit { answer } => drop(answer.send(Err(error.clone()))),
+        }
+    }
+
     /// About how many bytes it brings.
     fn size(&self) -> usize {
         match self {
@@ -411,6 +445,18 @@ impl Proposal {
 }
 
 impl Stamper {
+    /// Why nothing can be proposed: this replica does not lead, or a quorum is silent.
+    fn refusal(&self) -> Option<Error> {
+        let status = self.group.status();
+        let range = self.group.range();
+        if status.leadership.token.is_none() {
+            return Some(not_leader(range, status.leadership.leader));
+        }
+        let heard = status.voters.len() - status.silent_voters().len();
+        let has_quorum = heard > status.voters.len() / 2;
+        (!has_quorum).then(|| into_error(range, ProposeError::NoQuorum))
+    }
+
     /// A time between what it has stamped and what it will stamp.
     async fn section(&self) -> Result<Section, Error> {
         let leadership = self.group.leadership();

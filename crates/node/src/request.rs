@@ -202,6 +202,11 @@ impl Request {
         Some(self)
     }
 
+    /// The levels that are left to fall back to.
+    pub(crate) fn accepted_levels(&self) -> impl Iterator<Item = Level> {
+        self.accept.iter().map(|plan| plan.level)
+    }
+
     /// Whether there is another level to fall back to.
     pub(crate) fn may_fall_back(&self) -> bool {
         !self.accept.is_empty()

@@ -14,7 +14,7 @@ use latitude_directory::{Directory, KeyspaceRecord, RangeRecord};
 use latitude_probe::Mark;
 use latitude_range::OriginState;
 use latitude_rpc::pb::{peer, v1};
-use latitude_rpc::{FromWire, error_to_pb};
+use latitude_rpc::{FromWire, ToWire, error_to_pb};
 use latitude_types::{Error, KeySpan, KeyspaceId, Kind, NodeId, OperationKind, Outcome, Reason};
 use prost::Message;
 use tokio::time::{Instant, sleep, timeout_at};
@@ -106,12 +106,20 @@ async fn check_nodes(shared: &Shared, session: &Token) -> Result<(), Error> {
         let highest = shared.catalog.current().nodes().map(|node| node.id).max();
         session.nodes().find(|node| Some(*node) > highest || node.0 == 0)
     };
-    if unknown().is_some() {
-        // A node that joined a moment ago, of which this one has not heard.
-        catalog::refresh(shared).await;
+    if unknown().is_none() {
+        return Ok(());
     }
+    // A node that joined a moment ago, of which this one has not heard.
+    let is_current = catalog::refresh(shared).await;
     match unknown() {
         None => Ok(()),
+        Some(node) if !is_current => Err(Error::new(
+            Reason::ReplicaBehind,
+            format!(
+                "the session token names {node}, which this node does not know, and it cannot learn which nodes there are: \
+                 ask another one"
+            ),
+        )),
         Some(node) => Err(Error::new(
             Reason::TokenInvalid,
             format!(
@@ -124,7 +132,7 @@ async fn check_nodes(shared: &Shared, session: &Token) -> Result<(), Error> {
 /// Serves a request at its level or, if that cannot be had and its client said so, at a weaker one.
 async fn at_an_accepted_level(
     shared: &Arc<Shared>,
-    command: v1::Command,
+    mut command: v1::Command,
     mut request: Request,
     keyspace: &KeyspaceRecord,
     started: Instant,
@@ -137,7 +145,14 @@ async fn at_an_accepted_level(
         }
         let result = route(shared, command.clone(), request.clone(), keyspace, started).await;
         let error = match result {
-            Ok(reply) => return Ok(reply),
+            Ok(mut reply) => {
+                if let (Some(why), Some(receipt)) = (request.fallback, &mut reply.receipt) {
+                    // Another node that served it knows the level that it was passed on with.
+                    receipt.level_asked = request.level_asked.to_wire();
+                    receipt.fallback_reason = why.name().into();
+                }
+                return Ok(reply);
+            }
             Err(error) => error,
         };
         let elsewhere = !matches!(error.kind(), Kind::Unavailable | Kind::Deadline);
@@ -147,6 +162,9 @@ async fn at_an_accepted_level(
         }
         request = request.fall_back(error.reason).ok_or(error)?;
         request.deadline = deadline;
+        // Whoever it is passed on to begins where it stands.
+        command.level = request.plan.level.to_wire();
+        command.accept = request.accepted_levels().map(|level| level.to_wire()).collect();
     }
 }
 
@@ -195,7 +213,10 @@ async fn route(
             Ok(reply) => return Ok(reply),
             Err(error) => error,
         };
-        if request.no_forward || !is_passable(&error) || passes >= PASSES_MAX {
+        unknown |= error.may_have_applied();
+        // Under another id it would be another write.
+        let is_lost = unknown && request.operation.is_write() && command.id.is_none();
+        if request.no_forward || is_lost || !is_passable(&error) || passes >= PASSES_MAX {
             return Err(after_passes(error, unknown));
         }
         if Instant::now() >= request.deadline {

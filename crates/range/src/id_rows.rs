@@ -2,6 +2,7 @@
 //! they came.
 
 use latitude_crdt::{Fate, Ids};
+use latitude_probe::Mark;
 use latitude_storage::{Column, View, key};
 use latitude_types::{Key, KeyspaceId, OperationId};
 
@@ -26,6 +27,9 @@ impl Ids for StagedIds<'_, '_> {
     }
 
     fn record(&mut self, id: &OperationId, fate: Fate) -> Result<(), ApplyError> {
+        if fate == Fate::Spent {
+            Mark::IdSpent.hit();
+        }
         let row = key::base::id_key(self.keyspace, self.key, id);
         self.staged.put(row, codec::encode(VERSION, &fate));
         Ok(())

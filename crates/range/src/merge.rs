@@ -27,33 +27,36 @@ pub(crate) struct Place {
 enum Merged {
     /// The key's row, as it is now.
     Into(ValueRow),
-    /// The condition did not hold.
-    Mismatch { found: Option<WriteTime> },
-    /// The sum would have been out of bounds.
-    OutOfBounds { found: i64 },
+    /// The condition did not hold; what was found follows this.
+    Mismatch { found: Option<WriteTime>, past: Past },
+    /// The sum would have been out of bounds; what was found follows this.
+    OutOfBounds { found: i64, past: Past },
 }
 
 impl Place {
-    /// Applies a log write whose id is new and whose key is in the range.
+    /// Applies a log write whose id is new and whose key is in the range: what it did, and what that follows, as far as it
+    /// tells of what it found.
     pub(crate) fn log_write(
         &self,
         operation: &Operation,
         staged: &mut Staged<'_>,
-    ) -> Result<Done, ApplyError> {
+    ) -> Result<(Done, Past), ApplyError> {
         let Operation { id, key, op, named, past, .. } = operation;
         let write = Write::log(id, self.at, op, named);
         Ok(match self.merge(key, &write, past, staged)? {
-            Merged::Mismatch { found } => Done::Mismatch { found },
-            Merged::OutOfBounds { found } => Done::OutOfBounds { found },
+            Merged::Mismatch { found, past } => (Done::Mismatch { found }, past),
+            Merged::OutOfBounds { found, past } => (Done::OutOfBounds { found }, past),
             Merged::Into(row) => match op {
                 Op::Add { .. } | Op::AddWithin { .. } => {
                     let sum = match row.read(self.value_type) {
                         Value::Counter(sum) => sum.unwrap_or_default(),
                         _ => 0,
                     };
-                    Done::Added { version: row.version, sum }
+                    (Done::Added { version: row.version, sum }, row.past)
                 }
-                _ => Done::Written { version: row.version },
+                // Whose condition held has learnt what was there.
+                Op::CompareAndSet { .. } => (Done::Written { version: row.version }, row.past),
+                _ => (Done::Written { version: row.version }, Past::default()),
             },
         })
     }
@@ -95,8 +98,12 @@ impl Place {
         let mut ids = StagedIds { staged, keyspace: self.keyspace, key };
         let outcome = state.merge(self.value_type, write, &mut ids).map_err(into_apply_error)?;
         match outcome {
-            Outcome::Mismatch { found } => return Ok(Merged::Mismatch { found }),
-            Outcome::OutOfBounds { found } => return Ok(Merged::OutOfBounds { found }),
+            Outcome::Mismatch { found: version } => {
+                return Ok(Merged::Mismatch { found: version, past: found.unwrap_or_default() });
+            }
+            Outcome::OutOfBounds { found: sum } => {
+                return Ok(Merged::OutOfBounds { found: sum, past: found.unwrap_or_default() });
+            }
             Outcome::Applied { .. } | Outcome::Duplicate => {}
         }
         if let Content::Live(elements) = &mut state.content
@@ -109,9 +116,12 @@ impl Place {
             elements.dedup_by(|a, b| folded(a) && folded(b) && a.name == b.name);
         }
         let mut followed = past.clone();
-        // What a register held before it was overwritten through the log is followed no more: its reader stands
-        // above the entry. Anything else holds, or may show again, something of what was merged before.
-        let overwritten = self.value_type == ValueType::Register && write.logged.is_some();
+        // What a register held before it was overwritten blindly through the log is followed no more: its reader stands
+        // above the entry. Who overwrote it on a condition has seen it; and anything else holds, or may show again,
+        // something of what was merged before.
+        let overwritten = self.value_type == ValueType::Register
+            && write.logged.is_some()
+            && !matches!(write.op, Op::CompareAndSet { .. });
         if let Some(found) = found.filter(|_| !overwritten) {
             followed.join(&found);
         }

@@ -3,7 +3,9 @@
 use latitude_crdt::LogPlace;
 use latitude_probe::{Mark, Plant};
 use latitude_storage::{Column, View, key};
-use latitude_types::{Error, NodeId, OperationKind, RangeId, Reason, Stamp, Timestamp, WriteTime};
+use latitude_types::{
+    Error, NodeId, OperationKind, Past, RangeId, Reason, Stamp, Timestamp, WriteTime,
+};
 use serde::{Deserialize, Serialize};
 
 use crate::codec::DecodeError;
@@ -43,6 +45,8 @@ pub struct Reply {
     pub result: Result<Done, Refusal>,
     /// The id was known: `result` is what the first copy was answered.
     pub duplicate: bool,
+    /// What `result` follows, where it tells of what was found; not kept for later copies.
+    pub follows: Past,
 }
 
 /// What a log write did.
@@ -354,6 +358,11 @@ impl Range {
         let to = last.map_or(segment.to, |last| segment.to.min(last));
         // A segment of part of the range cannot say how far all of it is folded.
         let covers = segment.span.intersection(&meta.span).as_ref() == Some(&meta.span);
+        if segment.from > folded {
+            Mark::SegmentBehindGap.hit();
+        } else if segment.from < folded && folded < to {
+            Mark::SegmentFoldedInPart.hit();
+        }
         if segment.from > folded && !Plant::FoldGap.is_on()
             || to <= folded
             || stamp.time <= to
@@ -391,7 +400,8 @@ impl Range {
         match self.ids.look_up(id) {
             Lookup::Known(answer) => {
                 Mark::DuplicateAnswered.hit();
-                return Ok(Reply { result: Ok(answer.done), duplicate: true });
+                let (result, follows) = (Ok(answer.done), Past::default());
+                return Ok(Reply { result, duplicate: true, follows });
             }
             Lookup::Retired => {
                 Mark::IdRetired.hit();
@@ -411,14 +421,15 @@ impl Range {
             return Ok(Reply::refused(Refusal::Moved));
         }
         if !has_folded(&self.meta.origins, &operation.need) {
+            Mark::NotFoldedInApply.hit();
             return Ok(Reply::refused(Refusal::NotFolded));
         }
         if operation.op.check(self.meta.value_type, OperationKind::Log).is_err() {
             return Ok(Reply::refused(Refusal::Misfit));
         }
-        let done = self.place(stamp, ordinal).log_write(operation, staged)?;
+        let (done, follows) = self.place(stamp, ordinal).log_write(operation, staged)?;
         self.ids.record(id, operation.answered_below, Answer { done: done.clone() });
-        Ok(Reply { result: Ok(done), duplicate: false })
+        Ok(Reply { result: Ok(done), duplicate: false, follows })
     }
 
     fn stage_own_rows(&mut self, staged: &mut Staged<'_>) {
@@ -436,7 +447,7 @@ impl Range {
 
 impl Reply {
     fn refused(refusal: Refusal) -> Self {
-        Self { result: Err(refusal), duplicate: false }
+        Self { result: Err(refusal), duplicate: false, follows: Past::default() }
     }
 }
 

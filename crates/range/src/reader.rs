@@ -73,6 +73,11 @@ impl Page {
 }
 
 impl<'a> Reader<'a> {
+    /// What it reads from.
+    pub fn view(&self) -> &'a dyn View {
+        self.view
+    }
+
     /// Reads range `id` in `view`, which must be a snapshot if more than one thing is read.
     pub fn new(id: RangeId, view: &'a dyn View) -> Result<Self, ApplyError> {
         Ok(Self { view, meta: read_meta(id, view)?, shown: Shown::default() })

@@ -133,6 +133,8 @@ struct Shared {
     stop: AtomicBool,
     /// How many writes were acknowledged, and the last of them.
     written: Mutex<(u64, Written)>,
+    /// The value that was last sent to each key, by whomever.
+    latest: Mutex<BTreeMap<u32, i64>>,
     by_lease: AtomicUsize,
     freshness: Freshness,
     typed: Typed,
@@ -264,6 +266,7 @@ impl Workload {
             next_value: AtomicI64::new(1),
             stop: AtomicBool::new(false),
             written: Mutex::default(),
+            latest: Mutex::default(),
             by_lease: AtomicUsize::new(0),
             freshness: Freshness::default(),
             typed: Typed::default(),
@@ -462,7 +465,9 @@ impl Shared {
                     Went::Ok
                 }
                 draw if draw < reads + compares => {
-                    let from = seen.get(&at).copied().flatten();
+                    // Often what the client has heard of and not read: then the condition reads it.
+                    let heard = host.random.random_ratio(1, 3).then(|| self.latest(at)).flatten();
+                    let from = heard.or_else(|| seen.get(&at).copied().flatten());
                     let keyspace = keyspace.with_level(log_level);
                     self.compare(&host, &keyspace, &mut client, at, from, log_level).await?
                 }
@@ -510,6 +515,15 @@ impl Shared {
             }
         }
         None
+    }
+
+    /// What somebody has sent to a key last.
+    fn latest(&self, key: u32) -> Option<i64> {
+        self.latest.lock().expect(NO_PANIC).get(&key).copied()
+    }
+
+    fn note_sent(&self, key: u32, value: i64) {
+        self.latest.lock().expect(NO_PANIC).insert(key, value);
     }
 
     fn note_written(&self, key: u32, client: &Client) {

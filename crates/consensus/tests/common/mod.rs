@@ -499,6 +499,6 @@ impl Cluster {
 pub(crate) fn written(appended: &Appended) -> bool {
     matches!(
         &appended.applied.replies[..],
-        [Reply { result: Ok(Done::Written { .. }), duplicate: false }]
+        [Reply { result: Ok(Done::Written { .. }), duplicate: false, .. }]
     )
 }

@@ -89,9 +89,10 @@ impl Logs {
 
     /// Works out what all replicas have, from what was told and who they are.
     fn conclude(&mut self, here: NodeId, directory: &Directory) {
-        let Self { noted, told, by_all, .. } = self;
+        let Self { noted, behind, told, by_all, .. } = self;
         noted.retain(|range, _| directory.range(*range).is_some());
-        told.retain(|range| noted.contains_key(&range));
+        // Of what is not noted here yet others tell once, too.
+        told.retain(|range| noted.contains_key(&range) || behind.contains_key(&range));
         for (range, (_, noted)) in &*noted {
             told.hear(*range, here, *noted);
         }
@@ -115,6 +116,13 @@ impl Local {
     pub(super) fn logs_told(&self) -> Vec<(RangeId, Stamp)> {
         let state = self.state();
         state.standing.logs.behind.iter().map(|(range, told)| (*range, *told)).collect()
+    }
+
+    /// The nodes known to have a range's log up to here on disk, and applied. This one has.
+    pub(crate) fn have_applied(&self, range: RangeId, at: Stamp) -> Vec<NodeId> {
+        let mut nodes = BTreeSet::from([self.inner.node]);
+        nodes.extend(self.state().standing.logs.told.have(range, at));
+        nodes.into_iter().collect()
     }
 
     /// What every replica has applied of the logs of the ranges here, as far as is known.

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use latitude_gossip::Told;
-use latitude_probe::Plant;
+use latitude_probe::{Mark, Plant};
 use latitude_range::Delta;
 use latitude_rpc::pb::peer as pb;
 use latitude_storage::{Column, key};
@@ -201,6 +201,7 @@ impl Local {
             }
         }
         if !refused.is_empty() {
+            Mark::StreamRefused.hit();
             return Ok(pb::Stretch { refused, ..pb::Stretch::default() });
         }
         if to == from {
@@ -218,6 +219,9 @@ impl Local {
             }
             let delta = Delta::decode(&row).map_err(|error| error.to_string())?;
             if subscriber.ranges.contains(&delta.range) {
+                if origin != self.inner.node {
+                    Mark::StreamRelayed.hit();
+                }
                 bytes += row.len();
                 stretch.deltas.push(row);
             }

@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use futures::StreamExt;
 use futures::stream::FuturesOrdered;
-use latitude_probe::Plant;
+use latitude_probe::{Mark, Plant};
 use latitude_range::{Delta, Origin};
 use latitude_rpc::pb::peer as pb;
 use latitude_storage::{Batch, Column, key};
@@ -276,6 +276,12 @@ impl Local {
         for range in ranges {
             let lifted = marks.lift(*range, origin, from, to);
             whole &= lifted || marks.of(*range, origin).is_none();
+        }
+        if !whole {
+            Mark::StretchBehindGap.hit();
+        }
+        if visible.of(origin) < to {
+            Mark::HeldAndNotShown.hit();
         }
         drop(state);
         self.tell();

@@ -12,10 +12,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use latitude_consistency::{Token, demand};
-use latitude_probe::Plant;
+use latitude_probe::{Mark, Plant};
 use latitude_range::Reader;
 use latitude_rpc::pb::v1;
-use latitude_types::{Error, KeySpan, NodeId, Past, Positions, Reason};
+use latitude_types::{Error, KeySpan, NodeId, Positions, Reason};
 use tokio::time::{Instant, timeout_at};
 
 use super::read::{Proven, Standing};
@@ -26,6 +26,11 @@ use crate::request::Operation;
 
 /// How long a replica waits for what a session follows before the request moves on: on top of round trips.
 pub(super) const BRIEFLY: Duration = Duration::from_millis(400);
+
+/// A read whose session is met by what this replica holds and shows.
+fn by_watermarks() -> Proven {
+    Proven::in_log(v1::Proof::Watermarks)
+}
 
 /// What of a session's past is not here.
 enum Unmet {
@@ -39,8 +44,11 @@ impl Serving<'_> {
     pub(super) async fn eventual_read(&self) -> Result<Answer, Error> {
         let age = self.fresh_enough(false).await?;
         let span = self.wanted_span();
+        // Before the look: what arrives after it is not in the answer.
+        let covers_session = self.is_full() && self.is_met_here();
         let shown = self.shared.local().eventual_look(self.handle.id(), &span);
-        self.answer_with(shown, age, Standing::Eventual)
+        let standing = Standing::Eventual;
+        self.answer_with(shown, age, Proven { standing, covers_session, ..by_watermarks() })
     }
 
     pub(super) async fn causal_read(&self) -> Result<Answer, Error> {
@@ -49,8 +57,14 @@ impl Serving<'_> {
         self.wait_until_met(|| self.unmet_in_range(session)).await?;
         let age = self.fresh_enough(true).await?;
         let span = self.wanted_span();
-        let shown = self.shared.local().causal_look(self.handle.id(), &span);
-        self.answer_with(shown, age, Standing::Causal)
+        let here = self.shared.local();
+        let shown_to = match self.request.operation {
+            Operation::Scan(_) => here.readable(self.handle.id()),
+            _ => Positions::default(),
+        };
+        let shown = here.causal_look(self.handle.id(), &span);
+        let standing = Standing::Causal;
+        self.answer_with(shown, age, Proven { standing, shown_to, ..by_watermarks() })
     }
 
     /// Waits until everything the session follows can be read at this node, in whichever of its ranges.
@@ -97,13 +111,8 @@ impl Serving<'_> {
     }
 
     /// Whether everything the session follows can be read of this range here, now.
-    pub(super) fn is_met_here(&self) -> bool {
+    fn is_met_here(&self) -> bool {
         self.unmet_in_range(self.request.session.as_ref()).is_none()
-    }
-
-    /// Whether the streams of this range's origins are shown as far as a past has seen them.
-    pub(super) fn is_shown(&self, past: &Past) -> bool {
-        self.shared.local().unreadable(Some(self.handle.id()), &past.seen).is_none()
     }
 
     async fn wait_until_met(&self, unmet: impl Fn() -> Option<Unmet>) -> Result<(), Error> {
@@ -114,6 +123,10 @@ impl Serving<'_> {
             // Before the look: what changes after it is noticed.
             let mut changes = self.shared.local().changes();
             let Some(lack) = unmet() else { return Ok(()) };
+            match &lack {
+                Unmet::Stream(_) => Mark::WaitsForStream.hit(),
+                Unmet::Logs(_) => Mark::WaitsForLogs.hit(),
+            }
             match &lack {
                 Unmet::Stream(origin) => {
                     if asked != Some(*origin) {
@@ -180,14 +193,13 @@ impl Serving<'_> {
         &self,
         shown: latitude_range::Shown,
         age: Option<Duration>,
-        standing: Standing,
+        proven: Proven,
     ) -> Result<Answer, Error> {
         let snapshot = self.shared.engine.snapshot();
         let reader =
             Reader::new(self.handle.id(), &*snapshot).map_err(internal)?.with_deltas(shown);
-        let proof = v1::Proof::Watermarks;
         let staleness_ms = age.map(|age| age.as_micros().div_ceil(1000) as u64);
-        self.read_from(&reader, Proven { proof, staleness_ms, closed: None, standing })
+        self.read_from(&reader, Proven { staleness_ms, ..proven })
     }
 
     /// Whether the session's own local writes in the range are in the base, or are known not to be missing from

@@ -1,7 +1,7 @@
 //! A strict or sequential operation sees its session's own local writes: they are folded ahead of it, or known not
 //! to be missing from the base (`consistency.md` 1.2 rule 4, and the own check).
 
-use latitude_probe::Plant;
+use latitude_probe::{Mark, Plant};
 use latitude_range::has_folded;
 use latitude_types::{Error, NodeId, Positions, Reason};
 use tokio::time::{timeout, timeout_at};
@@ -26,6 +26,7 @@ impl Serving<'_> {
                 self.shared.local().own_unfolded(self.handle.id(), &origins, needed)
             };
             let Some(missing) = missing else { return Ok(()) };
+            Mark::FoldedForRead.hit();
             let folded = async {
                 self.shared.local().propose_fold(self.handle.id(), needed.clone()).await?;
                 // Applied soon, or not at all: then it is proposed again.
@@ -45,6 +46,7 @@ impl Serving<'_> {
         if *needed == Positions::default() || is_folded {
             return Ok(());
         }
+        Mark::FoldedForWrite.hit();
         let proposed = self.shared.local().propose_fold(self.handle.id(), needed.clone());
         match timeout_at(self.give_up_at(), proposed).await {
             Ok(proposed) => proposed,

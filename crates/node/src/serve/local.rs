@@ -83,7 +83,10 @@ impl Serving<'_> {
         }
         let taken = match in_base {
             // Folded already: whoever has the base has it.
-            true => None,
+            true => {
+                Mark::CopyOfFolded.hit();
+                None
+            }
             false => Some(shared.local().write(draft).await?),
         };
         let durable_on = match taken {
@@ -92,7 +95,8 @@ impl Serving<'_> {
                 let holders = || shared.local().holders(handle.id(), node, position);
                 self.on_enough_disks(holders).await?
             }
-            None => vec![shared.node()?],
+            // Whoever has applied as much of the log as is here has it.
+            None => self.on_enough_disks(|| shared.local().have_applied(handle.id(), base)).await?,
         };
         let version = WriteTime::of_local_write(&id);
         let mut receipt = self.receipt();
@@ -141,6 +145,7 @@ impl Serving<'_> {
                     return Ok(origin);
                 }
                 Some(origin) => {
+                    Mark::SealedOriginRefuses.hit();
                     let state = format!("{:?}", origin.state).to_lowercase();
                     return Err(no_origin(&format!(
                         "{node} is {state} in range {} (`latitude admin origins`); write at another replica, or at \

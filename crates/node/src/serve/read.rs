@@ -2,6 +2,7 @@
 //! strict reads.
 
 use bytes::Bytes;
+use latitude_consensus::applied_in;
 use latitude_consistency::{Token, answers_strict_reads};
 use latitude_range::{ApplyError, Origin, Reader, ScanRequest, ValueRow, capped};
 use latitude_rpc::pb::v1;
@@ -19,6 +20,24 @@ pub(super) struct Proven {
     /// Up to when the replica knows everything, where that is what proves it.
     pub(super) closed: Option<Timestamp>,
     pub(super) standing: Standing,
+    /// Whether all the session follows was here before the read looked.
+    pub(super) covers_session: bool,
+    /// For a causal scan: how far the streams of the range's origins were shown before it looked.
+    pub(super) shown_to: Positions,
+}
+
+impl Proven {
+    /// By the log alone, which has all that the session follows of it.
+    pub(super) fn in_log(proof: v1::Proof) -> Self {
+        Self {
+            proof,
+            staleness_ms: None,
+            closed: None,
+            standing: Standing::InLog,
+            covers_session: true,
+            shown_to: Positions::default(),
+        }
+    }
 }
 
 /// What a read does to its session.
@@ -50,10 +69,7 @@ impl Serving<'_> {
         if !answers_strict_reads(reader.meta().freeze) {
             return Err(self.handle.frozen());
         }
-        self.read_from(
-            &reader,
-            Proven { proof, staleness_ms: Some(0), closed: None, standing: Standing::InLog },
-        )
+        self.read_from(&reader, Proven { staleness_ms: Some(0), ..Proven::in_log(proof) })
     }
 
     /// The answer of a snapshot. The session then stands where the snapshot does, if it did not stand above.
@@ -80,8 +96,13 @@ impl Serving<'_> {
             Operation::Scan(scan) => {
                 let page = read_scan(reader, scan, &mut met).map_err(internal)?;
                 // Of what other ranges hold of what these rows follow nothing is known here.
+                // And of what this one holds what was shown when it was read counts, not what is by now.
+                let was_shown = |origin: &Origin| {
+                    let shown = proven.shown_to.of(origin.node).max(origin.folded);
+                    origin.capped(met.past.seen.of(origin.node)) <= shown
+                };
                 receipt.not_closed = proven.standing == Standing::Causal
-                    && (page.resume.is_some() || !self.is_shown(&met.past));
+                    && (page.resume.is_some() || !meta.origins.iter().all(was_shown));
                 v1::reply::Result::Scan(page)
             }
             Operation::Write { .. } => {
@@ -101,7 +122,9 @@ impl Serving<'_> {
             }
         }
         if self.is_full() {
-            let (at, _) = self.handle.group.applied_position();
+            let at = applied_in(reader.view(), range).map_err(|error| {
+                Error::new(Reason::Internal, format!("what is applied cannot be read: {error}"))
+            })?;
             receipt.log = Some(v1::LogPosition { term: at.term, index: at.index });
             let as_of =
                 if proven.standing == Standing::InLog { stands_at } else { meta.last_stamp };
@@ -109,7 +132,7 @@ impl Serving<'_> {
             receipt.closed = proven.closed.map_or(0, |closed| closed.0);
             receipt.set_proof(proven.proof);
             receipt.staleness_ms = proven.staleness_ms;
-            receipt.covers_session = proven.standing != Standing::Eventual || self.is_met_here();
+            receipt.covers_session = proven.covers_session;
             receipt.unfolded = unfolded_to_wire(reader);
             let waited_for = self.request.session.as_ref().and_then(|s| match proven.standing {
                 Standing::InLog => Some(s.own()),

@@ -18,7 +18,7 @@ use latitude_rpc::pb::v1;
 use latitude_types::{Error, Reason, Stamp};
 use tokio::time::{Instant, sleep, timeout_at};
 
-use super::read::{Proven, Standing};
+use super::read::Proven;
 use super::{Answer, Serving, internal};
 use crate::proposer::not_leader;
 
@@ -134,8 +134,8 @@ impl Serving<'_> {
         }
         let staleness_ms = staleness.map(|bound| bound.as_micros().div_ceil(1000) as u64);
         let closed = Some(closed_up_to(last_stamp, closed).time);
-        let (proof, standing) = (v1::Proof::ClosedTime, Standing::InLog);
-        self.read_from(&reader, Proven { proof, staleness_ms, closed, standing }).map(Ok)
+        let proven = Proven::in_log(v1::Proof::ClosedTime);
+        self.read_from(&reader, Proven { staleness_ms, closed, ..proven }).map(Ok)
     }
 
     /// The error of a replica that is too far from the leader to be as fresh as asked for. Only the leader is

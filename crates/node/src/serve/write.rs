@@ -3,15 +3,15 @@
 use std::time::Duration;
 
 use latitude_probe::Plant;
-use latitude_range::{Done, Op, Operation as LogOperation, ValueType};
+use latitude_range::{Done, Op, Operation as LogOperation, Reader, ValueType};
 use latitude_rpc::ToWire;
 use latitude_rpc::pb::v1;
-use latitude_types::{Error, OperationKind, Past, Positions, Reason, Timestamp};
+use latitude_types::{Error, Key, OperationKind, Past, Positions, Reason, Timestamp};
 use tokio::time::timeout_at;
 
 use super::local::may_write;
 use super::read::capped_to_wire;
-use super::{Answer, Serving};
+use super::{Answer, Serving, internal};
 use crate::proposer::Written;
 use crate::range_handle::RangeHandle;
 use crate::request::WriteId;
@@ -77,6 +77,11 @@ impl Serving<'_> {
             };
         let done = reply.result.map_err(latitude_range::Refusal::into_error)?;
         let result = result_of(op, &done);
+        // Of a later copy it is not known any more; what is there now follows it, unless it was overwritten.
+        let follows = match reply.duplicate && tells_what_was_found(op) {
+            true => self.row_past(key)?,
+            false => reply.follows,
+        };
         let durable_on = self.on_enough_disks(|| handle.group.durable_on(at)).await?;
         let mut receipt = self.receipt();
         receipt.version = version_of(&done);
@@ -95,13 +100,26 @@ impl Serving<'_> {
             receipt.capped = capped_to_wire(&handle.group.origins().borrow(), &need);
             receipt.server_us = self.started.elapsed().as_micros() as u64;
         }
-        // A condition that did not hold has read what it found, at the entry's place.
+        // Who is told of what was found has read it, at the entry's place.
         let session = self.session().map(|mut session| {
             session.meet_entry(handle.id(), handle.record.epoch, stamp);
+            session.meet_past(&follows);
             session
         });
         Ok(Answer { result, receipt, session })
     }
+
+    /// What the key's row follows now.
+    fn row_past(&self, key: &Key) -> Result<Past, Error> {
+        let snapshot = self.shared.engine.snapshot();
+        let reader = Reader::new(self.handle.id(), &*snapshot).map_err(internal)?;
+        Ok(reader.get(key).map_err(internal)?.map(|row| row.past).unwrap_or_default())
+    }
+}
+
+/// Whether the answer to an operation says something of what the key held before.
+fn tells_what_was_found(op: &Op) -> bool {
+    matches!(op, Op::CompareAndSet { .. } | Op::Add { .. } | Op::AddWithin { .. })
 }
 
 /// Whether an operation ends what its session saw without naming it, so that all of that must be folded ahead of it

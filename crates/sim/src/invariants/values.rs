@@ -3,7 +3,7 @@
 //! | type | after every entry |
 //! | --- | --- |
 //! | register | what the write with the largest time left, among all that the log has |
-//! | counter | the sum of what was added, each id once |
+//! | counter | the sum of what was added since it was reset or deleted last, each id once; and that is what answers say |
 //! | set, map, flag, siblings | the adds that nobody ended: neither a write that names them, in any of its copies, nor one of the log after them |
 //!
 //! A local write is in the log once its origin is folded over it. INV-8 by its effect: whatever is retried, folded
@@ -35,7 +35,8 @@ pub(crate) struct Values {
 /// What the writes of a key come to.
 enum Meaning {
     Register(Option<(WriteTime, Option<Bytes>)>),
-    Counter(BTreeSet<OperationId>, i128),
+    /// The ids that have counted, or never will; the sum, if the key exists.
+    Counter(BTreeSet<OperationId>, Option<i128>),
     Live(Elements),
     /// There was a write whose meaning is not told here.
     Unknown,
@@ -54,7 +55,7 @@ impl Meaning {
     fn of(value_type: ValueType) -> Self {
         match value_type {
             ValueType::Register => Self::Register(None),
-            ValueType::Counter => Self::Counter(BTreeSet::new(), 0),
+            ValueType::Counter => Self::Counter(BTreeSet::new(), None),
             ValueType::Set | ValueType::Siblings | ValueType::Map | ValueType::Flag => {
                 let are_siblings = value_type == ValueType::Siblings;
                 Self::Live(Elements { are_siblings, ..Elements::default() })
@@ -101,8 +102,12 @@ impl Meaning {
             }
             (Self::Counter(counted, sum), Op::Add { amount } | Op::AddWithin { amount, .. }) => {
                 if counted.insert(*id) {
-                    *sum += i128::from(*amount);
+                    *sum = Some(sum.unwrap_or_default() + i128::from(*amount));
                 }
+            }
+            (Self::Counter(ended, sum), Op::Reset | Op::Delete) => {
+                ended.extend(named);
+                *sum = matches!(op, Op::Reset).then_some(0);
             }
             (Self::Live(elements), op) => {
                 elements.ended.extend(named);
@@ -136,7 +141,8 @@ impl Meaning {
                 let expected = left.clone().map_or(Content::Deleted, Content::Plain);
                 row.is_some_and(|row| row.version == *time && row.content == expected)
             }
-            Self::Counter(_, sum) => content == Some(&Content::Counter(*sum)),
+            Self::Counter(_, Some(sum)) => content == Some(&Content::Counter(*sum)),
+            Self::Counter(_, None) => matches!(content, None | Some(Content::Deleted)),
             Self::Live(Elements { live, .. }) => match content {
                 Some(Content::Live(elements)) => {
                     elements.len() == live.len()
@@ -150,11 +156,22 @@ impl Meaning {
         }
     }
 
+    /// Whether the answer to an operation that has just had its place says what there is.
+    fn is_answered(&self, done: &Done) -> bool {
+        match (self, done) {
+            (
+                Self::Counter(_, sum),
+                Done::Added { sum: told, .. } | Done::OutOfBounds { found: told },
+            ) => i128::from(*told) == sum.unwrap_or_default(),
+            _ => true,
+        }
+    }
+
     fn told(&self) -> String {
         match self {
             Self::Unknown | Self::Register(None) => "anything".into(),
             Self::Register(Some((time, left))) => format!("{left:?}, written at {time}"),
-            Self::Counter(counted, sum) => format!("{sum}, the sum of {} adds", counted.len()),
+            Self::Counter(counted, sum) => format!("{sum:?}, after {} adds", counted.len()),
             Self::Live(Elements { live, .. }) => format!("{live:?}"),
         }
     }
@@ -238,6 +255,15 @@ impl Values {
             let meaning = self.keys.entry(row.clone());
             let meaning = meaning.or_insert_with(|| Meaning::of(after.value_type));
             meaning.log(at, operation, done);
+            if !meaning.is_answered(done) {
+                return Some(Check::Answers.found(format!(
+                    "{:?} in entry {} of {} is answered with {done:?}, and the writes in the log come to {}",
+                    operation.op,
+                    entry.stamp,
+                    after.id,
+                    meaning.told()
+                )));
+            }
             touched.insert(row);
         }
         touched.iter().find_map(|name| {
@@ -300,6 +326,17 @@ mod tests {
         meaning.fold(&Delta { origin: latitude_types::NodeId(2), ..add.clone() });
         assert!(is(&meaning, Content::Counter(3), add.time()));
         assert!(!is(&meaning, Content::Counter(6), add.time()));
+        let added = |sum| Done::Added { version: add.time(), sum };
+        assert!(meaning.is_answered(&added(3)) && !meaning.is_answered(&added(4)));
+        assert!(!meaning.is_answered(&Done::OutOfBounds { found: 2 }));
+        let late = delta(1, 20);
+        let reset = |op| Delta { op, named: vec![late.id], ..delta(2, 30) };
+        meaning.fold(&reset(Op::Reset));
+        assert!(is(&meaning, Content::Counter(0), add.time()));
+        meaning.fold(&Delta { op: Op::Add { amount: 5 }, ..late.clone() });
+        assert!(is(&meaning, Content::Counter(0), add.time()), "it was ended before it came");
+        meaning.fold(&reset(Op::Delete));
+        assert!(is(&meaning, Content::Deleted, add.time()) && meaning.is(None, Stamp::ZERO));
     }
 
     #[test]

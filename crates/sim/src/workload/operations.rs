@@ -167,6 +167,7 @@ impl Shared {
         let value = self.next_value.fetch_add(1, Ordering::Relaxed);
         let write = vec![MicroOp::Write { key: key.clone(), value }];
         let extras = client.extras(level);
+        self.note_sent(at, value);
         host.say(&format!("{} writes {key} = {value} {level}", client.process));
         self.recorder.invoke(client.process, nanos(host), write.clone(), extras)?;
         match keyspace.put(&key, self.workload.encode(value)).await {
@@ -228,6 +229,7 @@ impl Shared {
         let to = self.next_value.fetch_add(1, Ordering::Relaxed);
         let compare = vec![MicroOp::CompareAndSet { key: key.clone(), from, to }];
         let extras = client.extras(level);
+        self.note_sent(at, to);
         host.say(&format!("{} sets {key} from {from:?} to {to} {level}", client.process));
         self.recorder.invoke(client.process, nanos(host), compare.clone(), extras)?;
         let encode = |value| self.workload.encode(value);

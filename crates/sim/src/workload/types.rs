@@ -1,5 +1,5 @@
 //! Counters and sets beside the registers: every acknowledged add counts exactly once, at whatever level and
-//! however often it was sent; an element is there exactly if it was added and not removed by somebody who had seen it.
+//! however often it was sent, with and without bounds, unless a reset or a delete ends it; an element is there exactly if it was added and not removed by somebody who had seen it.
 
 use std::collections::BTreeMap;
 use std::sync::Mutex;
@@ -40,6 +40,9 @@ struct Sum {
     acknowledged: i64,
     /// Adds of which nobody knows whether they happened; all are positive.
     unknown: i64,
+    /// Somebody has reset or deleted it, or tried to: what it comes to is judged entry by entry
+    /// (`invariants/values.rs`).
+    ended: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -103,7 +106,8 @@ impl Typed {
         };
         let (counters, sets) = (of(COUNTERS), of(SETS));
         match host.random.random_range(0..16) {
-            0..6 => self.add(host, &counters, &key).await,
+            0..5 => self.add(host, &counters, &key).await,
+            5 => self.end_or_bound(host, &counters, &key, level).await,
             6..12 => self.add_element(host, &sets, &key).await,
             12..14 => self.remove_element(host, &sets, &key, level).await,
             _ => self.delete_set(host, &sets, &key).await,
@@ -124,6 +128,40 @@ impl Typed {
                 if error.may_have_applied() {
                     sum.unknown += amount;
                 }
+            }
+        }
+        Ok(())
+    }
+
+    /// What counters have through the log alone. The first one is never ended, so that its sum stays exact.
+    async fn end_or_bound(
+        &self,
+        host: &mut ClientHost,
+        counters: &Keyspace,
+        key: &str,
+        level: Level,
+    ) -> Result<()> {
+        let log = if level.writes_through_log() { level } else { Level::Strict };
+        let counters = counters.clone().with_level(log);
+        if key != "t0" && host.random.random() {
+            self.counters.lock().expect(NO_PANIC).entry(key.into()).or_default().ended = true;
+            let went = match host.random.random() {
+                true => counters.reset(key).await,
+                false => counters.delete(key).await,
+            };
+            host.say(&format!("ends {key}: {:?}", went.as_ref().map(drop)));
+            return went.map_or_else(|error| expected(&error), |_| Ok(()));
+        }
+        let (amount, most) = (host.random.random_range(1..=9), host.random.random_range(0..100));
+        let went = counters.add_within(key, amount, None, Some(most)).await;
+        host.say(&format!("adds {amount} to {key}, up to {most}: {:?}", went.as_ref().map(drop)));
+        let mut sums = self.counters.lock().expect(NO_PANIC);
+        let sum = sums.entry(key.into()).or_default();
+        match went {
+            Ok(answer) => sum.acknowledged += if answer.value.is_applied() { amount } else { 0 },
+            Err(error) => {
+                expected(&error)?;
+                sum.unknown += if error.may_have_applied() { amount } else { 0 };
             }
         }
         Ok(())
@@ -258,16 +296,20 @@ impl Typed {
         let keys = (0..KEYS).map(|at| format!("t{at}"));
         let of = |name: &str, level| host.client.keyspace(name).with_level(level);
         for key in keys {
+            let mut strict = None;
             for level in [Level::Strict, Level::Causal, Level::Eventual] {
                 let failed = |error: latitude_client::Error| {
                     Check::Served.found(format!("{key} cannot be read {level}: {error}"))
                 };
                 let found = of(COUNTERS, level).counter(&key).await.map_err(failed)?.value;
+                let same = *strict.get_or_insert(found);
                 let (least, most) = {
                     let sums = self.counters.lock().expect(NO_PANIC);
-                    let sum = sums.get(&key);
-                    let least = sum.map_or(0, |sum| sum.acknowledged);
-                    (least, least + sum.map_or(0, |sum| sum.unknown))
+                    match sums.get(&key) {
+                        Some(Sum { ended: true, .. }) => (same, same),
+                        Some(sum) => (sum.acknowledged, sum.acknowledged + sum.unknown),
+                        None => (0, 0),
+                    }
                 };
                 if found < least || found > most {
                     bail!(Check::Counter.found(format!(

@@ -8,6 +8,7 @@ mod common;
 mod healing;
 mod origins;
 mod streams;
+mod told;
 
 use std::sync::Arc;
 use std::time::Duration;
