@@ -137,14 +137,28 @@ impl Bed {
         Ok(self.client(EU).status_of(&address).await?.node)
     }
 
-    /// Makes a keyspace of `ranges` ranges. Their leaders are spread over the nodes.
+    /// Makes a keyspace of registers, of `ranges` ranges. Their leaders are spread over the nodes.
     ///
     /// # Errors
     /// When the cluster refuses.
     pub async fn keyspace(&self, name: &str, ranges: u32) -> Result<wire::KeyspaceStatus> {
+        self.keyspace_of(name, ranges, wire::ValueType::Register).await
+    }
+
+    /// As [`Bed::keyspace`], of values of any type.
+    ///
+    /// # Errors
+    /// When the cluster refuses.
+    pub async fn keyspace_of(
+        &self,
+        name: &str,
+        ranges: u32,
+        value_type: wire::ValueType,
+    ) -> Result<wire::KeyspaceStatus> {
         let request = wire::CreateKeyspaceRequest {
             name: name.to_owned(),
             ranges,
+            r#type: value_type as i32,
             default_level: wire::Level::Strict as i32,
             ..wire::CreateKeyspaceRequest::default()
         };
@@ -193,6 +207,28 @@ impl Bed {
             Ok(())
         })
         .await
+    }
+
+    /// Waits until no node holds a local write of a keyspace that is not in the log, and every replica has
+    /// applied it and holds the same.
+    ///
+    /// # Errors
+    /// When that is not so in time, or replicas differ.
+    pub async fn replicas_equal(&self, keyspace: &str) -> Result<()> {
+        let client = self.client(EU);
+        eventually("every local write is in the log", async || {
+            for node in self.cluster.nodes() {
+                let held = client.deltas_at(&node.address().to_string(), keyspace).await?;
+                ensure!(held.deltas.is_empty(), "{} holds {:?}", node.name(), held.deltas);
+            }
+            Ok(())
+        })
+        .await?;
+        for range in self.ranges(keyspace).await? {
+            let audit = client.admin().audit(RangeId(range.range_id), Some(PATIENCE)).await?;
+            ensure!(audit.verdict() == wire::AuditVerdict::Equal, "{audit:?}");
+        }
+        Ok(())
     }
 
     /// Waits until every node is live in the eyes of every node.

@@ -19,4 +19,4 @@ pub mod single;
 pub mod steady;
 
 pub use bed::{Bed, eventually, regions};
-pub use load::Load;
+pub use load::{Load, Subject};

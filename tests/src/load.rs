@@ -1,5 +1,4 @@
-//! Recorded load: processes that read and write a few keys, strictly and sequentially, and what they
-//! were told.
+//! Recorded load: processes that read and write a few keys, and what they were told.
 //!
 //! ```text
 //!   process ─▶ invoke ─▶ SDK ─▶ ok        it took effect
@@ -9,12 +8,13 @@
 //!      └─ now and then leaves its session, and goes on with one that was left in another region
 //! ```
 //!
-//! Each operation is strict or sequential, on the same keys. A process of the history is a session, which
-//! goes on over nodes and regions. A value's version in the history is its write's: time, node and ordinal,
-//! which compare over all keys.
+//! Each operation is at one of the levels of the load's [`Subject`], on the same keys. A process of the history is a
+//! session, which goes on over nodes and regions. A value's version in the history is its write's: its time, then log
+//! above local, then its writer, which compare over all keys.
 
 mod asking;
 mod judging;
+mod subject;
 
 use std::fs::File;
 use std::io::BufWriter;
@@ -38,15 +38,10 @@ use tokio::time::{Instant, sleep};
 use crate::bed::{Bed, PATIENCE, regions};
 use crate::raw::{self, Raw};
 use asking::{Ended, ask, found};
+pub use subject::Subject;
 
-/// The successful operations a history must have.
-pub const OK_MIN: u64 = 5_000;
-/// The keyspace the load runs on.
-pub const KEYSPACE: &str = "recorded";
-/// Its ranges.
+/// The ranges of a keyspace that a load runs on.
 pub const RANGES: u32 = 8;
-const KEYS: usize = 40;
-const PROCESSES: usize = 12;
 /// How long one operation may take, all attempts included.
 const OPERATION_TIMEOUT: Duration = Duration::from_secs(5);
 /// A session is handed on after so many operations, about.
@@ -64,6 +59,7 @@ pub enum Phase {
 }
 
 struct Shared {
+    subject: Subject,
     recorder: Recorder<BufWriter<File>>,
     started: Instant,
     keys: Vec<String>,
@@ -72,6 +68,8 @@ struct Shared {
     ok: [AtomicU64; 3],
     /// Reads answered by a replica's closed time, without a word from the leader.
     by_closed_time: AtomicU64,
+    /// Local writes that were acknowledged while the fault was there, by region.
+    taken_during: [AtomicU64; 3],
     stop: AtomicBool,
     /// Sessions that were left: process and token. Whoever takes one over goes on with it.
     left: Mutex<Vec<(u64, String)>>,
@@ -102,18 +100,20 @@ pub struct Load {
 }
 
 impl Load {
-    /// Starts processes in every region; the history is written into the cluster's directory.
+    /// Starts processes in every region on the subject's keyspace; the history is written into the cluster's directory.
     ///
     /// # Errors
     /// When the history cannot be written.
-    pub fn start(bed: &Bed) -> Result<Self> {
-        let history = bed.dir().join("history.jsonl");
+    pub fn start(bed: &Bed, subject: Subject) -> Result<Self> {
+        let history = bed.dir().join(format!("{}.jsonl", subject.keyspace()));
         let file = File::create(&history).context("the history cannot be written")?;
         // Evenly over letters and digits, as the ranges are.
         let letters = b"059BGLQVaeimrw";
-        let keys =
-            (0..KEYS).map(|i| format!("{}{i}", letters[i % letters.len()] as char)).collect();
+        let keys = (0..subject.keys())
+            .map(|i| format!("{}{i}", letters[i % letters.len()] as char))
+            .collect();
         let shared = Arc::new(Shared {
+            subject,
             recorder: Recorder::new(BufWriter::new(file)),
             started: Instant::now(),
             keys,
@@ -121,14 +121,16 @@ impl Load {
             phase: AtomicUsize::new(0),
             ok: Default::default(),
             by_closed_time: AtomicU64::new(0),
+            taken_during: Default::default(),
             stop: AtomicBool::new(false),
             left: Mutex::default(),
         });
         let clients: Vec<(&str, Client)> =
             regions().into_iter().map(|region| (region, bed.client(region))).collect();
         let mut processes = JoinSet::new();
-        for (at, &(region, ref client)) in clients.iter().cycle().take(PROCESSES).enumerate() {
-            let keyspace = recorded(client);
+        let many = clients.iter().cycle().take(subject.processes());
+        for (at, &(region, ref client)) in many.enumerate() {
+            let keyspace = recorded(client, subject);
             processes.spawn(Arc::clone(&shared).process(keyspace, region, at as u64));
         }
         Ok(Self { shared, processes, history })
@@ -181,39 +183,58 @@ impl Load {
         Ok(())
     }
 
-    /// Waits for what is missing from a valid history, reads every key once more in every region, and
-    /// has the checker judge it all.
+    /// Local writes that were acknowledged in a region while the fault was there.
+    pub fn taken_during(&self, region: &str) -> u64 {
+        let at = regions().iter().position(|known| *known == region);
+        at.map_or(0, |at| self.shared.taken_during[at].load(Ordering::SeqCst))
+    }
+
+    /// Waits for what is missing from a valid history, and until all local writes are in the log and every replica has
+    /// applied it; reads every key once more in every region, and has the checker judge it all.
     ///
     /// # Errors
-    /// When the history is not valid, its strict part not linearizable or the whole not sequential; the
-    /// error names its file.
+    /// When the history is not valid, or what a judge says of it; the error names its file.
     pub async fn judge(mut self, bed: &Bed) -> Result<()> {
+        let subject = self.shared.subject;
         let so_far = self.ok_in(Phase::Before) + self.ok_in(Phase::During);
-        self.until_ok(Phase::After, OK_MIN.saturating_sub(so_far).max(1_000)).await?;
+        let missing = subject.ok_min().saturating_sub(so_far).max(subject.ok_after_min());
+        self.until_ok(Phase::After, missing).await?;
         self.shared.stop.store(true, Ordering::SeqCst);
         while let Some(ended) = self.processes.join_next().await {
             ended??;
         }
+        let levels = match subject {
+            Subject::Log => &[Level::Strict][..],
+            _ => &[Level::Strict, Level::Causal, Level::Eventual],
+        };
+        if subject != Subject::Log {
+            bed.replicas_equal(subject.keyspace()).await?;
+        }
         for region in regions() {
-            let keyspace = recorded(&bed.client(region)).with_timeout(PATIENCE);
-            let way = Way { keyspace: &keyspace, region, level: Level::Strict, is_final: true };
-            let mut caller = self.shared.new_caller();
-            for key in &self.shared.keys {
-                let read = read(key, Value::Absent);
-                self.shared.run(way, &mut caller, read, &mut None).await?;
+            let keyspace = recorded(&bed.client(region), subject).with_timeout(PATIENCE);
+            for &level in levels {
+                let way = Way { keyspace: &keyspace, region, level, is_final: true };
+                let mut caller = self.shared.new_caller();
+                for key in &self.shared.keys {
+                    let read = read(key, Value::Absent);
+                    self.shared.run(way, &mut caller, read, &mut Value::Absent).await?;
+                }
             }
         }
         let history = self.history.display().to_string();
         let shared = Arc::into_inner(self.shared).context("a process of the load still runs")?;
         let by_closed_time = shared.by_closed_time.into_inner();
         let (recorded, _) = shared.recorder.finish()?;
-        judging::judge(&recorded, by_closed_time)
+        judging::judge(&recorded, subject, by_closed_time)
             .with_context(|| format!("the history is in {history}"))
     }
 }
 
-fn recorded(client: &Client) -> Keyspace {
-    client.keyspace(KEYSPACE).with_receipt(ReceiptDetail::Full).with_timeout(OPERATION_TIMEOUT)
+fn recorded(client: &Client, subject: Subject) -> Keyspace {
+    client
+        .keyspace(subject.keyspace())
+        .with_receipt(ReceiptDetail::Full)
+        .with_timeout(OPERATION_TIMEOUT)
 }
 
 impl Shared {
@@ -234,34 +255,26 @@ impl Shared {
     async fn process(self: Arc<Self>, keyspace: Keyspace, region: &str, seed: u64) -> Result<()> {
         let mut random = SmallRng::seed_from_u64(seed);
         let mut caller = self.new_caller();
+        let (subject, stays) = (self.subject, self.subject.stays(seed));
         // What it saw last, to have conditions that hold.
-        let mut seen = vec![None; self.keys.len()];
+        let mut seen = vec![Value::Absent; self.keys.len()];
         while !self.stop.load(Ordering::SeqCst) {
             let at = random.random_range(0..self.keys.len());
-            let key = &self.keys[at];
-            let to = self.value_next.fetch_add(1, Ordering::SeqCst);
-            let micro_op = match (random.random_range(0..100), seen[at]) {
-                (0..45, _) => read(key, Value::Absent),
-                (45..66, _) => MicroOp::Write { key: key.clone(), value: to },
-                (66..84, Some(from)) => {
-                    MicroOp::CompareAndSet { key: key.clone(), from: Some(from), to }
-                }
-                (66..95, _) => MicroOp::PutIfAbsent { key: key.clone(), value: to },
-                _ => MicroOp::Delete { key: key.clone() },
-            };
-            let level = any_level(&mut random);
+            let number = self.value_next.fetch_add(1, Ordering::SeqCst);
+            let level = subject.level(stays, &mut random);
+            let micro_op = subject.next(&self.keys[at], number, &seen[at], level, &mut random);
             let way = Way { keyspace: &keyspace, region, level, is_final: false };
             self.run(way, &mut caller, micro_op, &mut seen[at]).await?;
             if random.random_ratio(1, OPERATIONS_OF_A_SESSION) {
-                self.change_session(&mut caller)?;
+                self.change_session(&mut caller, stays)?;
             }
         }
         Ok(())
     }
 
     /// Leaves the session to whoever wants it, and goes on with the one that was left longest ago, as it
-    /// would in another process: by its text.
-    fn change_session(&self, caller: &mut Caller) -> Result<()> {
+    /// would in another process: by its text. One that stays in its region takes over none.
+    fn change_session(&self, caller: &mut Caller, stays: bool) -> Result<()> {
         let mut left = self.left.lock().unwrap_or_else(PoisonError::into_inner);
         // A process has something to hand on only once it has sent an operation.
         if caller.token_from.is_none()
@@ -270,7 +283,7 @@ impl Shared {
             left.push((caller.process, token));
         }
         *caller = self.new_caller();
-        if left.len() > PROCESSES / 2 {
+        if !stays && left.len() > self.subject.processes() / 2 {
             let (process, token) = left.remove(0);
             caller.session = token.parse()?;
             caller.token_from = Some(process);
@@ -285,7 +298,7 @@ impl Shared {
         way: Way<'_>,
         caller: &mut Caller,
         micro_op: MicroOp,
-        seen: &mut Option<i64>,
+        seen: &mut Value,
     ) -> Result<()> {
         let extras = Extras {
             node: Some(way.region.to_owned()),
@@ -299,17 +312,18 @@ impl Shared {
         self.recorder.invoke(process, self.nanos(), vec![micro_op.clone()], extras)?;
         let keyspace =
             way.keyspace.clone().with_level(way.level).with_session(caller.session.clone());
-        let ended = ask(&keyspace, &micro_op).await?;
+        let ended = ask(self.subject, &keyspace, &micro_op).await?;
         let now = self.nanos();
         match ended {
             Ended::Ok { done, version, receipt } => {
                 *seen = match &done {
-                    MicroOp::Read { value: Value::Integer(value), .. }
-                    | MicroOp::Write { value, .. }
+                    MicroOp::Read { value, .. } => value.clone(),
+                    MicroOp::Write { value, .. }
                     | MicroOp::PutIfAbsent { value, .. }
-                    | MicroOp::CompareAndSet { to: value, .. } => Some(*value),
-                    _ => None,
+                    | MicroOp::CompareAndSet { to: value, .. } => Value::Integer(*value),
+                    _ => Value::Absent,
                 };
+                self.note_taken(way, phase, &done);
                 let proof = receipt.as_ref().and_then(|receipt| receipt.proof);
                 if proof == Some(Proof::ClosedTime) {
                     self.by_closed_time.fetch_add(1, Ordering::SeqCst);
@@ -320,7 +334,7 @@ impl Shared {
                 self.ok[phase].fetch_add(1, Ordering::SeqCst);
             }
             Ended::Mismatch { version } => {
-                *seen = None;
+                *seen = Value::Absent;
                 let extras = Extras { version, ..Extras::default() };
                 self.recorder.mismatch(process, now, extras)?;
             }
@@ -340,6 +354,15 @@ impl Shared {
         Ok(())
     }
 
+    fn note_taken(&self, way: Way<'_>, phase: usize, done: &MicroOp) {
+        let is_local = matches!(way.level, Level::Causal | Level::Eventual);
+        let is_write = !matches!(done, MicroOp::Read { .. });
+        if is_local && is_write && phase == Phase::During as usize {
+            let at = regions().iter().position(|region| *region == way.region);
+            at.inspect(|at| _ = self.taken_during[*at].fetch_add(1, Ordering::SeqCst));
+        }
+    }
+
     /// A process that reads at one node only, and carries its session's token from answer to question
     /// itself.
     async fn reader(self: Arc<Self>, raw: Raw, seed: u64) -> Result<()> {
@@ -349,14 +372,14 @@ impl Shared {
         while !self.stop.load(Ordering::SeqCst) {
             let key = &self.keys[random.random_range(0..self.keys.len())];
             let phase = self.phase();
-            let level = any_level(&mut random);
+            let level = self.subject.level(false, &mut random);
             let extras = Extras { level: Some(level.name().to_owned()), ..Extras::default() };
             let invoked = vec![read(key, Value::Absent)];
             self.recorder.invoke(process, self.nanos(), invoked, extras)?;
             let command = v1::Command {
                 level: level.to_wire(),
                 token: token.clone(),
-                ..raw::command(KEYSPACE, raw::get(key))
+                ..raw::command(self.subject.keyspace(), raw::get(key))
             };
             let answer = raw.execute(command).await;
             let now = self.nanos();
@@ -380,10 +403,6 @@ impl Shared {
         }
         Ok(())
     }
-}
-
-fn any_level(random: &mut SmallRng) -> Level {
-    if random.random() { Level::Strict } else { Level::Sequential }
 }
 
 fn read(key: &str, value: Value) -> MicroOp {

@@ -10,11 +10,12 @@ use anyhow::{Context, Error, Result, ensure};
 use futures::future::try_join_all;
 use latitude_client::{Reason, Timestamp, wire as v1};
 use latitude_tests::bed::PATIENCE;
-use latitude_tests::load::{KEYSPACE, Phase, RANGES};
+use latitude_tests::load::{Phase, RANGES};
 use latitude_tests::raw::{self, Raw};
-use latitude_tests::{Bed, Load, eventually, litmus};
+use latitude_tests::{Bed, Load, Subject, eventually, litmus};
 use tokio::time::{Instant, sleep};
 
+const KEYSPACE: &str = "recorded";
 /// Successful operations before the fault.
 const BEFORE: u64 = 1_500;
 /// How long the fault lasts.
@@ -24,7 +25,7 @@ async fn loaded(name: &str) -> Result<(Bed, Load)> {
     let bed = Bed::three(name, Duration::from_millis(2)).await?;
     bed.keyspace(KEYSPACE, RANGES).await?;
     bed.leaders_spread(KEYSPACE).await?;
-    let mut load = Load::start(&bed)?;
+    let mut load = Load::start(&bed, Subject::Log)?;
     load.until_ok(Phase::Before, BEFORE).await?;
     Ok((bed, load))
 }

@@ -8,6 +8,8 @@ use latitude_rpc::FromWire;
 use latitude_rpc::pb::v1;
 use latitude_types::Writer;
 
+use super::Subject;
+
 /// What became of an operation.
 pub(super) enum Ended {
     /// It took effect: as invoked, with what a read saw.
@@ -25,8 +27,12 @@ pub(super) enum Ended {
     Failed(Error),
 }
 
-/// Asks the SDK for what a step says.
-pub(super) async fn ask(keyspace: &Keyspace, micro_op: &MicroOp) -> Result<Ended> {
+/// Asks the SDK for what a step on a key of this subject says.
+pub(super) async fn ask(
+    subject: Subject,
+    keyspace: &Keyspace,
+    micro_op: &MicroOp,
+) -> Result<Ended> {
     let written = |answer: Answer<WriteTime>| Ended::Ok {
         done: micro_op.clone(),
         version: version(&answer.value),
@@ -39,6 +45,33 @@ pub(super) async fn ask(keyspace: &Keyspace, micro_op: &MicroOp) -> Result<Ended
         }
     };
     let ended = match micro_op {
+        MicroOp::Read { key, .. } if subject == Subject::Counters => {
+            keyspace.counter(key).await.map(|answer| Ended::Ok {
+                done: read(key, Value::Integer(answer.value)),
+                version: None,
+                receipt: answer.receipt.map(Box::new),
+            })
+        }
+        MicroOp::Read { key, .. } if subject == Subject::Sets => {
+            match keyspace.members(key).await {
+                Ok(answer) => {
+                    let members = answer.value.iter().map(|member| value_of(member));
+                    Ok(Ended::Ok {
+                        done: read(key, Value::List(members.collect::<Result<_>>()?)),
+                        version: None,
+                        receipt: answer.receipt.map(Box::new),
+                    })
+                }
+                Err(error) => Err(error),
+            }
+        }
+        MicroOp::Add { key, amount } if subject == Subject::Counters => {
+            keyspace.add(key, *amount).await.map(|answer| written(answer.map(|of| of.version)))
+        }
+        MicroOp::Add { key, amount } => keyspace.set_add(key, bytes_of(*amount)).await.map(written),
+        MicroOp::Remove { key, element } => {
+            keyspace.set_remove(key, bytes_of(*element)).await.map(written)
+        }
         MicroOp::Read { key, .. } => match keyspace.get(key).await {
             Ok(Answer { value: Some(found), receipt, .. }) => Ok(Ended::Ok {
                 done: read(key, Value::Integer(value_of(&found.bytes)?)),
@@ -73,14 +106,17 @@ pub(super) fn found(got: v1::GetResult) -> Result<(Value, Option<Version>)> {
     Ok((Value::Integer(value_of(&bytes)?), version(&WriteTime::from_wire(&wire)?)))
 }
 
-/// As histories have it: comparable over all keys, and only of a write that went through a log.
+/// As histories have it: comparable over all keys, and as the store compares them.
 fn version(version: &WriteTime) -> Option<Version> {
-    match version.writer {
-        Writer::Node(node) => {
-            Some(Version(vec![version.time.0, u64::from(node.0), version.sequence]))
+    let WriteTime { time, writer, sequence } = *version;
+    Some(Version(match writer {
+        // At equal times the log is above.
+        Writer::Node(node) => vec![time.0, 1, u64::from(node.0), sequence],
+        Writer::Client(client) => {
+            let client = u128::from_be_bytes(client.0);
+            vec![time.0, 0, (client >> 64) as u64, client as u64, sequence]
         }
-        Writer::Client(_) => None,
-    }
+    }))
 }
 
 fn read(key: &str, value: Value) -> MicroOp {
