@@ -9,7 +9,7 @@ use bytes::Bytes;
 use futures::FutureExt;
 use latitude_probe::Mark;
 use latitude_range::{Applied, Origin, Range, RangeMeta, Staged};
-use latitude_storage::{Batch, Engine};
+use latitude_storage::{Batch, Engine, View};
 use latitude_types::{Epoch, NodeId, RangeId, ReplicaId, Stamp, Timestamp};
 use openraft::async_runtime::WatchReceiver;
 use openraft::entry::RaftEntry;
@@ -26,7 +26,7 @@ use crate::acks::Acks;
 use crate::audit::{AuditOutcome, Audits};
 use crate::committer::Committer;
 use crate::log::RangeLog;
-use crate::machine::{ClosedUsed, Progress, StateMachine, Watched};
+use crate::machine::{self, ClosedUsed, Progress, StateMachine, Watched};
 use crate::network::{Network, Transport};
 use crate::settings::Settings;
 use crate::snapshot::Snapshots;
@@ -128,7 +128,7 @@ pub struct LogPosition {
 }
 
 impl LogPosition {
-    pub(crate) fn of(id: LogId) -> Self {
+    fn of(id: LogId) -> Self {
         Self { term: id.leader_id.term, index: id.index }
     }
 }
@@ -534,6 +534,16 @@ impl Group {
     pub fn applied_position(&self) -> (LogPosition, Stamp) {
         let Progress { index, term, stamp, .. } = *self.progress.borrow();
         (LogPosition { term, index }, stamp)
+    }
+
+    /// The last entry whose effects `view` shows. What else is read there stands for exactly that place in the log, while
+    /// [`Group::applied_position`] may fall behind the rows for a moment.
+    ///
+    /// # Errors
+    /// The store cannot be read, or its row was not written by this version.
+    pub fn applied_in(&self, view: &dyn View) -> io::Result<LogPosition> {
+        let (applied, _) = machine::read_applied(view, self.range)?;
+        Ok(applied.map(LogPosition::of).unwrap_or_default())
     }
 
     /// Up to which time the range may be closed at all: set while it is frozen for a merge.

@@ -52,7 +52,6 @@ pub use group::{
     Appended, Birth, Group, GroupContext, GroupStatus, Leadership, LogPosition, OpenError,
     ProposeError, ReadError, Role, TransferError,
 };
-pub use machine::applied_in;
 pub use network::{Class, Transport, TransportError};
 pub use registry::{DispatchError, Registry};
 pub use runtime::seed_thread_rng;

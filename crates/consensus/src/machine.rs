@@ -24,7 +24,6 @@ use openraft::{EntryPayload, OptionalSend, RaftSnapshotBuilder, Snapshot};
 use tokio::sync::watch;
 
 use crate::audit::Audits;
-use crate::group::LogPosition;
 use crate::log::RangeLog;
 use crate::snapshot::SnapshotData;
 use crate::snapshot::install::{self, Place};
@@ -229,21 +228,16 @@ fn read(engine: &dyn Engine, id: RangeId) -> io::Result<(Range, Option<LogId>, S
     Ok((range, applied, membership))
 }
 
-fn read_applied(view: &dyn View, id: RangeId) -> io::Result<(Option<LogId>, StoredMembership)> {
+/// The last entry whose effects a view shows, and the membership then.
+pub(crate) fn read_applied(
+    view: &dyn View,
+    id: RangeId,
+) -> io::Result<(Option<LogId>, StoredMembership)> {
     let row = view.get(Column::Base, &key::local::applied(id)).map_err(io::Error::other)?;
     match row {
         Some(row) => Ok(wire::decode::<wire::AppliedRow>(&row)?.into_parts()),
         None => Ok((None, StoredMembership::default())),
     }
-}
-
-/// How far the base of a range in a view has applied its log.
-///
-/// # Errors
-/// When the row that says so cannot be read.
-pub fn applied_in(view: &dyn View, id: RangeId) -> io::Result<LogPosition> {
-    let (applied, _) = read_applied(view, id)?;
-    Ok(applied.map(LogPosition::of).unwrap_or_default())
 }
 
 fn progress(applied: Option<&LogId>, range: &Range) -> Progress {

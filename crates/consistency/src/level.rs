@@ -152,6 +152,7 @@ mod tests {
         }
     }
 
+    /// Pitfall 31: there, and only there, a bound or a lock holds against everybody.
     #[test]
     fn no_local_write_passes_into_a_log_only_keyspace() {
         let keyspace = KeyspaceLevels::new(Level::Strict, true);

@@ -156,6 +156,7 @@ fn a_counter_beyond_64_bits_reads_as_the_end_of_them_and_counts_on() {
     assert_eq!(base.value(), Value::Counter(Some(i64::MIN)));
 }
 
+/// Pitfall 6: a reset ends what is in the base at its place in the log; an add that it has not seen counts after it.
 #[test]
 fn a_reset_ends_what_was_folded_before_it_and_an_add_folded_later_counts() {
     let mut base = Base::new(ValueType::Counter);

@@ -92,6 +92,7 @@ mod tests {
         Told { ranges, held: Timestamp(held), shown: Timestamp(shown) }
     }
 
+    /// Pitfall 23, and B2: what is held and not shown yet is not stable, nor what one node has said nothing of.
     #[test]
     fn what_is_stable_is_shown_by_every_node_that_shares_a_range() {
         let mut followers = Followers::default();

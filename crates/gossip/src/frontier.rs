@@ -91,7 +91,7 @@ mod tests {
     }
 
     proptest! {
-        /// INV-5 by its definition, and that an idle node's frontier follows its clock.
+        /// Pitfall 10, executions 1 and 2: INV-5 by its definition, and that an idle node's frontier follows its clock.
         #[test]
         fn nothing_at_or_below_the_frontier_is_unsynced_or_still_to_come(steps in steps()) {
             let mut frontier = Frontier::default();

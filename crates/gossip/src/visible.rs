@@ -10,7 +10,7 @@
 //! overlays of a node never makes it wait at that node (pitfall 18). V is a prefix, one number per origin and
 //! node, over all ranges served here (B13).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use latitude_types::{NodeId, Past, Positions, RangeId, Timestamp};
 
@@ -55,6 +55,14 @@ impl Visible {
         }
     }
 
+    /// The range is not served here any more: nobody waits for what its deltas follow.
+    pub fn forget(&mut self, range: RangeId) {
+        self.waiting.retain(|_, waiting| {
+            waiting.retain(|_, delta| delta.range != range);
+            !waiting.is_empty()
+        });
+    }
+
     /// This node's own frontier is here: a local write was taken only once its past was met, so it is shown as
     /// soon as it is durable.
     pub fn show_own(&mut self, node: NodeId, durable: Timestamp) {
@@ -72,19 +80,20 @@ impl Visible {
         marks: &Watermarks,
         mut logs_met: impl FnMut(&Past) -> bool,
     ) -> bool {
-        let origins = marks.origins();
+        // Once for all deltas: there may be many, and many ranges.
+        let (least, taking) = (marks.all_least(), marks.taking());
         let mut any = false;
         loop {
             let mut again = false;
-            for origin in origins.iter().copied().filter(|origin| *origin != own) {
-                let Some(held) = marks.least(origin) else { continue };
+            for (origin, held) in least.iter().filter(|(origin, _)| **origin != own) {
+                let (origin, held) = (*origin, *held);
                 let mut up_to = held;
                 while let Some((position, delta)) = self.first_waiting(origin) {
                     if position > held {
                         break;
                     }
                     let seen_is_shown =
-                        self.follows_shown(origin, position, &delta.past.seen, marks);
+                        self.follows_shown(origin, position, &delta.past.seen, &taking);
                     if !seen_is_shown || !logs_met(&delta.past) {
                         up_to = Timestamp(position.0 - 1);
                         break;
@@ -115,10 +124,10 @@ impl Visible {
         origin: NodeId,
         position: Timestamp,
         seen: &Positions,
-        marks: &Watermarks,
+        taking: &BTreeSet<NodeId>,
     ) -> bool {
         let own_is_before = |unmet: &Unmet| unmet.origin == origin && unmet.up_to < position;
-        self.unmet(seen, marks.taking()).all(|unmet| own_is_before(&unmet))
+        self.unmet(seen, taking.iter().copied()).all(|unmet| own_is_before(&unmet))
     }
 
     /// What of `seen` is not shown here, among the streams of these origins.
@@ -147,7 +156,7 @@ impl Visible {
     ) -> Option<Unmet> {
         let origins: Vec<_> = match range {
             Some(range) => marks.taking_in(range).map(|(origin, _)| origin).collect(),
-            None => marks.taking().collect(),
+            None => marks.taking().into_iter().collect(),
         };
         if let Some(unmet) = self.unmet(seen, origins.iter().copied()).next() {
             return Some(unmet);
@@ -271,6 +280,22 @@ mod tests {
         visible.folded(RangeId(1), Y, Timestamp(25));
         visible.advance(HERE, &marks, |_| true);
         assert_eq!(visible.of(Y), Timestamp(30));
+    }
+
+    /// A keyspace is dropped while a delta of it waits here: its causes come no more, and no fold brings it.
+    #[test]
+    fn a_delta_of_a_range_that_has_left_holds_nothing_back() {
+        let mut visible = Visible::default();
+        let (dropped, rest) = (RangeId(1), RangeId(2));
+        visible.hold(dropped, Y, Timestamp(20), past(&[(X, 10)]));
+        visible.hold(rest, Y, Timestamp(25), past(&[(X, 4)]));
+        let mut marks = marks(&[(1, X, 5), (1, Y, 30), (2, X, 5), (2, Y, 30)]);
+        visible.advance(HERE, &marks, |_| true);
+        assert_eq!(visible.of(Y), Timestamp(19));
+        marks.forget(dropped);
+        visible.forget(dropped);
+        assert!(visible.advance(HERE, &marks, |_| true));
+        assert_eq!((visible.of(Y), visible.blocked().count()), (Timestamp(30), 0));
     }
 
     /// What a session has seen of a sealed origin was taken in other ranges, or is in the base.

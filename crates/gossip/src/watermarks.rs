@@ -97,10 +97,20 @@ impl Watermarks {
         self.ranges.values().filter_map(|marks| marks.get(&origin)).map(|mark| mark.up_to).min()
     }
 
+    /// The same of every origin that some range here knows.
+    pub fn all_least(&self) -> BTreeMap<NodeId, Timestamp> {
+        let mut least = BTreeMap::new();
+        for (origin, mark) in self.ranges.values().flatten() {
+            let of_origin = least.entry(*origin).or_insert(mark.up_to);
+            *of_origin = mark.up_to.min(*of_origin);
+        }
+        least
+    }
+
     /// The origins that may take more in some range here.
-    pub fn taking(&self) -> impl Iterator<Item = NodeId> {
+    pub fn taking(&self) -> BTreeSet<NodeId> {
         let marks = self.ranges.values().flatten().filter(|(_, mark)| !mark.sealed);
-        marks.map(|(origin, _)| *origin).collect::<BTreeSet<_>>().into_iter()
+        marks.map(|(origin, _)| *origin).collect()
     }
 
     /// The origins of a range that may take more there, with their marks.
@@ -210,6 +220,8 @@ mod tests {
         marks.folded(RangeId(5), ORIGIN, Timestamp(7));
         marks.folded(RangeId(6), NodeId(2), Timestamp(3));
         assert_eq!(marks.least(ORIGIN), Some(Timestamp(7)));
+        let all = BTreeMap::from([(ORIGIN, Timestamp(7)), (NodeId(2), Timestamp(3))]);
+        assert_eq!(marks.all_least(), all);
         marks.forget(RangeId(5));
         assert_eq!(marks.least(ORIGIN), Some(Timestamp(10)));
         assert_eq!(marks.least(NodeId(3)), None);
@@ -225,9 +237,9 @@ mod tests {
         assert!(marks.lift(RANGE, ORIGIN, Timestamp(10), Timestamp(20)));
         assert_eq!(marks.least(ORIGIN), Some(Timestamp(20)), "it may have been admitted again");
         assert_eq!(marks.taking_in(RANGE).count(), 0);
-        assert_eq!(marks.taking().collect::<Vec<_>>(), [ORIGIN]);
+        assert_eq!(marks.taking(), BTreeSet::from([ORIGIN]));
         marks.seal(RangeId(5), ORIGIN, true);
-        assert_eq!(marks.taking().count(), 0);
+        assert_eq!(marks.taking(), BTreeSet::new());
         marks.folded(RANGE, ORIGIN, Timestamp(40));
         marks.seal(RANGE, ORIGIN, false);
         assert_eq!(marks.taking_in(RANGE).collect::<Vec<_>>(), [(ORIGIN, Timestamp(40))]);

@@ -189,6 +189,7 @@ impl Node {
             "leave" => {
                 let of = next_range(args)?;
                 self.marks.forget(of);
+                self.visible.forget(of);
                 self.overlay.retain(|(range, ..)| *range != of);
             }
             "read" => {

@@ -1,13 +1,17 @@
 //! The directory as this node has it, and the task that keeps it current.
 //!
 //! A node with a replica of the meta range reads it from its own base whenever an entry is applied; any
-//! other asks those nodes. Either way it may be a little old: who acts on it is told so by the range he
-//! reaches, and asks for a newer one.
+//! other asks those nodes, all of them, because none knows whether it has the latest. Either way it may be a
+//! little old: who acts on it is told so by the range he reaches, and asks for a newer one. Right after a
+//! start it may be very old, older than what an earlier life of the node has acted on: see
+//! [`replicas`](crate::replicas).
 
+use std::future::pending;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt;
+use futures::future::join_all;
 use latitude_consensus::Group;
 use latitude_directory::{
     Counter, Directory, KeyspaceRecord, KeyspaceState, NodeRecord, RangeRecord,
@@ -15,10 +19,10 @@ use latitude_directory::{
 };
 use latitude_range::{Reader, ScanRequest, Value, ValueType};
 use latitude_rpc::pb::peer as pb;
-use latitude_storage::Engine;
-use latitude_types::{Error, Key, KeySpan, KeyspaceId, Level, RangeId, Reason, Stamp};
+use latitude_storage::View;
+use latitude_types::{Error, Key, KeySpan, KeyspaceId, Level, NodeId, RangeId, Reason, Stamp};
 use serde::{Deserialize, Serialize};
-use tokio::sync::{Notify, watch};
+use tokio::sync::watch;
 use tokio::time::timeout;
 
 use crate::shared::Shared;
@@ -33,7 +37,8 @@ const REFRESH_PATIENCE: Duration = Duration::from_secs(1);
 #[derive(Clone)]
 pub(crate) struct Catalog {
     current: Arc<watch::Sender<Arc<Directory>>>,
-    behind: Arc<Notify>,
+    /// Changes when a newer one seems to exist.
+    behind: Arc<watch::Sender<()>>,
 }
 
 /// Keys and values of the meta range.
@@ -64,7 +69,10 @@ pub(crate) fn meta_keyspace() -> Arc<KeyspaceRecord> {
 
 impl Catalog {
     pub(crate) fn new() -> Self {
-        Self { current: Arc::new(watch::Sender::new(Arc::default())), behind: Arc::default() }
+        Self {
+            current: Arc::new(watch::Sender::new(Arc::default())),
+            behind: Arc::new(watch::Sender::new(())),
+        }
     }
 
     /// The directory as it is known now.
@@ -79,7 +87,7 @@ impl Catalog {
 
     /// Says that a newer one seems to exist.
     pub(crate) fn is_behind(&self) {
-        self.behind.notify_one();
+        self.behind.send_replace(());
     }
 
     /// Takes a directory unless the one known is newer.
@@ -103,18 +111,24 @@ impl Catalog {
             }
             self.is_behind();
             if watch.changed().await.is_err() {
-                std::future::pending::<()>().await;
+                pending::<()>().await;
             }
         }
     }
 }
 
-/// The meta range's rows and the index they stand for, from this node's replica.
-fn read_rows(engine: &dyn Engine) -> Result<MetaRows, Error> {
+/// The meta range's rows and the index they stand for, from one snapshot of this node's replica.
+fn read(shared: &Shared, group: &Group) -> Result<(u64, MetaRows), Error> {
+    let snapshot = shared.engine.snapshot();
+    let version = group.applied_in(&*snapshot);
+    let version = version.map_err(|error| Error::new(Reason::Internal, error.to_string()))?.index;
+    Ok((version, read_rows(&*snapshot)?))
+}
+
+fn read_rows(snapshot: &dyn View) -> Result<MetaRows, Error> {
     let internal =
         |error: latitude_range::ApplyError| Error::new(Reason::Internal, error.to_string());
-    let snapshot = engine.snapshot();
-    let reader = Reader::new(RangeId::META, &*snapshot).map_err(internal)?;
+    let reader = Reader::new(RangeId::META, snapshot).map_err(internal)?;
     let everything = ScanRequest {
         span: KeySpan::all(),
         reverse: false,
@@ -163,15 +177,15 @@ pub(crate) fn answer(
     let group = group.ok_or_else(|| {
         Error::new(Reason::RangeNotHere, "this node has no replica of the meta range")
     })?;
-    // Read before the rows: they are at least as new as the version says.
-    let version = group.applied_position().0.index;
-    if version <= request.version {
-        return Ok(pb::DirectoryReply { version, directory: None });
+    let applied = group.applied_position().0.index;
+    if applied <= request.version {
+        return Ok(pb::DirectoryReply { version: applied, directory: None });
     }
     let membership = shared
         .membership()
         .ok_or_else(|| Error::new(Reason::NotInitialized, "in no cluster yet"))?;
-    let rows = WireRows { meta: membership.meta.encode(), rows: read_rows(&*shared.engine)? };
+    let (version, rows) = read(shared, &group)?;
+    let rows = WireRows { meta: membership.meta.encode(), rows };
     let bytes = postcard::to_stdvec(&rows).expect("our records serialize");
     Ok(pb::DirectoryReply { version, directory: Some(bytes.into()) })
 }
@@ -215,11 +229,22 @@ async fn keep_current(shared: Arc<Shared>) {
     loop {
         match shared.registry.get(RangeId::META) {
             Some(group) => follow(&shared, &group).await,
-            None => {
-                ask(&shared).await;
-                // Either the time is up or somebody found out that the catalog is old.
-                let _ = timeout(ASK_EVERY, shared.catalog.behind.notified()).await;
-            }
+            None => tokio::select! {
+                biased;
+                () = own_replica(&shared) => {}
+                () = ask_around(&shared) => {}
+            },
+        }
+    }
+}
+
+/// Resolves when this node's own replica of the meta range has been opened.
+async fn own_replica(shared: &Shared) {
+    let mut behind = shared.catalog.behind.subscribe();
+    while shared.registry.get(RangeId::META).is_none() {
+        // Whoever opens it says that it knows more.
+        if behind.changed().await.is_err() {
+            pending::<()>().await;
         }
     }
 }
@@ -228,10 +253,9 @@ async fn keep_current(shared: Arc<Shared>) {
 async fn follow(shared: &Shared, group: &Group) {
     let mut applied = std::pin::pin!(group.watch_applied());
     loop {
-        let version = group.applied_position().0.index;
         let read = shared.membership().map(|membership| {
-            read_rows(&*shared.engine)
-                .and_then(|rows| assemble(version, membership.meta, &membership.founders, rows))
+            let (version, rows) = read(shared, group)?;
+            assemble(version, membership.meta, &membership.founders, rows)
         });
         match read {
             Some(Ok(directory)) => shared.catalog.offer(directory),
@@ -244,30 +268,46 @@ async fn follow(shared: &Shared, group: &Group) {
     }
 }
 
-/// Asks the meta range's nodes, one after the other, until one answers.
-async fn ask(shared: &Shared) {
-    let Some(membership) = shared.membership() else { return };
-    let version = shared.catalog.current().version();
-    for founder in membership.founders.iter().filter(|founder| founder.id != membership.node) {
-        let Ok(mut client) = shared.peers().client(founder.id) else { continue };
-        let request = pb::DirectoryRequest { version };
-        let Ok(Ok(reply)) = timeout(ASK_TIMEOUT, client.directory(request)).await else { continue };
-        let pb::DirectoryReply { version, directory } = reply.into_inner();
-        let Some(bytes) = directory else { return };
-        let read = postcard::from_bytes::<WireRows>(&bytes)
-            .map_err(|error| Error::new(Reason::Malformed, error.to_string()))
-            .and_then(|WireRows { meta, rows }| {
-                let meta = RangeRecord::decode(&meta)
-                    .map_err(|e| Error::new(Reason::Malformed, e.to_string()))?;
-                assemble(version, meta, &membership.founders, rows)
-            });
-        match read {
-            Ok(directory) => return shared.catalog.offer(directory),
-            Err(error) => {
-                tracing::warn!(peer = %founder.id, %error, "a directory that cannot be read")
-            }
+/// Asks the nodes of the meta range, each by itself, for ever: one that is cut off or has not caught up keeps
+/// from nobody what another one knows.
+async fn ask_around(shared: &Shared) {
+    let (own, directory) = (shared.node().ok(), shared.catalog.current());
+    let replicas = directory.range(RangeId::META).into_iter().flat_map(|meta| meta.replicas());
+    let others = replicas.map(|replica| replica.node).filter(|node| Some(*node) != own);
+    join_all(others.map(|node| keep_asking(shared, node))).await;
+    // There is no other one.
+    pending().await
+}
+
+async fn keep_asking(shared: &Shared, node: NodeId) {
+    let mut behind = shared.catalog.behind.subscribe();
+    loop {
+        if let Some(directory) = ask(shared, node).await {
+            shared.catalog.offer(directory);
         }
+        // Either the time is up or somebody found out that the catalog is old, maybe while it was asked.
+        let _ = timeout(ASK_EVERY, behind.changed()).await;
     }
+}
+
+/// What a node knows that is newer than what is known here.
+async fn ask(shared: &Shared, node: NodeId) -> Option<Directory> {
+    let membership = shared.membership()?;
+    let mut client = shared.peers().client(node).ok()?;
+    let request = pb::DirectoryRequest { version: shared.catalog.current().version() };
+    let reply = timeout(ASK_TIMEOUT, client.directory(request)).await.ok()?.ok()?;
+    let pb::DirectoryReply { version, directory } = reply.into_inner();
+    let malformed = |error: String| Error::new(Reason::Malformed, error);
+    let read = postcard::from_bytes::<WireRows>(&directory?)
+        .map_err(|error| malformed(error.to_string()))
+        .and_then(|WireRows { meta, rows }| {
+            let meta = RangeRecord::decode(&meta).map_err(|error| malformed(error.to_string()))?;
+            assemble(version, meta, &membership.founders, rows)
+        });
+    read.inspect_err(
+        |error| tracing::warn!(peer = %node, %error, "a directory that cannot be read"),
+    )
+    .ok()
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use latitude_directory::{NodeRecord, RangeRecord};
 use latitude_storage::{Batch, Column, Engine, key};
-use latitude_types::{ClusterIdentity, Generation, NodeId, RangeId, ReplicaId, StoreId};
+use latitude_types::{ClusterIdentity, NodeId, StoreId};
 use serde::{Deserialize, Serialize};
 
 const VERSION: u8 = 2;
@@ -86,27 +86,4 @@ impl Identity {
         let row = postcard::to_extend(self, vec![VERSION]).expect("our records serialize");
         batch.put(Column::Node, key::node::ident(), row);
     }
-}
-
-/// The replicas the store holds.
-pub(crate) fn stored_replicas(
-    engine: &dyn Engine,
-    node: NodeId,
-) -> Result<Vec<(RangeId, ReplicaId)>, IdentityError> {
-    let mut replicas = Vec::new();
-    for row in engine.scan(Column::Node, key::node::replicas().into()) {
-        let (key, value) = row?;
-        let range = key::node::decode_replica(&key);
-        let generation = <[u8; 4]>::try_from(&value[..]).ok().map(u32::from_be_bytes);
-        let (Some(range), Some(generation)) = (range, generation) else {
-            return Err(IdentityError::Damaged("the record of a replica".into()));
-        };
-        replicas.push((range, ReplicaId { node, generation: Generation(generation) }));
-    }
-    Ok(replicas)
-}
-
-/// Notes that the store holds a replica.
-pub(crate) fn stage_replica(range: RangeId, generation: Generation, batch: &mut Batch) {
-    batch.put(Column::Node, key::node::replica(range), generation.0.to_be_bytes().to_vec());
 }

@@ -31,15 +31,18 @@ mod sequencer;
 mod standing;
 mod streams;
 mod sweeper;
+#[cfg(test)]
+mod testing;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use latitude_consensus::Committer;
+use latitude_directory::RangeRecord;
 use latitude_gossip::{Followers, Frontier, Unmet, Visible, Watermarks};
 use latitude_probe::Plant;
-use latitude_range::{Delta, Origin, OriginState, Overlay, Shown};
+use latitude_range::{Delta, Origin, OriginState, Overlay, Reader, Shown};
 use latitude_storage::{Batch, Column, Engine, key};
 use latitude_types::{Error, KeySpan, NodeId, Past, Positions, RangeId, Reason, Timestamp};
 use prometheus_client::metrics::histogram::Histogram;
@@ -120,6 +123,8 @@ struct State {
     refused_below: BTreeMap<(NodeId, RangeId), Timestamp>,
     /// Deltas found at the start, of ranges whose replicas are not open yet.
     unclaimed: BTreeMap<RangeId, Vec<Arc<Delta>>>,
+    /// Where the rows of streams begin in the store.
+    kept: keeper::Kept,
     /// The position of this node's last local write.
     last_write: Timestamp,
     /// What the store has of this node's own stream takes about this much there.
@@ -143,6 +148,7 @@ impl Local {
     ) -> Result<(Self, Folder), String> {
         let mut unclaimed: BTreeMap<RangeId, Vec<Arc<Delta>>> = BTreeMap::new();
         let (mut last_write, mut own_bytes) = (Timestamp::ZERO, 0);
+        let mut kept = keeper::Kept::default();
         let everything = key::stream::everything();
         for row in engine.scan(Column::Stream, everything.into()) {
             let (_, row) = row.map_err(|error| error.to_string())?;
@@ -151,6 +157,7 @@ impl Local {
                 last_write = last_write.max(delta.position);
                 own_bytes += row.len();
             }
+            kept.expect(delta.origin, delta.range, delta.position);
             unclaimed.entry(delta.range).or_default().push(Arc::new(delta));
         }
         // What a store shows when it is opened is durable, and the clock is above all of it.
@@ -170,6 +177,7 @@ impl Local {
             own_above: BTreeMap::new(),
             refused_below: BTreeMap::new(),
             unclaimed,
+            kept,
             last_write,
             own_bytes,
             active: None,
@@ -195,17 +203,23 @@ impl Local {
         Ok((Self { inner: Arc::new(inner) }, Folder::new(folder)))
     }
 
-    /// A replica of the range is open here, with such a base.
-    pub(crate) fn open_range(&self, range: RangeId, origins: &Arc<[Origin]>) {
+    /// A replica of the range is open here, with such a base. Before it can be written to: whoever has a replica of
+    /// it counts from then on, in what is said to be everywhere.
+    pub(crate) fn open_range(&self, record: &RangeRecord, origins: &Arc<[Origin]>) {
+        let (here, range) = (self.inner.node, record.id);
         let mut state = self.state();
-        let State { overlays, visible, unclaimed, folded, .. } = &mut *state;
+        let State { overlays, visible, unclaimed, folded, standing, kept, last_write, .. } =
+            &mut *state;
+        standing.share(record, here);
         let overlay = overlays.entry(range).or_default();
         for delta in unclaimed.remove(&range).unwrap_or_default() {
-            if delta.origin != self.inner.node {
+            if delta.origin != here {
                 visible.hold(range, delta.origin, delta.position, streams::causes(&delta, origins));
             }
             overlay.insert(delta);
         }
+        // What this node takes in it comes after all that it has taken so far.
+        kept.expect(here, range, last_write.next());
         folded.remove(&range);
         drop(state);
         self.folded(range, origins);
@@ -218,25 +232,50 @@ impl Local {
             marks.lift(range, origin, folded, noted);
         }
         // What an earlier life has dropped is folded.
-        let own = origins.iter().find(|origin| origin.node == self.inner.node);
-        state.keep_own_above(range, own.map(|own| own.folded).unwrap_or_default());
+        state.keep_own_above(range, folded_of(origins, here));
         drop(state);
         self.tell();
+    }
+
+    /// The replica of a range cannot be opened here. This node takes nothing in it, but what it took goes on to the
+    /// others: the store has all of that that the base does not. Unless they are told so, they wait for it, and
+    /// show nothing of this node in any range (B13).
+    pub(crate) fn cannot_open(&self, range: RangeId) {
+        match Reader::new(range, &*self.inner.engine) {
+            Ok(base) => {
+                let folded = folded_of(&base.meta().origins, self.inner.node);
+                self.state().keep_own_above(range, folded);
+                self.tell();
+            }
+            Err(error) => {
+                tracing::error!(%range, %error, "what this node took in a range cannot be sent");
+            }
+        }
     }
 
     /// The replica has left this node.
     pub(crate) fn close_range(&self, range: RangeId) {
         let mut state = self.state();
         state.overlays.remove(&range);
+        state.unclaimed.remove(&range);
         state.folded.remove(&range);
         state.marks.forget(range);
+        state.visible.forget(range);
         state.own_above.remove(&range);
         state.stopped.forget(range);
         state.refused_below.retain(|(_, refused), _| *refused != range);
+        state.standing.take_former(range);
         state.standing.logs.leave(range);
+        let last = state.frontier.last();
+        state.kept.leave(self.inner.node, range, last);
         drop(state);
         self.forget_marks(range);
         self.tell();
+    }
+
+    /// Deltas that were found at the start and are of none of these ranges will be claimed by nobody.
+    pub(crate) fn give_up_all_but(&self, may_open: impl Fn(RangeId) -> bool) {
+        self.state().unclaimed.retain(|range, _| may_open(*range));
     }
 
     /// The base of a range has folded so far; whoever takes a snapshot from now on sees it.
@@ -319,11 +358,6 @@ impl Local {
         let state = self.state();
         let origins = state.marks.taking_in(range).map(|(origin, _)| origin);
         origins.filter(|origin| *origin != self.inner.node).collect()
-    }
-
-    /// Every origin of some range here.
-    pub(crate) fn origins(&self) -> BTreeSet<NodeId> {
-        self.state().marks.origins()
     }
 
     /// The deltas that a causal read of these keys shows: of each origin those whose causes are met here. To be
@@ -422,6 +456,11 @@ impl Local {
         self.inner.engine.write(batch).map_err(|error| failed(error.to_string()))?;
         self.inner.committer.durable().await.map_err(|error| failed(error.to_string()))
     }
+}
+
+fn folded_of(origins: &[Origin], node: NodeId) -> Timestamp {
+    let of_node = origins.iter().find(|origin| origin.node == node);
+    of_node.map(|origin| origin.folded).unwrap_or_default()
 }
 
 impl State {

@@ -7,24 +7,23 @@
 //! ```
 //!
 //! Every replica of a new range begins with the same rows, so it does not matter which comes first, nor
-//! whether one comes much later.
+//! whether one comes much later. What an old directory may not change is told in [`replicas`](crate::replicas).
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use futures::FutureExt;
 use latitude_consensus::{Birth, Group, ReadError};
-use latitude_directory::RangeRecord;
+use latitude_directory::{Directory, RangeRecord};
 use latitude_range::RangeMeta;
 use latitude_storage::{Batch, Column, key};
 use latitude_types::{KeyspaceId, RangeId, ReplicaId};
 
 use crate::closing::{Closing, gone};
-use crate::identity::{self, stored_replicas};
 use crate::local;
 use crate::proposer::Proposer;
 use crate::questions::Questions;
 use crate::range_handle::RangeHandle;
+use crate::replicas::Replicas;
 use crate::shared::{NO_PANIC, Shared};
 
 /// Reconciles whenever the directory changes, for as long as the node runs.
@@ -50,25 +49,30 @@ async fn reconcile(shared: &Arc<Shared>) -> Result<(), String> {
         return Ok(());
     }
     let directory = shared.catalog.current();
-    let stored: BTreeMap<RangeId, ReplicaId> = stored_replicas(&*shared.engine, node)
-        .map_err(|error| error.to_string())?
-        .into_iter()
-        .collect();
+    let mut replicas = Replicas::load(&*shared.engine, node).map_err(|error| error.to_string())?;
+    if let Some(batch) = replicas.begin_to_note(&directory) {
+        shared.engine.write(batch).map_err(|error| error.to_string())?;
+    }
     for (replica, record) in directory.replicas_on(node) {
         if shared.range(record.id).is_some() || is_quarantined(shared, record.id) {
             continue;
         }
-        if stored.get(&record.id) != Some(&replica) {
-            be_born(shared, replica, record).await?;
+        if !replicas.hold(record.id, replica) {
+            if !replicas.may_grow_by(&directory) {
+                continue;
+            }
+            be_born(shared, &replicas, &directory, replica, record).await?;
         }
         open(shared, replica, record).await?;
     }
-    for (range, replica) in stored {
-        let dropped =
-            directory.version() > 0 && directory.range(range).is_none() && range != RangeId::META;
-        if dropped {
-            bury(shared, range, replica).await?;
-        }
+    // An old directory may not know yet what is to be here.
+    if directory.version() > 0 && replicas.may_grow_by(&directory) {
+        let has_replica = |range| directory.range(range)?.replica_on(node);
+        let may_open = |range| replicas.has(range) || has_replica(range).is_some();
+        shared.local().give_up_all_but(may_open);
+    }
+    for (range, replica) in replicas.dropped_in(&directory) {
+        bury(shared, &replicas, &directory, range, replica).await?;
     }
     Ok(())
 }
@@ -78,7 +82,13 @@ fn is_quarantined(shared: &Shared, range: RangeId) -> bool {
 }
 
 /// Writes the first rows of a replica and makes them durable.
-async fn be_born(shared: &Shared, replica: ReplicaId, record: &RangeRecord) -> Result<(), String> {
+async fn be_born(
+    shared: &Shared,
+    replicas: &Replicas,
+    directory: &Directory,
+    replica: ReplicaId,
+    record: &RangeRecord,
+) -> Result<(), String> {
     let meta = RangeMeta {
         value_type: record.value_type,
         ..RangeMeta::new(
@@ -93,7 +103,7 @@ async fn be_born(shared: &Shared, replica: ReplicaId, record: &RangeRecord) -> R
     let birth = Birth { meta, voters, learners };
     let mut batch = Batch::new();
     birth.stage(replica, &*shared.engine, &mut batch);
-    identity::stage_replica(record.id, replica.generation, &mut batch);
+    replicas.stage_birth(record.id, replica, directory, &mut batch);
     shared.engine.write(batch).map_err(|error| error.to_string())?;
     shared.committer.durable().await.map_err(|error| error.to_string())
 }
@@ -110,6 +120,7 @@ async fn open(
             // It may have acknowledged what it no longer has. The node's other replicas are not worse for it.
             tracing::error!(%error, "replica quarantined: it neither votes nor serves until it is rebuilt");
             shared.quarantined.lock().expect(NO_PANIC).insert(record.id, error.to_string());
+            shared.local().cannot_open(record.id);
             return Ok(());
         }
     };
@@ -184,11 +195,15 @@ async fn open(
     };
     // Before anybody can read here: a range without an overlay knows of no origin, and would wait for none.
     let origins = Arc::clone(&group.origins().borrow());
-    shared.local().open_range(record.id, &origins);
+    shared.local().open_range(record, &origins);
     shared.ranges.write().expect(NO_PANIC).insert(record.id, handle.clone());
     // Ends with the group it follows.
     tokio::spawn(local::follow_base(Arc::clone(shared), handle));
     shared.registry.insert(group.clone());
+    if record.id == RangeId::META {
+        // Here it can be read from now on.
+        shared.catalog.is_behind();
+    }
     if record.voters.first() == Some(&replica) {
         group.campaign_at_birth().await;
     }
@@ -197,7 +212,13 @@ async fn open(
 }
 
 /// Stops the replica of a dropped range and deletes its rows.
-async fn bury(shared: &Shared, range: RangeId, replica: ReplicaId) -> Result<(), String> {
+async fn bury(
+    shared: &Shared,
+    replicas: &Replicas,
+    directory: &Directory,
+    range: RangeId,
+    replica: ReplicaId,
+) -> Result<(), String> {
     let handle = shared.ranges.write().expect(NO_PANIC).remove(&range);
     shared.registry.remove(range);
     let mut batch = Batch::new();
@@ -216,7 +237,7 @@ async fn bury(shared: &Shared, range: RangeId, replica: ReplicaId) -> Result<(),
     batch.delete_range(Column::Base, own.start, own.end);
     let log = key::log::span_of(range, replica.generation);
     batch.delete_range(Column::Log, log.start, log.end);
-    batch.delete(Column::Node, key::node::replica(range));
+    replicas.stage_end(range, directory, &mut batch);
     batch.delete(Column::Node, key::node::installing(range));
     shared.engine.write(batch).map_err(|error| error.to_string())?;
     shared.committer.durable().await.map_err(|error| error.to_string())?;

@@ -12,7 +12,7 @@ use latitude_types::{
 use rand::Rng;
 use rand::rngs::SmallRng;
 use tokio::sync::{Notify, Semaphore, watch};
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use crate::catalog::Catalog;
@@ -145,13 +145,23 @@ impl Shared {
         self.local.get().expect("set before the node says that it has joined")
     }
 
-    /// Asks an origin to tell how far its stream is, now. This node itself always knows.
+    /// Asks an origin to tell how far its stream is, now or with others in a moment. This node itself always knows.
     pub(crate) fn nudge(&self, origin: NodeId) {
-        if self.node() != Ok(origin) {
-            let peers = self.peers().clone();
-            let number = self.local().begin_nudge(origin);
-            tokio::spawn(async move { peers.nudge(origin, number).await });
+        if self.node() == Ok(origin) {
+            return;
         }
+        let (local, peers) = (self.local().clone(), self.peers().clone());
+        let Some(at) = local.next_nudge(origin) else { return };
+        tokio::spawn(async move {
+            // Not even a tick of the timer, if it need not be.
+            if at > Instant::now() {
+                sleep_until(at).await;
+            }
+            let number = local.begin_nudge(origin);
+            if peers.nudge(origin, number).await.is_err() {
+                local.forget_nudge(origin, number);
+            }
+        });
     }
 
     /// The node's replica of a range.

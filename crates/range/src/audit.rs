@@ -201,6 +201,7 @@ mod tests {
         assert_eq!(format!("{:016x}", audited.checksum), "645bd1414ae9bb55");
     }
 
+    /// Pitfall 25: what replicas trim for themselves must not make them differ.
     #[test]
     fn pasts_and_how_far_the_log_is_applied_are_not_in_it() {
         let expected = audited(&rows(&meta(), &value()));

@@ -111,9 +111,9 @@ impl Overlay {
         self.by_id.get(id)
     }
 
-    /// Whether the delta of an origin at that position is here.
-    pub fn holds(&self, origin: NodeId, position: Timestamp) -> bool {
-        self.by_origin.get(&origin).is_some_and(|held| held.contains_key(&position))
+    /// The position of the first delta of an origin.
+    pub fn first_of(&self, origin: NodeId) -> Option<Timestamp> {
+        Some(*self.by_origin.get(&origin)?.first_key_value()?.0)
     }
 
     /// What a read of these keys may show: of each origin the deltas positioned up to what `limit` says.

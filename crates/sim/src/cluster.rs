@@ -16,15 +16,17 @@ use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
 use anyhow::{Result, anyhow, bail};
-use latitude_client::Client;
+use latitude_client::{Client, wire};
 use latitude_clock::{MAX_CLOCK_OFFSET_DEFAULT, PhysicalClock, SkewedClock};
 use latitude_consensus::{Settings, SnapshotSettings, Step, seed_thread_rng};
 use latitude_node::{Limits, NodeConfig, ReadMode};
 use latitude_range::Content;
-use latitude_rpc::net::Net;
+use latitude_rpc::error_from_status;
+use latitude_rpc::net::{Net, channel};
+use latitude_rpc::pb::v1::latitude_client::LatitudeClient;
 use latitude_storage::View;
 use latitude_storage::memory::MemoryDisk;
-use latitude_types::{Key, RangeId, Stamp, StoreId, Timestamp, WriteTime};
+use latitude_types::{Error, Key, RangeId, Reason, Stamp, StoreId, Timestamp, WriteTime};
 use program::{CrashPoint, Failure, NextReadMode, OpenEngine, Program, RunningNode};
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
@@ -40,6 +42,8 @@ use crate::trace::{Kind, Trace};
 use crate::violation::Violation;
 
 const PORT: u16 = 7400;
+/// How long a connection of a client that sends single commands may take to come about.
+const DIAL_TIMEOUT: Duration = Duration::from_secs(3);
 /// Segments on the way in one direction of a connection.
 const TCP_CAPACITY: usize = 65_536;
 
@@ -64,6 +68,8 @@ pub struct Layout {
     pub snapshots: SnapshotSettings,
     /// How strict reads are proved.
     pub read_mode: ReadMode,
+    /// What each node takes before it refuses.
+    pub limits: Limits,
 }
 
 impl Layout {
@@ -78,6 +84,7 @@ impl Layout {
             far: (Duration::from_millis(40), Duration::from_millis(40)),
             snapshots: SnapshotSettings::default(),
             read_mode: ReadMode::ReadIndex,
+            limits: Limits::default(),
         }
     }
 
@@ -184,6 +191,7 @@ pub struct ClientHost {
     /// Where it is.
     pub region: String,
     build: Box<dyn Fn(u64, Option<u32>) -> Client>,
+    net: Arc<dyn Net>,
     host: Arc<str>,
     clock: SimClock,
     trace: Trace,
@@ -208,6 +216,18 @@ impl ClientHost {
         self.client = (self.build)(self.random.random(), at);
     }
 
+    /// Sends a node one command as it is: nobody else is asked, and nothing is asked again.
+    pub async fn send(
+        &self,
+        node: u32,
+        command: wire::Command,
+    ) -> latitude_client::Result<wire::Reply> {
+        let channel = channel(Arc::clone(&self.net), &address_of(node), DIAL_TIMEOUT)
+            .map_err(|error| Error::new(Reason::Internal, error.to_string()))?;
+        let reply = LatitudeClient::new(channel).execute(command).await;
+        reply.map(|reply| reply.into_inner()).map_err(|status| error_from_status(&status))
+    }
+
     /// Says in the trace what the client does, or was told.
     pub fn say(&self, what: &str) {
         self.trace.say(Kind::Client, &self.host, &"cluster".into(), what);
@@ -222,6 +242,10 @@ impl ClientHost {
     pub fn unix_ms(&self) -> u64 {
         self.clock.wall_us() / 1_000
     }
+}
+
+fn address_of(node: u32) -> String {
+    format!("node-{node}:{PORT}")
 }
 
 pub(crate) const NO_PANIC: &str = "nothing panics while it holds this";
@@ -283,7 +307,7 @@ impl Cluster {
                 settings: self.layout.settings(),
                 read_mode: self.layout.read_mode,
                 max_clock_offset: MAX_CLOCK_OFFSET_DEFAULT,
-                limits: Limits::default(),
+                limits: self.layout.limits,
                 snapshots: self.layout.snapshots,
             },
             host: Arc::clone(&host),
@@ -345,7 +369,7 @@ impl Cluster {
     }
 
     fn seeds(&self) -> Vec<String> {
-        (1..=self.layout.nodes).map(|node| format!("node-{node}:{PORT}")).collect()
+        (1..=self.layout.nodes).map(address_of).collect()
     }
 
     /// How it was laid out.
@@ -398,14 +422,15 @@ impl Cluster {
         let region = self.layout.region_of(self.clients - 1);
         let seed = derive(self.layout.seed, &host);
         let net = SimNet::new(Arc::clone(&host), self.links.clone(), self.trace.clone());
-        let (net, seeds, here) = (Arc::new(net), self.seeds(), region.clone());
+        let net: Arc<dyn Net> = Arc::new(net);
+        let (dialled, seeds, here) = (Arc::clone(&net), self.seeds(), region.clone());
         let build = move |seed, at: Option<u32>| {
             let known = match at {
                 Some(at) => vec![seeds[at as usize % seeds.len()].clone()],
                 None => seeds.clone(),
             };
             let client = Client::builder().seeds(known).region(&here).timeout(timeout);
-            client.net(Arc::clone(&net) as Arc<dyn Net>).random_seed(seed).build()
+            client.net(Arc::clone(&dialled)).random_seed(seed).build()
         };
         let random = SmallRng::seed_from_u64(derive(seed, "program"));
         let program = program(ClientHost {
@@ -413,6 +438,7 @@ impl Cluster {
             random,
             region: region.clone(),
             build: Box::new(build),
+            net,
             host: Arc::clone(&host),
             clock: self.clock.clone(),
             trace: self.trace.clone(),
@@ -491,6 +517,11 @@ impl Cluster {
             self.step()?;
         }
         Ok(())
+    }
+
+    /// Says that the keyspace of that range is dropped from here on: its replicas may go.
+    pub fn range_dropped(&self, range: RangeId) {
+        self.invariants.dropped(range);
     }
 
     /// The local writes that won a register when the log took them in: which, what they left, and the entry's stamp.

@@ -85,6 +85,8 @@ struct Inner {
     folds: folds::Folds,
     /// Who holds a replica of which range.
     held: BTreeSet<(Arc<str>, RangeId)>,
+    /// Ranges whose replicas may go.
+    dropped: BTreeSet<RangeId>,
     violations: Vec<Violation>,
     /// How many batches with applied entries were looked at.
     looked_at: u64,
@@ -158,7 +160,7 @@ impl Invariants {
         let inner = &mut *inner;
         inner.bounds.writes(host, batch);
         inner.committed.writes(host, batch);
-        let mut found = inner.logs.writes(host, batch, &inner.entries);
+        let mut found = inner.logs.writes(host, batch, &inner.entries, &inner.dropped);
         for event in inner.deltas.writes(host, batch) {
             found.extend(match event {
                 Event::Takes(delta) => inner.frontiers.takes(&delta),
@@ -314,6 +316,11 @@ impl Invariants {
         inner.deltas.synced(host);
     }
 
+    /// Somebody drops the keyspace of that range.
+    pub(crate) fn dropped(&self, range: RangeId) {
+        self.lock().dropped.insert(range);
+    }
+
     /// A replica that is gone from these stores, though no disk has lost what was synced.
     pub(crate) fn lost_replica(&self, stores: &[(Arc<str>, &dyn View)]) -> Option<Violation> {
         let inner = self.lock();
@@ -321,6 +328,7 @@ impl Invariants {
             let of_host = inner.held.iter().filter(|(holder, _)| holder == host);
             let lost = of_host
                 .map(|(_, range)| *range)
+                .filter(|range| !inner.dropped.contains(range))
                 .find(|range| meta_in_store(*store, *range).is_none())?;
             Some(Check::ReplicasEqual.found(format!("{host} has lost its replica of {lost}")))
         })

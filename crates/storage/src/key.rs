@@ -24,7 +24,9 @@
 //!          [4], origin u32                                            how much of an origin it called visible
 //!          [5], range u64                                             the snapshot being installed
 //!          [6]                                                        how long its promises to leaders last
-//!          [7], origin u32                                            above which position an origin's stream is kept
+//!          [7], range u64                                             how far the streams of its origins are held
+//!          [8], range u64                                             how far it told to have applied its log
+//!          [9]                                                        the directory its replicas were last changed by
 //! ```
 //!
 //! Data names no range, so a split or merge moves no row. The rows of a range itself lie in keyspace 0

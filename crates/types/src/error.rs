@@ -81,7 +81,7 @@ reasons! {
     KeyEmpty = "KEY_EMPTY", Invalid;
     /// The key has more than 4096 bytes.
     KeyTooLong = "KEY_TOO_LONG", Invalid;
-    /// The value has more bytes than the keyspace allows.
+    /// A value has more bytes than the keyspace allows, or a command or an answer more than a message carries.
     ValueTooLarge = "VALUE_TOO_LARGE", Invalid;
     /// The level is none of the four.
     LevelUnknown = "LEVEL_UNKNOWN", Invalid;
@@ -93,7 +93,7 @@ reasons! {
     DeadlinePast = "DEADLINE_PAST", Deadline;
     /// The deadline passed while the request was being served.
     DeadlineExceeded = "DEADLINE_EXCEEDED", Deadline;
-    /// The batch holds more operations or bytes than a batch may.
+    /// The batch holds more operations or bytes than a batch may, or this read's answer had no more room in the batch's.
     BatchTooLarge = "BATCH_TOO_LARGE", Invalid;
     /// A scan's end is not above its start.
     ScanSpanEmpty = "SCAN_SPAN_EMPTY", Invalid;
@@ -127,7 +127,8 @@ reasons! {
     TokenInvalid = "TOKEN_INVALID", Invalid;
     /// The session token was made by another cluster, or in an earlier life of this one.
     TokenForeign = "TOKEN_FOREIGN", Invalid;
-    /// The session token is further ahead of this cluster's clock than clocks may differ.
+    /// The session token is further ahead of this node's clock than clocks may differ: ask another node, whose clock may
+    /// be right.
     TokenFromFuture = "TOKEN_FROM_FUTURE", Invalid;
     /// The node is not the leader of the range; the leader, if known, is named.
     NotLeader = "NOT_LEADER", Redirect;

@@ -118,6 +118,7 @@ fn rows_of(engine: &dyn Engine, column: Column) -> Vec<(Bytes, Bytes)> {
     engine.scan(column, Scan::all()).map(|row| row.expect("the row reads")).collect()
 }
 
+/// Pitfall 10, execution 3.
 #[tokio::test(start_paused = true)]
 async fn a_whole_stream_replaces_the_base_and_touches_no_delta() {
     let (group, engine) = follower().await;

@@ -1,10 +1,12 @@
 //! Whether what a past follows is here: the causes of a delta before it is shown, of a session before it reads or
 //! writes.
 
+use std::cell::OnceCell;
 use std::sync::Arc;
 
 use latitude_consistency::{Demand, closed_up_to, demand};
-use latitude_types::{Past, Stamp};
+use latitude_directory::Directory;
+use latitude_types::{Past, RangeId, Stamp};
 
 use crate::range_handle::RangeHandle;
 use crate::shared::Shared;
@@ -14,25 +16,50 @@ pub(crate) fn unmet_logs(shared: &Shared, past: &Past) -> Vec<RangeHandle> {
     if past.log.is_empty() && past.log_floor == Stamp::ZERO {
         return Vec::new();
     }
-    let directory = shared.catalog.current();
-    let known = |range| directory.range(range).map(|record| (record.epoch, &record.span));
-    let is_known = |(range, epoch)| known(range).is_some_and(|(known, _)| known >= epoch);
-    // Ranges that are known as they were met share no keys with others: each entry is its own range's affair.
-    let exact = past.log_floor == Stamp::ZERO
-        && past.log.iter().all(|(range, epoch, _)| is_known((*range, *epoch)));
-    if exact {
-        let here =
-            past.log.iter().filter_map(|(range, _, stamp)| Some((shared.range(*range)?, stamp)));
-        return here
-            .filter(|(handle, stamp)| {
-                !has_logs(handle, Demand { own: **stamp, floor: Stamp::ZERO })
-            })
-            .map(|(handle, _)| handle)
-            .collect();
+    Logs::here(shared).unmet(past).collect()
+}
+
+/// The logs of the replicas here, for questions about many pasts.
+struct Logs<'a> {
+    shared: &'a Shared,
+    directory: Arc<Directory>,
+    /// Looked up once the first past asks for all of them.
+    all: OnceCell<Vec<RangeHandle>>,
+}
+
+impl<'a> Logs<'a> {
+    fn here(shared: &'a Shared) -> Self {
+        Self { shared, directory: shared.catalog.current(), all: OnceCell::new() }
     }
-    let mut unmet = shared.all_ranges();
-    unmet.retain(|handle| !has_logs(handle, demand(past, handle.id(), &handle.record.span, known)));
-    unmet
+
+    fn are_met(&self, past: &Past) -> bool {
+        self.unmet(past).next().is_none()
+    }
+
+    fn unmet<'b>(&'b self, past: &'b Past) -> Box<dyn Iterator<Item = RangeHandle> + 'b> {
+        let (shared, directory): (&Shared, &'b Directory) = (self.shared, &self.directory);
+        let known =
+            move |range: RangeId| directory.range(range).map(|record| (record.epoch, &record.span));
+        let is_known = |(range, epoch)| known(range).is_some_and(|(known, _)| known >= epoch);
+        // Ranges that are known as they were met share no keys with others: each entry is its own range's affair.
+        let exact = past.log_floor == Stamp::ZERO
+            && past.log.iter().all(|(range, epoch, _)| is_known((*range, *epoch)));
+        if exact {
+            let here = past
+                .log
+                .iter()
+                .filter_map(move |(range, _, stamp)| Some((shared.range(*range)?, *stamp)));
+            let unmet = here.filter(|(handle, stamp)| {
+                !has_logs(handle, Demand { own: *stamp, floor: Stamp::ZERO })
+            });
+            return Box::new(unmet.map(|(handle, _)| handle));
+        }
+        let all = self.all.get_or_init(|| shared.all_ranges()).iter();
+        let unmet = all.filter(move |handle| {
+            !has_logs(handle, demand(past, handle.id(), &handle.record.span, known))
+        });
+        Box::new(unmet.cloned())
+    }
 }
 
 /// The replicas here that do not have yet what an earlier life of this node has told of their logs, so that no past need say
@@ -66,7 +93,8 @@ impl Shared {
         if !behind_told(self).is_empty() {
             return;
         }
-        self.local().advance(|past| unmet_logs(self, past).is_empty());
+        let logs = Logs::here(self);
+        self.local().advance(|past| logs.are_met(past));
     }
 }
 
@@ -111,7 +139,8 @@ pub(crate) async fn keep(shared: Arc<Shared>) {
         if blocked.is_empty() {
             continue;
         }
-        let unmet = blocked.iter().flat_map(|past| unmet_logs(&shared, past));
+        let logs = Logs::here(&shared);
+        let unmet = blocked.iter().flat_map(|past| logs.unmet(past));
         unmet.chain(behind_told(&shared)).for_each(|handle| handle.closing.nudge());
         shared.show_what_may_be();
     }

@@ -170,7 +170,7 @@ impl Local {
     }
 
     /// Above which position all of a stream in a range is kept here. `None` if it is not known here.
-    fn kept_above(&self, origin: NodeId, range: RangeId) -> Option<Timestamp> {
+    pub(super) fn kept_above(&self, origin: NodeId, range: RangeId) -> Option<Timestamp> {
         let state = self.state();
         match origin == self.inner.node {
             true => state.own_above.get(&range).copied(),
@@ -231,7 +231,10 @@ impl Local {
 
     /// Another node waits for what this one has not said yet.
     pub(crate) fn nudged(&self, from: NodeId, number: u64) {
-        self.inner.nudged.lock().expect(NO_PANIC).insert(from, number);
+        let mut nudged = self.inner.nudged.lock().expect(NO_PANIC);
+        let last = nudged.entry(from).or_default();
+        *last = number.max(*last);
+        drop(nudged);
         self.inner.nudges.send_replace(());
     }
 

@@ -18,6 +18,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use latitude_directory::RangeRecord;
 use latitude_gossip::Told;
 use latitude_storage::{Batch, Column, Engine, key};
 use latitude_types::{Error, NodeId, Positions, RangeId, Stamp, Timestamp};
@@ -77,10 +78,30 @@ impl Standing {
         self.risen.insert(range);
     }
 
+    /// A replica of this range opens here: the nodes that have the others share it from now on.
+    pub(super) fn share(&mut self, record: &RangeRecord, here: NodeId) {
+        if let Some(known) = &mut self.sharers {
+            known.extend(sharers(record, here));
+        }
+    }
+
+    /// These share a range with this node, and nobody else.
+    #[cfg(test)]
+    pub(super) fn share_with(&mut self, nodes: impl IntoIterator<Item = NodeId>) {
+        self.sharers = Some(nodes.into_iter().collect());
+    }
+
     /// W of a range, as noted by an earlier life of this node.
     pub(super) fn take_former(&mut self, range: RangeId) -> Vec<(NodeId, Timestamp)> {
         self.former.remove(&range).unwrap_or_default()
     }
+}
+
+/// The nodes that share a range with this one, if this one has a replica of it, and it can have local writes.
+fn sharers(record: &RangeRecord, here: NodeId) -> impl Iterator<Item = NodeId> {
+    let shares = !record.log_only && record.replica_on(here).is_some();
+    let nodes = record.replicas().map(|replica| replica.node);
+    nodes.filter(move |node| shares && *node != here)
 }
 
 /// Notes and tells how far this node stands, for as long as it runs.
@@ -92,19 +113,17 @@ pub(crate) async fn keep(shared: Arc<Shared>) {
             () = shared.stop.cancelled() => return,
             () = sleep(NOTE_EVERY) => {}
         }
-        let directory = shared.catalog.current();
-        if directory.version() != version
+        if shared.catalog.current().version() != version
             && let Ok(here) = shared.node()
         {
+            let mut state = shared.local().state();
+            // Under the lock under which ranges open: of what this directory does not have none is open.
+            let directory = shared.catalog.current();
             version = directory.version();
-            let sharers = directory
-                .ranges()
-                .filter(|range| !range.log_only && range.replica_on(here).is_some())
-                .flat_map(|range| range.replicas().map(|replica| replica.node).collect::<Vec<_>>())
-                .filter(|node| *node != here)
-                .collect();
-            shared.local().state().standing.sharers = Some(sharers);
+            let of_ranges = directory.ranges().flat_map(|record| sharers(record, here));
+            state.standing.sharers = Some(of_ranges.collect());
         }
+        let directory = shared.catalog.current();
         let shares = |range| {
             let record = directory.range(range);
             record.is_some_and(|record| !record.log_only && record.replicas().count() > 1)
@@ -300,7 +319,35 @@ fn decode_marks(row: &[u8]) -> Result<Vec<(NodeId, Timestamp)>, String> {
 
 #[cfg(test)]
 mod tests {
+    use latitude_storage::memory::{MemoryDisk, MemoryEngine};
+
+    use super::super::testing::{HERE, local, origins, record};
     use super::*;
+
+    /// A keyspace is created, and written to at once. The directory was looked at a moment ago.
+    #[tokio::test]
+    async fn whoever_has_a_replica_of_a_range_counts_from_when_it_opens() {
+        let (known, new, silent) = (NodeId(2), NodeId(3), NodeId(4));
+        let engine = MemoryEngine::open(&MemoryDisk::new()).expect("it is new");
+        let local = local(&(Arc::new(engine) as Arc<dyn Engine>));
+        let open = |record: RangeRecord| local.open_range(&record, &origins(&[]));
+        let hear = |node, shown| {
+            let told = Told { shown: Timestamp(shown), held: Timestamp(shown), ..Told::default() };
+            local.hear(node, told);
+        };
+        open(record(RangeId(3), &[HERE, known]));
+        hear(known, 70);
+        assert_eq!(local.stable(HERE), Timestamp::ZERO, "who else there is is not known yet");
+        local.state().standing.share_with([known]);
+        assert_eq!(local.stable(HERE), Timestamp(70));
+        open(RangeRecord { log_only: true, ..record(RangeId(4), &[HERE, silent]) });
+        assert_eq!(local.stable(HERE), Timestamp(70), "of that one there is no stream");
+        open(record(RangeId(5), &[new, HERE]));
+        let nothing = (Timestamp::ZERO, Timestamp::ZERO);
+        assert_eq!((local.stable(HERE), local.state().held_by_all()), nothing);
+        hear(new, 30);
+        assert_eq!(local.stable(HERE), Timestamp(30));
+    }
 
     #[test]
     fn watermarks_are_read_back() {

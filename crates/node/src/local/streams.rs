@@ -251,11 +251,12 @@ impl Local {
             self.store(batch).await?;
         }
         let mut state = self.state();
-        let State { overlays, marks, visible, active, standing, folded, .. } = &mut *state;
+        let State { overlays, marks, visible, active, standing, folded, kept, .. } = &mut *state;
         if !deltas.is_empty() {
             *active = Some(Instant::now());
         }
         for delta in deltas {
+            kept.stored(origin, delta.range, delta.position);
             standing.hear(delta.range, origin, delta.position);
             let is_folded = |mark: Timestamp| delta.position <= mark;
             // Meanwhile the base may have got past it, or the replica have gone.

@@ -2,7 +2,6 @@
 //! strict reads.
 
 use bytes::Bytes;
-use latitude_consensus::applied_in;
 use latitude_consistency::{Token, answers_strict_reads};
 use latitude_range::{ApplyError, Origin, Reader, ScanRequest, ValueRow, capped};
 use latitude_rpc::pb::v1;
@@ -122,7 +121,7 @@ impl Serving<'_> {
             }
         }
         if self.is_full() {
-            let at = applied_in(reader.view(), range).map_err(|error| {
+            let at = self.handle.group.applied_in(reader.view()).map_err(|error| {
                 Error::new(Reason::Internal, format!("what is applied cannot be read: {error}"))
             })?;
             receipt.log = Some(v1::LogPosition { term: at.term, index: at.index });

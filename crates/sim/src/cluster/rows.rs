@@ -2,10 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use latitude_range::ValueRow;
+use latitude_range::{Delta, ValueRow};
 use latitude_storage::key::base::{Row, RowKind, decode};
 use latitude_storage::{Column, Scan, View, key};
-use latitude_types::{KeyspaceId, RangeId};
+use latitude_types::{KeyspaceId, NodeId, RangeId};
 
 use super::{Cluster, NO_PANIC};
 use crate::invariants;
@@ -37,6 +37,25 @@ impl Cluster {
                 },
                 None => {}
             }
+        }
+        Some(counts)
+    }
+
+    /// Whether a node that is up has a replica of a range, be it just born.
+    pub fn holds(&self, node: u32, range: RangeId) -> bool {
+        let engine = self.site(node).engine.lock().expect(NO_PANIC).upgrade();
+        engine
+            .is_some_and(|engine| invariants::ranges(&*engine).iter().any(|meta| meta.id == range))
+    }
+
+    /// How many local writes of an origin a node's store has, by range; `None` while it is down.
+    pub fn stream_rows(&self, node: u32, origin: u32) -> Option<BTreeMap<RangeId, usize>> {
+        let engine = self.site(node).engine.lock().expect(NO_PANIC).upgrade()?;
+        let of_origin = key::stream::span(NodeId(origin), ..);
+        let rows = engine.scan(Column::Stream, of_origin.into()).filter_map(Result::ok);
+        let mut counts = BTreeMap::new();
+        for delta in rows.filter_map(|(_, row)| Delta::decode(&row).ok()) {
+            *counts.entry(delta.range).or_default() += 1;
         }
         Some(counts)
     }

@@ -94,6 +94,7 @@ mod tests {
     use super::super::deltas::tests::{RANGE, delta, meta, row, store};
     use super::*;
 
+    /// Pitfall 10, execution 2: what is told of others' streams is synced, or in the base.
     #[test]
     fn a_mark_is_over_what_is_held_or_folded() {
         let (a, b): (Arc<str>, Arc<str>) = ("node-1".into(), "node-2".into());

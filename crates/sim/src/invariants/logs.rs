@@ -4,7 +4,7 @@
 //! | --- | --- |
 //! | log matching | two entries of one range with the same leadership and index have the same bytes and follow the same entry |
 //! | leader completeness | whoever begins to lead has every entry that was applied anywhere under an earlier leadership |
-//! | committed stays | an entry that was applied anywhere is neither cut off nor overwritten, and purged only once it is applied |
+//! | committed stays | an entry that was applied anywhere is neither cut off nor overwritten, and purged only once it is applied, until the range is dropped |
 //! | vote | a replica's vote never goes back |
 //!
 //! Election safety is in the first: openraft orders leaderships by term, then replica, and lets several be elected
@@ -14,7 +14,7 @@
 //! Sources: Ongaro and Ousterhout, "In search of an understandable consensus algorithm" (2014), figure 3; openraft's
 //! `docs/data/leader_id.md` for several leaders in a term.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use latitude_consensus::inspect::{self, EntryId, LogEntry, Vote};
@@ -78,6 +78,7 @@ impl Logs {
         host: &Arc<str>,
         batch: &Batch,
         applied: &AppliedEntries,
+        dropped: &BTreeSet<RangeId>,
     ) -> Vec<Violation> {
         let mut found = Vec::new();
         // Before deletions are judged: what is purged may go.
@@ -100,12 +101,12 @@ impl Logs {
                     }
                 }
                 Write::DeleteRange { column: Column::Log, start, end } => {
-                    found.extend(self.cuts(host, start, end, applied));
+                    found.extend(self.cuts(host, start, end, applied, dropped));
                 }
                 Write::Delete { column: Column::Log, key } => {
                     let mut end = key.to_vec();
                     end.push(0);
-                    found.extend(self.cuts(host, key, &end, applied));
+                    found.extend(self.cuts(host, key, &end, applied, dropped));
                 }
                 _ => {}
             }
@@ -198,6 +199,7 @@ impl Logs {
         start: &[u8],
         end: &[u8],
         applied: &AppliedEntries,
+        dropped: &BTreeSet<RangeId>,
     ) -> Option<Violation> {
         let mut found = None;
         for ((range, generation), log) in self.hosts.entry(Arc::clone(host)).or_default() {
@@ -205,7 +207,8 @@ impl Logs {
             log.entries.retain(|index, row| {
                 let name = key::log::entry(*range, *generation, *index);
                 let stays = !(start <= &name[..] && &name[..] < end);
-                let is_committed = applied.id(*range, *index) == Some(row.entry.id);
+                let is_committed =
+                    applied.id(*range, *index) == Some(row.entry.id) && !dropped.contains(range);
                 if !stays && is_committed && upto.is_none_or(|upto| *index > upto) {
                     let what = format!("{range} cuts off {:?}, which was applied", row.entry.id);
                     found.get_or_insert_with(|| Check::Kept.found(what));
@@ -349,7 +352,7 @@ pub(crate) mod tests {
         let applied = AppliedEntries::with(RANGE, &[id(1, 1)]);
         let check = |batch: &Batch, applied: &AppliedEntries| {
             let mut logs = log_of(&host, &[id(1, 1), id(1, 2)]);
-            logs.writes(&host, batch, applied).first().map(|found| found.check)
+            logs.writes(&host, batch, applied, &BTreeSet::new()).first().map(|found| found.check)
         };
         let cut = |from| {
             let span = key::log::entries_from(RANGE, GENERATION, from);
@@ -362,7 +365,11 @@ pub(crate) mod tests {
         let mut logs = log_of(&host, &[id(1, 1), id(1, 2)]);
         let found = logs.purges(&host, RANGE, GENERATION, id(1, 1), &applied);
         assert_eq!(found.map(|found| found.check), Some(Check::Kept), "it is not applied here");
-        assert!(logs.writes(&host, &cut(1), &applied).is_empty(), "purged is not cut off");
+        let none = BTreeSet::new();
+        assert!(logs.writes(&host, &cut(1), &applied, &none).is_empty(), "purged is not cut off");
+        let mut logs = log_of(&host, &[id(1, 1)]);
+        let dropped = BTreeSet::from([RANGE]);
+        assert!(logs.writes(&host, &cut(1), &applied, &dropped).is_empty(), "nobody misses it");
         let mut over = log_of(&host, &[id(1, 1)]);
         let row = Row { entry: LogEntry { id: id(2, 1), command: None }, hash: 2 };
         let found = over.appends(&host, RANGE, GENERATION, 1, row, &applied);

@@ -10,7 +10,7 @@ use latitude_sim::workload::KEYSPACE;
 use latitude_sim::{Cluster, Layout};
 
 use crate::common::run_near;
-use crate::{KEYS, cluster};
+use crate::world::{KEYS, cluster};
 
 /// What the contract's tests allow after healing.
 const HEALED_WITHIN: Duration = Duration::from_secs(5);

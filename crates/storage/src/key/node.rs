@@ -12,6 +12,7 @@ const INSTALLING: u8 = 5;
 const LEASE: u8 = 6;
 const MARKS: u8 = 7;
 const APPLIED: u8 = 8;
+const DIRECTORY: u8 = 9;
 
 /// Who the node is: its id, cluster, store.
 pub fn ident() -> Vec<u8> {
@@ -36,6 +37,11 @@ pub fn replica(range: RangeId) -> Vec<u8> {
 /// All replicas that live here.
 pub fn replicas() -> Span {
     Span { start: vec![REPLICA], end: vec![REPLICA + 1] }
+}
+
+/// Which directory the node's replicas were last changed by.
+pub fn directory() -> Vec<u8> {
+    vec![DIRECTORY]
 }
 
 /// How much of that origin the node last told others it sees.
@@ -140,7 +146,7 @@ mod tests {
         assert!(all_applied().contains(&applied) && !all_marks().contains(&applied));
         let installing = installing(RangeId(u64::MAX));
         assert!(installings().contains(&installing) && !installings().contains(&visible));
-        for row in [ident(), clock_bound(), visible, installing, lease()] {
+        for row in [ident(), clock_bound(), visible, installing, lease(), directory()] {
             assert!(!replicas().contains(&row));
         }
     }
