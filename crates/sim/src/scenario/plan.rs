@@ -154,6 +154,11 @@ fn layout(seed: u64, length: Length, leases: bool, random: &mut SmallRng) -> Lay
     // Often so short that a node which was down for a while needs snapshots.
     layout.snapshots.log_bytes_max =
         *[1 << 10, 2 << 10, 4 << 10, 64 << 10].choose(random).unwrap_or(&4096);
+    // In some runs so few local writes may be unfolded that they are slowed and refused.
+    let quotas = &mut random_of(seed, "quota");
+    if quotas.random_ratio(1, 6) {
+        layout.limits.unfolded_bytes_max = quotas.random_range(2 << 10..16 << 10);
+    }
     if leases { layout.with_leases() } else { layout }
 }
 
