@@ -152,10 +152,16 @@ fn status(error: Error) -> Status {
     status_from_error(&error)
 }
 
-/// The deadline of a unary call as gRPC carries it: at most eight digits and a unit.
+/// The deadline of a unary call as gRPC carries it: at most eight digits and a unit. Anything else is no deadline, as
+/// for the gRPC library.
 fn grpc_timeout<T>(request: &Request<T>) -> Option<Duration> {
+    const DIGITS_MAX: usize = 8;
     let text = request.metadata().get("grpc-timeout")?.to_str().ok()?;
     let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
+    // A sign would parse.
+    if digits.len() > DIGITS_MAX || !digits.bytes().all(|digit| digit.is_ascii_digit()) {
+        return None;
+    }
     let amount: u64 = digits.parse().ok()?;
     match unit {
         "H" => Some(Duration::from_secs(amount * 3600)),
@@ -664,6 +670,22 @@ async fn take_frame(
 mod tests {
     use super::*;
 
+    #[test]
+    fn a_deadline_of_more_digits_than_grpc_allows_is_no_deadline() {
+        let timeout = |text: &str| {
+            let mut request = Request::new(());
+            request.metadata_mut().insert("grpc-timeout", text.parse().unwrap());
+            grpc_timeout(&request)
+        };
+        assert_eq!(timeout("5S"), Some(Duration::from_secs(5)));
+        assert_eq!(timeout("250m"), Some(Duration::from_millis(250)));
+        assert_eq!(timeout("99999999H"), Some(Duration::from_secs(99_999_999 * 3600)));
+        for text in
+            ["18446744073709551615H", "307445734561825861M", "100000000n", "+5S", "-5S", "S", "5"]
+        {
+            assert_eq!(timeout(text), None, "{text}");
+        }
+    }
     /// Eight stretches of 8 MiB values in one frame would be more than a peer takes, each time anew.
     #[test]
     fn answers_that_are_ready_together_make_frames_that_a_peer_takes() {
