@@ -132,14 +132,17 @@ impl Request {
         let level = Option::<Level>::from_wire(command.level)?;
         let keyspace_levels =
             levels::KeyspaceLevels::new(keyspace.default_level, keyspace.log_only);
+        let planned = levels::plan(class, level, keyspace_levels);
+        // A write that names no level need not be at the keyspace's default.
+        let own_level = planned.as_ref().map(|plan| plan.level).ok().or(level);
         let mut accept = accepted(
             &command.accept,
             operation.is_write() && command.id.is_some(),
-            level.unwrap_or(keyspace.default_level),
+            own_level.unwrap_or(keyspace.default_level),
             |level| levels::plan(class, Some(level), keyspace_levels),
         )?;
         let mut fallback = None;
-        let plan = match levels::plan(class, level, keyspace_levels) {
+        let plan = match planned {
             Ok(plan) => plan,
             Err(error) => {
                 fallback = Some(error.reason);
@@ -232,6 +235,11 @@ fn accepted(
     level: Level,
     plan: impl Fn(Level) -> Result<Plan, Error>,
 ) -> Result<VecDeque<Plan>, Error> {
+    let most = Level::ALL.len();
+    if wire.len() > most {
+        let message = format!("`accept` lists {} levels: there are {most}", wire.len());
+        return Err(Error::new(Reason::ArgumentInvalid, message));
+    }
     let mut plans = VecDeque::new();
     for accept in wire {
         let accept = Option::<Level>::from_wire(*accept)?
