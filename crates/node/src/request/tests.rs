@@ -70,7 +70,11 @@ fn map_put(field: &str, value: &str) -> Wire {
 }
 
 fn cas() -> Wire {
-    let expected = Some(v1::compare_and_set::Expected::Absent(true));
+    swap(v1::compare_and_set::Expected::Absent(true))
+}
+
+fn swap(expected: v1::compare_and_set::Expected) -> Wire {
+    let expected = Some(expected);
     let new_value = Some(bytes("v"));
     Wire::CompareAndSet(v1::CompareAndSet { key: bytes("k"), expected, new_value })
 }
@@ -176,9 +180,12 @@ fn sizes_are_checked_before_anything_is_asked() {
     use ValueType::{Counter, Map, Register, Set};
     let long = "x".repeat(5001);
     let (longest_name, too_long) = ("x".repeat(4096), "x".repeat(4097));
+    let expecting = |value: &str| swap(v1::compare_and_set::Expected::Value(bytes(value)));
     for (value_type, wire, reason) in [
         (Register, put(&long, ""), Some(Reason::ValueTooLarge)),
         (Register, put(&long[1..], ""), None),
+        (Register, expecting(&long), Some(Reason::ValueTooLarge)),
+        (Register, expecting(&long[1..]), None),
         (Map, map_put("f", &long), Some(Reason::ValueTooLarge)),
         (Map, map_put("", "v"), Some(Reason::ArgumentInvalid)),
         (Map, map_put(&too_long, "v"), Some(Reason::ArgumentInvalid)),

@@ -101,7 +101,11 @@ fn check_sizes(op: &Op, keyspace: &KeyspaceRecord) -> Result<(), Error> {
     };
     match op {
         Op::Put { value } => fits("value", value),
-        Op::CompareAndSet { new_value, .. } => {
+        Op::CompareAndSet { expected, new_value } => {
+            // No key holds a longer one.
+            if let Expected::Value(value) = expected {
+                fits("expected value", value)?;
+            }
             new_value.as_ref().map_or(Ok(()), |value| fits("value", value))
         }
         Op::SetAdd { element } | Op::SetRemove { element } => is_name("element", element),
