@@ -25,6 +25,7 @@ mod clock_keeper;
 mod closing;
 mod config;
 mod disk_watch;
+mod frames;
 mod identity;
 mod leases;
 mod liveness;

@@ -31,10 +31,9 @@ use tonic::transport::Channel;
 
 use crate::catalog::Catalog;
 use crate::clock_keeper::Clock;
+use crate::frames::{FRAME_BYTES_MAX, first_of};
 use crate::leases::Leases;
 
-/// A frame is closed at this size; a single larger message makes a frame of its own.
-pub(crate) const FRAME_BYTES_MAX: usize = 1 << 20;
 /// Pause before a broken connection is made anew: doubles up to the last.
 const RECONNECT_PAUSE: (Duration, Duration) =
     (Duration::from_millis(50), Duration::from_millis(1000));
@@ -363,20 +362,10 @@ impl Peers {
                 ));
             }
         };
-        let mut pending: Vec<Message> = calls.take_unsent();
         let mut silent_since = Instant::now();
         loop {
-            // Everything that is ready goes into one frame.
-            while let Ok(call) = queue.try_recv() {
-                calls.add(call);
-                pending.append(&mut calls.take_unsent());
-                if pending.iter().map(|message| message.body.len()).sum::<usize>()
-                    >= FRAME_BYTES_MAX
-                {
-                    break;
-                }
-            }
-            let ready = !pending.is_empty();
+            calls.gather(queue);
+            let ready = !calls.unsent.is_empty();
             // A connection that owes answers and says nothing is broken, whatever TCP thinks.
             let owes = !calls.is_empty();
             tokio::select! {
@@ -392,7 +381,7 @@ impl Peers {
                     Err(status) => return broken("broke", &status.message()),
                 },
                 permit = frames.reserve(), if ready => match permit {
-                    Ok(permit) => permit.send(self.frame(std::mem::take(&mut pending))),
+                    Ok(permit) => permit.send(self.frame(first_of(&mut calls.unsent))),
                     Err(_) => return TransportError(format!("{node}: the connection is gone")),
                 },
                 call = queue.recv(), if !ready => match call {
@@ -401,7 +390,6 @@ impl Peers {
                             silent_since = Instant::now();
                         }
                         calls.add(call);
-                        pending = calls.take_unsent();
                     }
                     None => return TransportError("the node is stopping".into()),
                 },
@@ -516,6 +504,7 @@ impl Peers {
 #[derive(Default)]
 struct CallsUnderWay {
     next: u64,
+    /// Those that are in no frame yet, in their order.
     unsent: Vec<Message>,
     waiting: BTreeMap<u64, oneshot::Sender<Result<Bytes, TransportError>>>,
 }
@@ -536,8 +525,15 @@ impl CallsUnderWay {
         });
     }
 
-    fn take_unsent(&mut self) -> Vec<Message> {
-        std::mem::take(&mut self.unsent)
+    /// Takes in what is ready, until it makes a frame. The last one may be more than fits: it begins the next frame.
+    fn gather(&mut self, queue: &mut mpsc::UnboundedReceiver<Call>) {
+        let mut bytes: usize = self.unsent.iter().map(|message| message.body.len()).sum();
+        while bytes < FRAME_BYTES_MAX
+            && let Ok(call) = queue.try_recv()
+        {
+            bytes += call.body.len();
+            self.add(call);
+        }
     }
 
     fn is_empty(&self) -> bool {
@@ -560,5 +556,39 @@ impl CallsUnderWay {
         for waiting in self.waiting.into_values() {
             drop(waiting.send(Err(error.clone())));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use latitude_rpc::MESSAGE_LEN_MAX;
+
+    use super::*;
+
+    /// In one they would be more than a peer takes, and the connection would break on them each time they are sent.
+    #[test]
+    fn calls_that_are_queued_together_leave_in_frames_that_a_peer_takes() {
+        const LARGE: usize = 16 << 20;
+        let (queue, mut waiting) = mpsc::unbounded_channel();
+        for len in [10, LARGE, LARGE, 10, 10] {
+            let (answer, _) = oneshot::channel();
+            let (kind, range) = (pb::MessageKind::Unspecified, RangeId(4));
+            let (to, body) = (ReplicaId::default(), Bytes::from(vec![0; len]));
+            queue.send(Call { kind, range, to, body, answer }).unwrap();
+        }
+        let mut calls = CallsUnderWay::default();
+        let mut frames = Vec::new();
+        loop {
+            calls.gather(&mut waiting);
+            let messages = first_of(&mut calls.unsent);
+            if messages.is_empty() {
+                break;
+            }
+            let frame = Frame { messages, ..Frame::default() };
+            assert!(frame.encoded_len() <= MESSAGE_LEN_MAX, "{} bytes", frame.encoded_len());
+            frames.push(frame.messages.iter().map(|message| message.call).collect::<Vec<_>>());
+        }
+        assert_eq!(frames, [vec![1], vec![2], vec![3], vec![4, 5]]);
+        assert_eq!(calls.waiting.len(), 5, "they all wait for their answers");
     }
 }

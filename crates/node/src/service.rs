@@ -30,14 +30,15 @@ use crate::audit;
 use crate::bootstrap;
 use crate::catalog;
 use crate::closing;
+use crate::frames::{first_of, fitting, fitting_batch};
 use crate::identity::Membership;
 use crate::local;
 use crate::origins;
-use crate::peers::{CLOCK_REFUSED, FRAME_BYTES_MAX};
+use crate::peers::CLOCK_REFUSED;
 use crate::router;
 use crate::shared::{Shared, not_initialized};
 
-/// Commands of one stream in hand at once; more wait in the connection.
+/// Commands of one stream in hand, or answered and not sent, at once; more wait in the connection.
 const STREAM_COMMANDS_MAX: usize = 1024;
 /// The most commands, and bytes, of a batch.
 const BATCH_COMMANDS_MAX: usize = 1024;
@@ -208,7 +209,7 @@ impl Latitude for Doors {
         let mut command = request.into_inner();
         command.tag = 0;
         limit_timeout(&mut command, deadline).map_err(status)?;
-        unary(router::execute(&self.shared, command).await)
+        unary(execute(&self.shared, command).await)
     }
 
     async fn batch(
@@ -228,9 +229,9 @@ impl Latitude for Doors {
             );
             return Err(status(Error::new(Reason::BatchTooLarge, message)));
         }
-        let replies =
-            batch.commands.into_iter().map(|command| router::execute(&self.shared, command));
-        Ok(Response::new(v1::BatchReply { replies: futures::future::join_all(replies).await }))
+        let replies = batch.commands.into_iter().map(|command| execute(&self.shared, command));
+        let replies = fitting_batch(futures::future::join_all(replies).await);
+        Ok(Response::new(v1::BatchReply { replies }))
     }
 
     type StreamStream = BoxStream<'static, Result<v1::ReplyFrame, Status>>;
@@ -271,6 +272,11 @@ impl Latitude for Doors {
     }
 }
 
+/// Does what a command says; its reply is one that a message can carry.
+async fn execute(shared: &Arc<Shared>, command: v1::Command) -> v1::Reply {
+    fitting(router::execute(shared, command).await)
+}
+
 /// Serves a stream of commands: replies leave as they are ready, many to a frame.
 async fn serve_stream(
     shared: Arc<Shared>,
@@ -284,11 +290,11 @@ async fn serve_stream(
         while let Some(Some(reply)) = in_hand.next().now_or_never() {
             ready.push(reply);
         }
-        let takes_more = open && in_hand.len() < STREAM_COMMANDS_MAX;
+        let takes_more = open && in_hand.len() + ready.len() < STREAM_COMMANDS_MAX;
         tokio::select! {
             biased;
             permit = frames.reserve(), if !ready.is_empty() => match permit {
-                Ok(permit) => permit.send(Ok(v1::ReplyFrame { replies: std::mem::take(&mut ready) })),
+                Ok(permit) => permit.send(Ok(v1::ReplyFrame { replies: first_of(&mut ready) })),
                 // The client is gone. What it began goes on to its end, unheard.
                 Err(_) => return,
             },
@@ -297,7 +303,7 @@ async fn serve_stream(
                 Some(Ok(frame)) => {
                     for command in frame.commands {
                         let shared = Arc::clone(&shared);
-                        in_hand.push(async move { router::execute(&shared, command).await }.boxed());
+                        in_hand.push(async move { execute(&shared, command).await }.boxed());
                     }
                 }
                 Some(Err(broken)) => {
@@ -486,7 +492,7 @@ impl Peer for Doors {
                 },
             }
         } else {
-            router::execute(&self.shared, command).await
+            execute(&self.shared, command).await
         };
         Ok(Response::new(pb::ForwardReply { reply: reply.encode_to_vec().into() }))
     }
@@ -551,20 +557,6 @@ async fn serve_peer(
             else => return,
         }
     }
-}
-
-/// As many of these messages, from the first on, as make a frame; one at least. Stretches of streams are large, and
-/// several may be ready at once.
-fn first_of(ready: &mut Vec<Message>) -> Vec<Message> {
-    let mut bytes = 0;
-    let mut fits = |message: &&Message| {
-        let fits = bytes == 0 || bytes + message.body.len() <= FRAME_BYTES_MAX;
-        bytes += message.body.len().max(1);
-        fits
-    };
-    let count = ready.iter().take_while(|message| fits(message)).count();
-    let rest = ready.split_off(count);
-    std::mem::replace(ready, rest)
 }
 
 /// Hands a frame's messages to their replicas, in order. A frame refused for its clock has no effect at
@@ -685,24 +677,5 @@ mod tests {
         {
             assert_eq!(timeout(text), None, "{text}");
         }
-    }
-    /// Eight stretches of 8 MiB values in one frame would be more than a peer takes, each time anew.
-    #[test]
-    fn answers_that_are_ready_together_make_frames_that_a_peer_takes() {
-        let message =
-            |call, len| Message { call, body: Bytes::from(vec![0; len]), ..Message::default() };
-        let large = 8 << 20;
-        let mut ready: Vec<_> = (0..8).map(|call| message(call, large)).collect();
-        ready.extend((8..20).map(|call| message(call, 10)));
-        let mut calls = Vec::new();
-        while !ready.is_empty() {
-            let frame = first_of(&mut ready);
-            assert!(!frame.is_empty());
-            assert!(
-                frame.iter().map(|message| message.body.len()).sum::<usize>() < MESSAGE_LEN_MAX
-            );
-            calls.extend(frame.iter().map(|message| message.call));
-        }
-        assert_eq!(calls, (0..20).collect::<Vec<_>>());
     }
 }

@@ -81,7 +81,7 @@ reasons! {
     KeyEmpty = "KEY_EMPTY", Invalid;
     /// The key has more than 4096 bytes.
     KeyTooLong = "KEY_TOO_LONG", Invalid;
-    /// The value has more bytes than the keyspace allows.
+    /// A value has more bytes than the keyspace allows, or a command or an answer more than a message carries.
     ValueTooLarge = "VALUE_TOO_LARGE", Invalid;
     /// The level is none of the four.
     LevelUnknown = "LEVEL_UNKNOWN", Invalid;
@@ -93,7 +93,8 @@ reasons! {
     DeadlinePast = "DEADLINE_PAST", Deadline;
     /// The deadline passed while the request was being served.
     DeadlineExceeded = "DEADLINE_EXCEEDED", Deadline;
-    /// The batch holds more operations or bytes than a batch may.
+    /// The batch holds more operations or bytes than a batch may, or the answer of this read found no room beside the
+    /// others.
     BatchTooLarge = "BATCH_TOO_LARGE", Invalid;
     /// A scan's end is not above its start.
     ScanSpanEmpty = "SCAN_SPAN_EMPTY", Invalid;
