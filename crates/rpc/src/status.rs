@@ -25,6 +25,10 @@ struct RpcStatus {
 
 const ERROR_TYPE_URL: &str = "type.googleapis.com/latitude.v1.Error";
 
+/// The longest sentence that leaves, in bytes. A status travels in HTTP headers, three times over and escaped, and of
+/// those gRPC libraries take 8 or 16 KiB; a longer one would break the call, and its error would be lost.
+const SENTENCE_LEN_MAX: usize = 1024;
+
 /// The gRPC code of a kind of error: the one place where the two meet.
 fn code(error: &Error) -> Code {
     match error.kind() {
@@ -40,12 +44,21 @@ fn code(error: &Error) -> Code {
     }
 }
 
-/// The error as a message.
+/// A sentence that quotes what a client sent may be as long as that.
+fn cut(sentence: &str) -> String {
+    if sentence.len() <= SENTENCE_LEN_MAX {
+        return sentence.to_string();
+    }
+    let end = sentence.floor_char_boundary(SENTENCE_LEN_MAX - '…'.len_utf8());
+    format!("{}…", &sentence[..end])
+}
+
+/// The error as a message; a very long sentence is cut.
 pub fn error_to_pb(error: &Error) -> v1::Error {
     v1::Error {
         code: code(error) as i32,
         reason: error.reason.name().to_string(),
-        message: error.message.clone(),
+        message: cut(&error.message),
         outcome: match error.outcome {
             Outcome::NotApplied => v1::Outcome::NotApplied,
             Outcome::Unknown => v1::Outcome::Unknown,
@@ -142,6 +155,23 @@ mod tests {
             ..Error::unknown(Reason::NoQuorum, "two of three do not answer")
         };
         assert_eq!(error_from_status(&status_from_error(&error)), error);
+    }
+
+    /// What a client sent and an error quotes may have megabytes.
+    #[test]
+    fn an_error_fits_into_headers_however_long_its_sentence_is() {
+        let quoted = "é\n".repeat(1 << 20);
+        let error = Error::new(Reason::KeyspaceUnknown, format!("no keyspace is called {quoted}"));
+        let mut headers = http::HeaderMap::new();
+        status_from_error(&error).add_header(&mut headers).unwrap();
+        let len: usize = headers.values().map(http::HeaderValue::len).sum();
+        assert!(len < 8 << 10, "{len} bytes of headers");
+        let told = error_from_status(&status_from_error(&error));
+        assert_eq!((told.reason, told.outcome), (error.reason, error.outcome));
+        assert!(told.message.starts_with("no keyspace is called é") && told.message.ends_with('…'));
+        // The longest that is left as it is.
+        let whole = Error::new(Reason::Internal, "x".repeat(SENTENCE_LEN_MAX));
+        assert_eq!(error_from_status(&status_from_error(&whole)), whole);
     }
 
     #[test]
