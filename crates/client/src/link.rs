@@ -41,8 +41,10 @@ use crate::lock;
 const FRAME_COMMANDS_MAX: usize = 512;
 /// About the most bytes in a frame; one command alone may have more.
 const FRAME_BYTES_MAX: usize = 1 << 20;
-/// What a command weighs beside its key and value: ids, tag, names.
+/// What a command weighs beside what may be long: ids, tag, numbers.
 const COMMAND_OVERHEAD: usize = 128;
+/// The most a command may weigh: the message that carries it alone is a little longer.
+const COMMAND_WEIGHT_MAX: usize = MESSAGE_LEN_MAX - 1024;
 /// The most commands sent and not answered.
 const IN_FLIGHT_MAX: usize = 8192;
 /// The most commands waiting to be put in a frame; more wait in their callers.
@@ -112,7 +114,8 @@ impl Link {
     /// Sends a command and waits for its reply for `patience`, and no longer than until `deadline`.
     ///
     /// The outcome of an error is exact: `Unknown` only if the command was in a frame. A reply that says
-    /// the command failed is a reply.
+    /// the command failed is a reply. A command that no frame can carry is refused: to try would end the stream, and
+    /// all that is on it.
     pub(crate) async fn send(
         &self,
         command: v1::Command,
@@ -124,6 +127,13 @@ impl Link {
         let claim = Claim::default();
         let (reply, answer) = oneshot::channel();
         let job = Job { command, claim: claim.clone(), reply };
+        let weight = job.weight();
+        if weight > COMMAND_WEIGHT_MAX {
+            let message = format!(
+                "the command has about {weight} bytes, and a message carries up to {COMMAND_WEIGHT_MAX}: send less"
+            );
+            return Err(Error::new(Reason::ValueTooLarge, message));
+        }
         let address = &self.shared.address;
         match timeout_at(give_up, self.jobs.send(job)).await {
             Ok(Ok(())) => {}
@@ -237,7 +247,8 @@ impl Job {
             Some(Operation::FlagDisable(disable)) => disable.key.len(),
             None => 0,
         };
-        data + COMMAND_OVERHEAD
+        let v1::Command { keyspace, token, request_id, .. } = &self.command;
+        data + keyspace.len() + token.len() + request_id.len() + COMMAND_OVERHEAD
     }
 
     /// Tells the caller that the command was not sent. A caller who no longer waits does not mind.

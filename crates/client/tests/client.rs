@@ -560,6 +560,21 @@ async fn a_birth_of_before_a_standstill_is_replaced_if_the_write_has_not_happene
     assert!(cluster.seen().iter().skip(2).all(|seen| seen.id().sequence == 3));
 }
 
+/// The link is everybody's: what one command does to it befalls all that is on it.
+#[tokio::test(start_paused = true)]
+async fn a_command_that_no_message_can_carry_is_refused_and_harms_no_other() {
+    let cluster = Cluster::start().await;
+    let zones = zones(&cluster);
+    zones.put("a", "1").await.unwrap();
+    cluster.script(1, [Act::After(ms(300))]);
+    let large = Bytes::from(vec![7; 20 << 20]);
+    let (beside, refused) = tokio::join!(zones.put("b", "2"), zones.put("c", large));
+    let error = refused.unwrap_err();
+    assert_eq!((error.reason, error.may_have_applied()), (Reason::ValueTooLarge, false));
+    assert_eq!(beside.unwrap().attempts, 1);
+    assert_eq!((cluster.applied(), cluster.streams()), (2, 1));
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_timeout_of_for_ever_is_a_long_one() {
     let cluster = Cluster::start().await;
