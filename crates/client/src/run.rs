@@ -336,7 +336,7 @@ impl Run<'_> {
         match reply.result {
             Some(v1::reply::Result::Error(wire)) => {
                 let (Ok(error) | Err(error)) = Error::from_wire(wire);
-                Err((error, place))
+                Err((if may_pass_on { error } else { of_this_attempt(error) }, place))
             }
             _ => {
                 if options.receipt == ReceiptDetail::None {
@@ -599,6 +599,16 @@ fn says_why(reason: Reason) -> bool {
         reason,
         Reason::NoQuorum | Reason::ReplicaBehind | Reason::StalenessUnproved | Reason::NotFolded
     )
+}
+
+/// What a node's refusal says of the attempt that it answers. A node that refuses an id as too old, or as answered
+/// before, cannot know whether an earlier copy of the write took effect. This client knows what became of the earlier
+/// ones; and this one was passed on to nobody, so it had no effect.
+fn of_this_attempt(error: Error) -> Error {
+    match error.reason {
+        Reason::IdExpired | Reason::IdRetired => Error { outcome: Outcome::NotApplied, ..error },
+        _ => error,
+    }
 }
 
 /// Where an attempt failed.
