@@ -96,6 +96,11 @@ impl Link {
         Ok(Self { jobs, shared })
     }
 
+    /// Where the node is.
+    pub(crate) fn address(&self) -> &str {
+        &self.shared.address
+    }
+
     /// Whether the event loop is gone, because the runtime that ran it is.
     pub(crate) fn is_dead(&self) -> bool {
         self.jobs.is_closed()

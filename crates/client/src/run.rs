@@ -8,6 +8,7 @@
 //!                               ├─ Redirect    ─▶ at once, elsewhere (after a few in a row: wait)
 //!                               ├─ Unavailable ─▶ elsewhere if possible; wait a little
 //!                               ├─ Exhausted   ─▶ wait as long as told
+//!                               ├─ TOKEN_FROM_FUTURE ─▶ elsewhere; if all say so: done
 //!                               └─ any other   ─▶ done
 //! ```
 //!
@@ -26,7 +27,7 @@ use bytes::Bytes;
 use latitude_probe::Mark;
 use latitude_rpc::pb::v1;
 use latitude_rpc::{FromWire, ToWire};
-use latitude_types::{Error, Kind, Level, NodeId, Outcome, Reason, Result};
+use latitude_types::{Error, Kind, Level, NodeId, Outcome, Reason, Result, Timestamp};
 use tokio::time::{Instant, sleep, timeout_at};
 use tracing::debug;
 
@@ -47,6 +48,8 @@ const PATIENCE_WORK: Duration = Duration::from_millis(500);
 const PATIENCE_DOUBLINGS_MAX: u32 = 4;
 /// After so many redirections in a row the map is in motion: wait before the next.
 const REDIRECTS_AT_ONCE: u32 = 3;
+/// So many other nodes are asked for their clocks at most, where one node's is in doubt.
+const CLOCKS_ASKED_MAX: usize = 4;
 const WAIT_MIN: Duration = Duration::from_millis(20);
 const WAIT_MAX: Duration = Duration::from_millis(500);
 /// What a round trip counts as before it is measured, in the client's region and elsewhere.
@@ -126,6 +129,8 @@ struct Run<'a> {
     asked: BTreeSet<NodeId>,
     /// Whether the last attempt was given only a share of the time left.
     shared: bool,
+    /// Whether a node found nothing wrong with the session's token.
+    token_taken: bool,
 }
 
 #[derive(Clone, Copy)]
@@ -215,6 +220,7 @@ impl Inner {
             next: None,
             asked: BTreeSet::new(),
             shared: false,
+            token_taken: false,
         };
         // No attempt has been made yet.
         call.keyspace.check()?;
@@ -353,17 +359,42 @@ impl Run<'_> {
         let seen = self.call.keyspace.options().session.as_ref().map(Session::clock);
         let above = seen.unwrap_or_default();
         if ids.needs_clock_for(above) {
-            let left = self.deadline.saturating_duration_since(Instant::now());
             // If it fails: an old clock is better than none, and the attempt will tell.
-            let _ = link.hello(patience(link, 0).min(left)).await;
+            let _ = self.hear_clock(link).await;
         }
-        ids.begin(above).map_err(|error| {
+        let begun = match ids.begin(above) {
+            // Either the session is wrong, or the estimate, which one node alone does not move so far.
+            Err(error) if error.reason == Reason::TokenFromFuture => {
+                self.hear_other_clocks(link, above).await;
+                ids.begin(above)
+            }
+            begun => begun,
+        };
+        begun.map_err(|error| {
             if error.reason == Reason::ClockUnsynced {
                 // Asked again when the range is located.
                 lock(&self.client.routes).forget_keyspace(self.call.keyspace.name());
             }
             (error, Place::Seeds)
         })
+    }
+
+    async fn hear_clock(&self, link: &Link) -> Result<()> {
+        let left = self.deadline.saturating_duration_since(Instant::now());
+        link.hello(patience(link, 0).min(left)).await.map(drop)
+    }
+
+    /// Asks nodes for their clocks, but for the one that has just been asked, until what they tell reaches `above`.
+    async fn hear_other_clocks(&self, asked: &Link, above: Timestamp) {
+        let mut others = self.client.links_to_ask().unwrap_or_default();
+        others.retain(|other| other.address() != asked.address());
+        others.truncate(CLOCKS_ASKED_MAX);
+        for other in others {
+            let _ = self.hear_clock(&other).await;
+            if !self.client.ids.needs_clock_for(above) {
+                return;
+            }
+        }
     }
 
     /// How much of the time left an attempt at this node may take, if others can serve the same.
@@ -421,7 +452,9 @@ impl Run<'_> {
             self.unknown = true;
         }
         let step = self.decide(&error, &place);
-        if matches!(place, Place::Node { .. }) && error.reason != Reason::Unreachable {
+        let answered = matches!(place, Place::Node { .. }) && error.reason != Reason::Unreachable;
+        self.token_taken |= answered && error.reason != Reason::TokenFromFuture;
+        if answered {
             self.told = Some((error.clone(), place.to_string()));
         }
         self.last = Some((error, place.to_string()));
@@ -430,6 +463,9 @@ impl Run<'_> {
 
     fn decide(&mut self, error: &Error, place: &Place) -> Step {
         let keyspace = self.call.keyspace.name();
+        if let (Reason::TokenFromFuture, Place::Node { node, route }) = (error.reason, place) {
+            return self.doubted(error, *node, route);
+        }
         let routes = || lock(&self.client.routes);
         let kind = match error.kind() {
             // Its share of the time, not ours.
@@ -503,6 +539,20 @@ impl Run<'_> {
                 }
             }
         }
+    }
+
+    /// The session is ahead of a node's clock: the session is wrong, or that clock. The other replicas know.
+    fn doubted(&mut self, error: &Error, node: NodeId, route: &Arc<Route>) -> Step {
+        self.asked.insert(node);
+        if self.unasked(route).next().is_some() {
+            return Step::AtOnce;
+        }
+        if !self.token_taken {
+            return Step::Fail(error.clone());
+        }
+        // Only this node can serve it, as long as it leads: with such a clock that is not long.
+        self.end_round(route);
+        Step::Wait(error.retry_after)
     }
 
     fn redirected(&mut self, error: &Error, node: NodeId, route: &Arc<Route>) {
@@ -597,7 +647,11 @@ impl Run<'_> {
 fn says_why(reason: Reason) -> bool {
     matches!(
         reason,
-        Reason::NoQuorum | Reason::ReplicaBehind | Reason::StalenessUnproved | Reason::NotFolded
+        Reason::NoQuorum
+            | Reason::ReplicaBehind
+            | Reason::StalenessUnproved
+            | Reason::NotFolded
+            | Reason::TokenFromFuture
     )
 }
 

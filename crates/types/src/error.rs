@@ -128,7 +128,8 @@ reasons! {
     TokenInvalid = "TOKEN_INVALID", Invalid;
     /// The session token was made by another cluster, or in an earlier life of this one.
     TokenForeign = "TOKEN_FOREIGN", Invalid;
-    /// The session token is further ahead of this cluster's clock than clocks may differ.
+    /// The session token is further ahead of this node's clock than clocks may differ: ask another node, whose clock may
+    /// be right.
     TokenFromFuture = "TOKEN_FROM_FUTURE", Invalid;
     /// The node is not the leader of the range; the leader, if known, is named.
     NotLeader = "NOT_LEADER", Redirect;

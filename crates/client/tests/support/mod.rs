@@ -367,6 +367,11 @@ pub(crate) fn id_retired() -> Error {
     Error::unknown(Reason::IdRetired, "the write was answered before")
 }
 
+/// The refusal of a session that is ahead of the node's clock.
+pub(crate) fn token_from_future() -> Error {
+    Error::new(Reason::TokenFromFuture, "the session is ahead of this node's clock")
+}
+
 /// The cluster that all tokens are of.
 pub(crate) const CLUSTER: ClusterIdentity =
     ClusterIdentity { id: ClusterId([9; 16]), incarnation: 1 };
