@@ -43,8 +43,8 @@ const FRAME_COMMANDS_MAX: usize = 512;
 const FRAME_BYTES_MAX: usize = 1 << 20;
 /// What a command weighs beside what may be long: ids, tag, numbers.
 const COMMAND_OVERHEAD: usize = 128;
-/// The most a command may weigh. What it has in fact is less than as much again as its overhead more.
-const COMMAND_WEIGHT_MAX: usize = MESSAGE_LEN_MAX - COMMAND_OVERHEAD;
+/// The most a command may weigh: the message that carries it alone is a little longer.
+const COMMAND_WEIGHT_MAX: usize = MESSAGE_LEN_MAX - 1024;
 /// The most commands sent and not answered.
 const IN_FLIGHT_MAX: usize = 8192;
 /// The most commands waiting to be put in a frame; more wait in their callers.

@@ -386,10 +386,11 @@ impl Run<'_> {
 
     /// Asks nodes for their clocks, but for the one that has just been asked, until what they tell reaches `above`.
     async fn hear_other_clocks(&self, asked: &Link, above: Timestamp) {
-        let others = self.client.links_to_ask().unwrap_or_default();
-        let others = others.iter().filter(|other| other.address() != asked.address());
-        for other in others.take(CLOCKS_ASKED_MAX) {
-            let _ = self.hear_clock(other).await;
+        let mut others = self.client.links_to_ask().unwrap_or_default();
+        others.retain(|other| other.address() != asked.address());
+        others.truncate(CLOCKS_ASKED_MAX);
+        for other in others {
+            let _ = self.hear_clock(&other).await;
             if !self.client.ids.needs_clock_for(above) {
                 return;
             }

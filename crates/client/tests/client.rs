@@ -16,8 +16,8 @@ use latitude_client::{
     Reason, Scan,
 };
 use latitude_rpc::status_from_error;
-use latitude_types::KeyspaceId;
-use support::{Act, Cluster, FakeRange, address, not_leader};
+use latitude_types::{KeyspaceId, Timestamp};
+use support::{Act, Cluster, FakeRange, address, id_expired, id_retired, not_leader};
 use tokio::time::Instant;
 use tonic::Status;
 
@@ -177,7 +177,7 @@ async fn an_operation_without_what_it_needs_folded_fails_for_that_reason() {
 
 #[tokio::test(start_paused = true)]
 async fn an_id_retired_after_an_unknown_attempt_is_unknown_and_before_it_is_not() {
-    let retired = Error::new(Reason::IdRetired, "answered before");
+    let retired = id_retired();
     let cluster = Cluster::start().await;
     let zones = zones(&cluster);
     cluster.script(1, [Act::Fail(retired.clone())]);
@@ -541,23 +541,67 @@ fn what_runs_in_tasks_can_be_sent_to_them() {
     sendable(admin.drop_keyspace("zones"));
 }
 
+/// A machine that sleeps stops the clock that births are made with. A node that refuses such a birth cannot know
+/// whether an earlier copy of the write took effect; the client knows that there was none.
 #[tokio::test(start_paused = true)]
 async fn a_birth_of_before_a_standstill_is_replaced_if_the_write_has_not_happened() {
-    let expired = Error::new(Reason::IdExpired, "born more than ten minutes ago");
     let cluster = Cluster::start().await;
     let zones = zones(&cluster);
-    cluster.script(1, [Act::Fail(expired.clone())]);
-    assert_eq!(zones.put("a", "1").await.unwrap().attempts, 2);
-    let sequences: Vec<_> = cluster.seen().iter().map(|seen| seen.id().sequence).collect();
-    assert_eq!(sequences, [1, 2]);
+    zones.put("a", "1").await.unwrap();
+    cluster.set_clock_forward(3_600_000);
+    assert_eq!(zones.put("a", "2").await.unwrap().attempts, 2);
+    let seen = cluster.seen();
+    let sequences: Vec<_> = seen.iter().map(|seen| seen.id().sequence).collect();
+    assert_eq!(sequences, [1, 2, 3]);
+    assert!(cluster.now().ms() - Timestamp(seen[2].id().birth).ms() < 100);
+    // The births after it are of the new time, too.
+    assert_eq!(zones.put("a", "3").await.unwrap().attempts, 1);
 
     cluster.script(1, [Act::ApplyAndCut]);
     for node in support::NODES {
-        cluster.habit(node, Act::Fail(expired.clone()));
+        cluster.habit(node, Act::Fail(id_expired()));
     }
-    let error = zones.put("a", "2").await.unwrap_err();
+    let error = zones.put("a", "4").await.unwrap_err();
     assert_eq!((error.reason, error.may_have_applied()), (Reason::IdExpired, true));
-    assert!(cluster.seen().iter().skip(2).all(|seen| seen.id().sequence == 3));
+    assert!(cluster.seen().iter().skip(4).all(|seen| seen.id().sequence == 5));
+}
+
+/// Then the cluster is at fault, not this client; but the write still has not happened.
+#[tokio::test(start_paused = true)]
+async fn a_write_gets_one_new_birth_and_no_more() {
+    let cluster = Cluster::start().await;
+    cluster.habit(1, Act::Fail(id_expired()));
+    let error = zones(&cluster).put("a", "1").await.unwrap_err();
+    assert_eq!((error.reason, error.may_have_applied()), (Reason::IdExpired, false));
+    assert_eq!(cluster.seen().len(), 2);
+}
+
+/// A node that passes a command on may have lost the answer to a copy that took effect.
+#[tokio::test(start_paused = true)]
+async fn what_a_node_that_passes_on_says_of_an_id_is_believed() {
+    let cluster = Cluster::start().await;
+    cluster.net.refuse(&address(1));
+    for node in [2, 3] {
+        cluster.script(node, [Act::Fail(not_leader(7, Some(1))), Act::Fail(id_expired())]);
+    }
+    let error = zones(&cluster).put("a", "1").await.unwrap_err();
+    assert!(!cluster.seen().pop().unwrap().command.no_forward);
+    assert_eq!((error.reason, error.may_have_applied()), (Reason::IdExpired, true));
+}
+
+/// The link is everybody's: what one command does to it befalls all that is on it.
+#[tokio::test(start_paused = true)]
+async fn a_command_that_no_message_can_carry_is_refused_and_harms_no_other() {
+    let cluster = Cluster::start().await;
+    let zones = zones(&cluster);
+    zones.put("a", "1").await.unwrap();
+    cluster.script(1, [Act::After(ms(300))]);
+    let large = Bytes::from(vec![7; 20 << 20]);
+    let (beside, refused) = tokio::join!(zones.put("b", "2"), zones.put("c", large));
+    let error = refused.unwrap_err();
+    assert_eq!((error.reason, error.may_have_applied()), (Reason::ValueTooLarge, false));
+    assert_eq!(beside.unwrap().attempts, 1);
+    assert_eq!((cluster.applied(), cluster.streams()), (2, 1));
 }
 
 #[tokio::test(start_paused = true)]

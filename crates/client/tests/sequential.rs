@@ -17,7 +17,7 @@ use latitude_client::{
 };
 use latitude_consistency::Token;
 use latitude_rpc::pb::v1;
-use support::{Act, Cluster, FakeRange, Seen, address, not_leader};
+use support::{Act, Cluster, FakeRange, Seen, address, not_leader, token_from_future};
 
 fn ms(ms: u64) -> Duration {
     Duration::from_millis(ms)
@@ -341,13 +341,78 @@ async fn a_retried_write_is_in_its_session_and_a_failed_one_is_not() {
 
 #[tokio::test(start_paused = true)]
 async fn a_token_that_the_cluster_refuses_is_the_end_of_the_operation() {
-    for reason in [Reason::TokenForeign, Reason::TokenInvalid, Reason::TokenFromFuture] {
+    for reason in [Reason::TokenForeign, Reason::TokenInvalid] {
         let cluster = Cluster::start().await;
         let zones = sequential(&cluster).with_session(Session::new());
         cluster.script(1, [Act::Fail(Error::new(reason, "not ours"))]);
         let error = zones.get("a").await.unwrap_err();
         assert_eq!((error.reason, cluster.seen().len()), (reason, 1));
     }
+}
+
+/// It may be the node's clock that is wrong.
+#[tokio::test(start_paused = true)]
+async fn a_node_to_which_a_session_is_of_the_future_is_left_for_another() {
+    for level in [Level::Sequential, Level::Causal, Level::Eventual] {
+        let cluster = Cluster::start().await;
+        let zones = sequential(&cluster).with_level(level).with_session(Session::new());
+        cluster.habit(1, Act::Fail(token_from_future()));
+        let answer = zones.get("a").await.unwrap();
+        assert_eq!((answer.attempts, answer.latency), (2, Duration::ZERO), "{level}");
+        assert_eq!(nodes(&cluster.seen()), [1, 2], "{level}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_session_that_is_of_the_future_to_every_node_is() {
+    for level in [Level::Strict, Level::Sequential] {
+        let cluster = Cluster::start().await;
+        let zones = sequential(&cluster).with_level(level).with_session(Session::new());
+        (1..=3).for_each(|node| cluster.habit(node, Act::Fail(token_from_future())));
+        let error = zones.get("a").await.unwrap_err();
+        assert_eq!((error.reason, error.may_have_applied()), (Reason::TokenFromFuture, false));
+        assert_eq!(nodes(&cluster.seen()), [1, 2, 3], "{level}");
+        let error = zones.put("a", "1").await.unwrap_err();
+        assert_eq!((error.reason, error.may_have_applied()), (Reason::TokenFromFuture, false));
+    }
+    // Nor does one that says nothing say otherwise.
+    let cluster = Cluster::start().await;
+    let zones = sequential(&cluster).with_session(Session::new()).with_timeout(ms(2000));
+    (1..=2).for_each(|node| cluster.habit(node, Act::Fail(token_from_future())));
+    cluster.net.refuse(&address(3));
+    let error = zones.get("a").await.unwrap_err();
+    assert_eq!(error.reason, Reason::TokenFromFuture, "{error}");
+}
+
+/// A leader whose clock is slow hands over before long.
+#[tokio::test(start_paused = true)]
+async fn a_leader_to_which_a_session_is_of_the_future_is_asked_until_another_leads() {
+    let cluster = Cluster::start().await;
+    let zones = sequential(&cluster).with_session(Session::new());
+    cluster.habit(1, Act::Fail(token_from_future()));
+    let put = tokio::spawn(async move { zones.put("a", "1").await });
+    tokio::time::sleep(ms(1500)).await;
+    let asked = cluster.seen().len();
+    assert!((4..60).contains(&asked), "{asked}");
+    cluster.set_leader(2);
+    let put = put.await.unwrap().unwrap();
+    assert!(put.latency < ms(2500), "{:?}", put.latency);
+    assert_eq!(cluster.applied(), 1);
+}
+
+/// After a standstill the client's estimate of the cluster's clock is of before it, and one node alone is not believed.
+#[tokio::test(start_paused = true)]
+async fn a_session_that_seems_of_the_future_after_a_standstill_has_other_nodes_asked() {
+    let cluster = Cluster::start().await;
+    let zones = sequential(&cluster);
+    zones.put("a", "1").await.unwrap();
+    cluster.set_clock_forward(60_000);
+    let mut token = Token::new(support::CLUSTER);
+    token.meet_clock(cluster.now());
+    let session = Session::from_token(&BASE64.encode(token.encode())).unwrap();
+    let put = zones.with_session(session).put("a", "2").await.unwrap();
+    assert_eq!(put.attempts, 1);
+    assert!(Timestamp(cluster.seen()[1].id().birth) > token.clock());
 }
 
 #[tokio::test(start_paused = true)]

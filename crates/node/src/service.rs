@@ -153,8 +153,8 @@ fn status(error: Error) -> Status {
     status_from_error(&error)
 }
 
-/// The deadline of a unary call as gRPC carries it: at most eight digits and a unit. What is anything else is none, as it
-/// is to the gRPC library.
+/// The deadline of a unary call as gRPC carries it: at most eight digits and a unit. Anything else is no deadline, as
+/// for the gRPC library.
 fn grpc_timeout<T>(request: &Request<T>) -> Option<Duration> {
     const DIGITS_MAX: usize = 8;
     let text = request.metadata().get("grpc-timeout")?.to_str().ok()?;

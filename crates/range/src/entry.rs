@@ -11,7 +11,7 @@
 //! voter cannot apply.
 
 use bytes::Bytes;
-use latitude_crdt::Op;
+use latitude_crdt::{Expected, Op};
 use latitude_types::{
     Epoch, Key, KeySpan, KeyspaceId, Level, NodeId, OperationId, Past, Positions, RangeId, Stamp,
     Timestamp,
@@ -175,7 +175,8 @@ impl Segment {
 impl Operation {
     /// About how many bytes it brings.
     pub fn size(&self) -> usize {
-        self.key.as_bytes().len() + op_size(&self.op)
+        let named = self.named.len() * size_of::<OperationId>();
+        self.key.as_bytes().len() + op_size(&self.op) + named
     }
 }
 
@@ -183,7 +184,13 @@ impl Operation {
 pub(crate) fn op_size(op: &Op) -> usize {
     match op {
         Op::Put { value } => value.len(),
-        Op::CompareAndSet { new_value, .. } => new_value.as_ref().map_or(0, Bytes::len),
+        Op::CompareAndSet { expected, new_value } => {
+            let compared = match expected {
+                Expected::Value(value) => value.len(),
+                _ => 0,
+            };
+            compared + new_value.as_ref().map_or(0, Bytes::len)
+        }
         Op::SetAdd { element } | Op::SetRemove { element } => element.len(),
         Op::MapPut { field, value } => field.len() + value.len(),
         Op::MapRemove { field } => field.len(),
@@ -345,6 +352,25 @@ mod tests {
             keyspace: KeyspaceId(16),
             body: Body::Write(Write { segments: vec![], operations: vec![operation] }),
         }
+    }
+
+    /// Entries are made up by it, and one that is larger than a message between nodes can be sent to nobody.
+    #[test]
+    fn what_is_compared_and_what_is_named_count_for_the_size_of_an_operation() {
+        let Body::Write(Write { operations, .. }) = entry().body else { panic!("it writes") };
+        let operation = &operations[0];
+        let of = |op, named| {
+            let named = vec![operation.id; named];
+            Operation { op, named, ..operation.clone() }
+        };
+        let value = |len| Bytes::from(vec![0; len]);
+        let none = of(Op::Delete, 0).size();
+        let compared = Op::CompareAndSet {
+            expected: Expected::Value(value(1 << 20)),
+            new_value: Some(value(1 << 10)),
+        };
+        assert!(of(compared, 0).size() >= none + (1 << 20) + (1 << 10));
+        assert!(of(Op::Delete, 1_000).size() >= none + 1_000 * 24);
     }
 
     #[test]

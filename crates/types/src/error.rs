@@ -93,7 +93,8 @@ reasons! {
     DeadlinePast = "DEADLINE_PAST", Deadline;
     /// The deadline passed while the request was being served.
     DeadlineExceeded = "DEADLINE_EXCEEDED", Deadline;
-    /// The batch holds more operations or bytes than a batch may, or this read's answer had no more room in the batch's.
+    /// The batch holds more operations or bytes than a batch may, or the answer of this read found no room beside the
+    /// others.
     BatchTooLarge = "BATCH_TOO_LARGE", Invalid;
     /// A scan's end is not above its start.
     ScanSpanEmpty = "SCAN_SPAN_EMPTY", Invalid;

@@ -7,7 +7,9 @@ use std::collections::BTreeSet;
 
 use anyhow::{Context, Result, ensure};
 use bytes::{Buf, BufMut, Bytes};
-use latitude_client::{Client, Error, Reason, Scan, wire as v1};
+use latitude_client::{
+    Client, Error, Expected, Operation as Of, Outcome, Reason, Scan, Session, wire as v1,
+};
 use latitude_rpc::error_from_status;
 use latitude_testbed::RoundTrips;
 use latitude_tests::Bed;
@@ -63,6 +65,8 @@ async fn bad_input_is_refused_with_its_own_reason_and_large_values_commit_under_
         ensure!(!node.log_tail(10_000).contains("panicked"), "{} panicked", node.name());
     }
     large_values_commit_under_one_leader(&bed, &client).await?;
+    large_conditions_commit_side_by_side(&client).await?;
+    answers_too_large_for_one_message_are_sent_in_several(&bed, &client).await?;
     bed.passed();
     Ok(())
 }
@@ -90,7 +94,22 @@ fn bad_commands(keyspace_id: u32) -> Vec<(&'static str, v1::Command, Reason)> {
         ("a put of no key", with(put("", "v")), Reason::KeyEmpty),
         ("a key too long", with(get(vec![b'k'; 4097])), Reason::KeyTooLong),
         ("a value too large", with(put("k", vec![0; (1 << 20) + 1])), Reason::ValueTooLarge),
+        (
+            "an expected value too large",
+            with(raw::swap("k", Some(&"x".repeat((1 << 20) + 1)), "v")),
+            Reason::ValueTooLarge,
+        ),
+        (
+            "an expected value that would not fit into the log's frame",
+            with(raw::swap("k", Some(&"x".repeat((20 << 20) - 200)), "v")),
+            Reason::ValueTooLarge,
+        ),
         ("an unknown keyspace", raw::command("nowhere", get("k")), Reason::KeyspaceUnknown),
+        (
+            "an unknown keyspace of a long name",
+            raw::command(&"n".repeat(100_000), get("k")),
+            Reason::KeyspaceUnknown,
+        ),
         (
             "a keyspace made anew",
             v1::Command { keyspace_id: keyspace_id + 1, ..with(get("k")) },
@@ -121,6 +140,11 @@ fn bad_commands(keyspace_id: u32) -> Vec<(&'static str, v1::Command, Reason)> {
             "an id born long ago",
             v1::Command { id: Some(strangers.next(1 << 22)), ..with(put("k", "v")) },
             Reason::IdExpired,
+        ),
+        (
+            "more levels than there are",
+            v1::Command { accept: vec![4; 5], ..with(get("k")) },
+            Reason::ArgumentInvalid,
         ),
         (
             "a client's id too short",
@@ -250,6 +274,11 @@ async fn the_sdk_tells_the_same(client: &Client) -> Result<()> {
             Reason::ValueTooLarge,
         ),
         (
+            "a value that no message carries",
+            keyspace.put("k", vec![0; 20 << 20]).await.err(),
+            Reason::ValueTooLarge,
+        ),
+        (
             "an unknown keyspace",
             client.keyspace("nowhere").put("k", "v").await.err(),
             Reason::KeyspaceUnknown,
@@ -297,5 +326,79 @@ async fn large_values_commit_under_one_leader(bed: &Bed, client: &Client) -> Res
     }
     let after = term().await?;
     ensure!(before == after, "the leader and term changed from {before:?} to {after:?}");
+    Ok(())
+}
+
+/// Each carries two values of 8 MiB: two of them in one frame would be more than a node takes from another.
+async fn large_conditions_commit_side_by_side(client: &Client) -> Result<()> {
+    let keyspace = client.keyspace("large").with_timeout(PATIENCE);
+    let held = |key: usize| Bytes::from(vec![key as u8; 8 << 20]);
+    for key in 0..2 {
+        keyspace.put(key.to_string(), held(key)).await?;
+    }
+    let swaps = (0..2).map(|key| {
+        let expected = Expected::Value(held(key));
+        Of::compare_and_set(key.to_string(), expected, Some(held(key + 2)))
+    });
+    for swapped in keyspace.batch(swaps.collect()).await {
+        let Outcome::Compared(outcome) = swapped?.value else { anyhow::bail!("no condition") };
+        ensure!(outcome.is_applied(), "{outcome:?}");
+    }
+    // And the range goes on.
+    keyspace.put("after", "them").await?;
+    Ok(())
+}
+
+/// Reads that are ready together are more than a message carries: the stream sends several, and a batch, which is one
+/// message, answers what fits. What is written beside them is not lost.
+async fn answers_too_large_for_one_message_are_sent_in_several(
+    bed: &Bed,
+    client: &Client,
+) -> Result<()> {
+    const VALUES: usize = 24;
+    let request = v1::CreateKeyspaceRequest {
+        name: "many".to_owned(),
+        ranges: 1,
+        default_level: v1::Level::Causal as i32,
+        ..v1::CreateKeyspaceRequest::default()
+    };
+    client.admin().create_keyspace(request).await?;
+    let keyspace = client.keyspace("many").with_session(Session::new()).with_timeout(PATIENCE);
+    for key in 0..VALUES {
+        keyspace.put(key.to_string(), vec![key as u8; 1 << 20]).await?;
+    }
+    let gets = (0..VALUES).map(|key| Of::get(key.to_string()));
+    let (got, beside) =
+        futures::future::join(keyspace.batch(gets.collect()), keyspace.put("beside", "it")).await;
+    for got in got {
+        let attempts = got?.attempts;
+        ensure!(attempts == 1, "a read took {attempts} attempts");
+    }
+    let attempts = beside?.attempts;
+    ensure!(attempts == 1, "the write beside them took {attempts} attempts");
+
+    let node = Raw::to(bed.cluster().node(0).address())?;
+    let causal = |operation| v1::Command {
+        level: v1::Level::Causal as i32,
+        ..raw::command("many", operation)
+    };
+    let mut commands = vec![causal(put("first", "w"))];
+    commands.extend((0..VALUES).map(|key| causal(get(key.to_string()))));
+    commands.push(causal(put("last", "w")));
+    let replies = node.client().batch(v1::BatchRequest { commands }).await?.into_inner().replies;
+    ensure!(replies.len() == VALUES + 2, "{} replies", replies.len());
+    let mut fit = 0;
+    for (at, reply) in replies.into_iter().enumerate() {
+        match reply.result.context("a reply without a result")? {
+            v1::reply::Result::Write(_) => ensure!(at == 0 || at == VALUES + 1, "reply {at}"),
+            v1::reply::Result::Get(_) => fit += 1,
+            v1::reply::Result::Error(error) => {
+                ensure!(error.reason == Reason::BatchTooLarge.name(), "{error:?}");
+                ensure!(error.outcome() == v1::Outcome::NotApplied, "{error:?}");
+            }
+            other => anyhow::bail!("reply {at} is {other:?}"),
+        }
+    }
+    ensure!((15..VALUES).contains(&fit), "{fit} of {VALUES} values came in one message");
     Ok(())
 }

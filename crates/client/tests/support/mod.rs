@@ -176,6 +176,16 @@ impl Cluster {
         self.state.lock().unwrap().clock_ms -= ms;
     }
 
+    /// Sets the cluster's clock forward by so much: as a client sees it that stood still.
+    pub(crate) fn set_clock_forward(&self, ms: u64) {
+        self.state.lock().unwrap().clock_ms += ms;
+    }
+
+    /// The cluster's clock.
+    pub(crate) fn now(&self) -> Timestamp {
+        self.clock()
+    }
+
     pub(crate) fn applied(&self) -> u64 {
         self.state.lock().unwrap().applied
     }
@@ -257,6 +267,10 @@ impl State {
             writer: Some(v1::version::Writer::Node(node)),
             sequence: self.applied,
         };
+        if command.id.as_ref().is_some_and(|id| clock > Timestamp(id.birth).plus_ms(ID_LIFETIME_MS))
+        {
+            return error(&id_expired());
+        }
         let id = command.id.as_ref().map(|id| (id.client.clone(), id.sequence));
         if let Some(first) = id.as_ref().and_then(|id| self.results.get(id)) {
             return first.clone();
@@ -338,6 +352,24 @@ fn error(error: &Error) -> v1::reply::Result {
 pub(crate) fn not_leader(range: u64, leader: Option<u32>) -> Error {
     let leader = leader.map(|node| LeaderHint { range: RangeId(range), node: NodeId(node) });
     Error { leader, ..Error::new(Reason::NotLeader, "another node leads the range") }
+}
+
+/// How long after its birth a write is taken.
+const ID_LIFETIME_MS: u64 = 600_000;
+
+/// The refusal of a write that was born too long ago. A node does not know of earlier copies of the write.
+pub(crate) fn id_expired() -> Error {
+    Error::unknown(Reason::IdExpired, "the write's id is more than ten minutes old")
+}
+
+/// The refusal of a write whose answer is no longer kept, whatever it was.
+pub(crate) fn id_retired() -> Error {
+    Error::unknown(Reason::IdRetired, "the write was answered before")
+}
+
+/// The refusal of a session that is ahead of the node's clock.
+pub(crate) fn token_from_future() -> Error {
+    Error::new(Reason::TokenFromFuture, "the session is ahead of this node's clock")
 }
 
 /// The cluster that all tokens are of.

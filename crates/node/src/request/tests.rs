@@ -70,7 +70,11 @@ fn map_put(field: &str, value: &str) -> Wire {
 }
 
 fn cas() -> Wire {
-    let expected = Some(v1::compare_and_set::Expected::Absent(true));
+    swap(v1::compare_and_set::Expected::Absent(true))
+}
+
+fn swap(expected: v1::compare_and_set::Expected) -> Wire {
+    let expected = Some(expected);
     let new_value = Some(bytes("v"));
     Wire::CompareAndSet(v1::CompareAndSet { key: bytes("k"), expected, new_value })
 }
@@ -141,14 +145,47 @@ fn the_kind_of_an_id_follows_the_level() {
     }
 }
 
+/// A conditional write that names no level is strict, whatever the default is.
+#[test]
+fn what_is_accepted_instead_is_weaker_than_the_level_it_is_served_at() {
+    let accepting = |operation: Wire, accept: &[i32]| {
+        let causal =
+            KeyspaceRecord { default_level: Level::Causal, ..keyspace(ValueType::Register) };
+        let command = v1::Command {
+            accept: accept.to_vec(),
+            operation: Some(operation),
+            ..v1::Command::default()
+        };
+        let cluster = ClusterIdentity { id: ClusterId([1; 16]), incarnation: 1 };
+        let levels = |parsed: Request| {
+            let instead: Vec<_> = parsed.accept.iter().map(|plan| plan.level).collect();
+            (parsed.plan.level, instead)
+        };
+        Request::parse(command, &causal, cluster, Instant::now(), Duration::from_secs(1))
+            .map(levels)
+            .map_err(|error| error.reason)
+    };
+    let (sequential, eventual) = (Level::Sequential.to_wire(), Level::Eventual.to_wire());
+    assert_eq!(accepting(cas(), &[sequential]), Ok((Level::Strict, vec![Level::Sequential])));
+    assert_eq!(accepting(cas(), &[1]), Err(Reason::ArgumentInvalid));
+    let write = || put("v", "");
+    assert_eq!(accepting(write(), &[eventual]), Ok((Level::Causal, vec![Level::Eventual])));
+    assert_eq!(accepting(write(), &[sequential]), Err(Reason::ArgumentInvalid));
+    // No more than there are.
+    assert_eq!(accepting(write(), &[eventual; 5]), Err(Reason::ArgumentInvalid));
+}
+
 #[test]
 fn sizes_are_checked_before_anything_is_asked() {
     use ValueType::{Counter, Map, Register, Set};
     let long = "x".repeat(5001);
     let (longest_name, too_long) = ("x".repeat(4096), "x".repeat(4097));
+    let expecting = |value: &str| swap(v1::compare_and_set::Expected::Value(bytes(value)));
     for (value_type, wire, reason) in [
         (Register, put(&long, ""), Some(Reason::ValueTooLarge)),
         (Register, put(&long[1..], ""), None),
+        (Register, expecting(&long), Some(Reason::ValueTooLarge)),
+        (Register, expecting(&long[1..]), None),
         (Map, map_put("f", &long), Some(Reason::ValueTooLarge)),
         (Map, map_put("", "v"), Some(Reason::ArgumentInvalid)),
         (Map, map_put(&too_long, "v"), Some(Reason::ArgumentInvalid)),
