@@ -118,26 +118,16 @@ marks! {
     ReplicasAllAsked = "replicas-all-asked",
     /// Entries under way have not ended for long, and what waits behind them is refused as never proposed.
     RefusedBehindFullWindow = "refused-behind-full-window",
-    /// A stretch of a stream begins above what is held: it lifts nothing, and the stream is subscribed to again.
-    StretchBehindGap = "stretch-behind-gap",
     /// A node is asked for a stream from where it does not keep it any more, or not yet.
     StreamRefused = "stream-refused",
     /// A node sends what it holds of a third one's stream.
     StreamRelayed = "stream-relayed",
     /// Local writes have arrived, and wait to be shown until what they follow is there.
     HeldAndNotShown = "held-and-not-shown",
-    /// An entry folds from above what is folded, and that part of it has no effect.
-    SegmentBehindGap = "segment-behind-gap",
     /// An entry folds from below what is folded, and only the rest of it counts.
     SegmentFoldedInPart = "segment-folded-in-part",
-    /// An operation is in the log without the local writes that it needs folded ahead of it, and is refused there.
-    NotFoldedInApply = "not-folded-in-apply",
     /// A local write is ended in the base before it has come.
     IdSpent = "id-spent",
-    /// A copy of a local write that is not folded is answered as the first one.
-    CopyOfUnfolded = "copy-of-unfolded",
-    /// A copy of a local write that is folded is answered as the first one.
-    CopyOfFolded = "copy-of-folded",
     /// A strict read has its session's local writes folded first.
     FoldedForRead = "folded-for-read",
     /// A log write has its session's local writes folded ahead of it.

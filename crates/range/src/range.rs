@@ -358,9 +358,7 @@ impl Range {
         let to = last.map_or(segment.to, |last| segment.to.min(last));
         // A segment of part of the range cannot say how far all of it is folded.
         let covers = segment.span.intersection(&meta.span).as_ref() == Some(&meta.span);
-        if segment.from > folded {
-            Mark::SegmentBehindGap.hit();
-        } else if segment.from < folded && folded < to {
+        if segment.from < folded && folded < to {
             Mark::SegmentFoldedInPart.hit();
         }
         if segment.from > folded && !Plant::FoldGap.is_on()
@@ -421,7 +419,6 @@ impl Range {
             return Ok(Reply::refused(Refusal::Moved));
         }
         if !has_folded(&self.meta.origins, &operation.need) {
-            Mark::NotFoldedInApply.hit();
             return Ok(Reply::refused(Refusal::NotFolded));
         }
         if operation.op.check(self.meta.value_type, OperationKind::Log).is_err() {

@@ -103,7 +103,6 @@ impl Local {
         let gone = || Error::new(Reason::RangeNotHere, "the replica has just left this node");
         let overlay = overlays.get_mut(&draft.range).ok_or_else(gone)?;
         if let Some(known) = overlay.of_id(&draft.id) {
-            Mark::CopyOfUnfolded.hit();
             return Ok(Attempt::Known(Arc::clone(known)));
         }
         // Under the lock under which it is said up to where this node took any (INV-5).

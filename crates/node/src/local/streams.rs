@@ -278,9 +278,6 @@ impl Local {
             let lifted = marks.lift(*range, origin, from, to);
             whole &= lifted || marks.of(*range, origin).is_none();
         }
-        if !whole {
-            Mark::StretchBehindGap.hit();
-        }
         if visible.of(origin) < to {
             Mark::HeldAndNotShown.hit();
         }

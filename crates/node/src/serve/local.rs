@@ -83,10 +83,7 @@ impl Serving<'_> {
         }
         let taken = match in_base {
             // Folded already: whoever has the base has it.
-            true => {
-                Mark::CopyOfFolded.hit();
-                None
-            }
+            true => None,
             false => Some(shared.local().write(draft).await?),
         };
         let durable_on = match taken {
