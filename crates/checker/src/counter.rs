@@ -16,7 +16,8 @@
 //!   left open then is of unknown outcome, and each of those counts once or not at all: the read must be
 //!   the certain sum with *some* of them, exactly.
 //!
-//! An addition within bounds goes through the log, and counts if it succeeded. An absent counter is 0. A history
+//! An addition within bounds goes through the log, and counts if it succeeded. An addition that answers the sum it
+//! left is one operation of two: `add`, and a read, which shows that addition too. An absent counter is 0. A history
 //! in which a counter is deleted cannot be judged yet: that ends some additions, and not others.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -43,34 +44,34 @@ const SUMS_MAX: usize = 100_000;
 
 /// Sums of what adds and of what takes away.
 #[derive(Clone, Copy, Default)]
-struct Sum {
-    up: i128,
-    down: i128,
+pub(crate) struct Sum {
+    pub(crate) up: i128,
+    pub(crate) down: i128,
 }
 
 impl Sum {
-    fn plus(self, amount: i64) -> Self {
-        let amount = i128::from(amount);
+    fn plus(self, amount: i128) -> Self {
         Self { up: self.up + amount.max(0), down: self.down + amount.min(0) }
     }
 
-    fn net(self) -> i128 {
+    pub(crate) fn net(self) -> i128 {
         self.up + self.down
     }
 }
 
 /// Additions in some order, with their sums up to each.
 #[derive(Default)]
-struct Sums(Vec<(u64, Sum)>);
+pub(crate) struct Sums(Vec<(u64, Sum)>);
 
 impl Sums {
-    fn push(&mut self, at: u64, amount: i64) {
+    /// `at`: not below that of the last.
+    pub(crate) fn push(&mut self, at: u64, amount: impl Into<i128>) {
         let last = self.0.last().map_or(Sum::default(), |&(_, sum)| sum);
-        self.0.push((at, last.plus(amount)));
+        self.0.push((at, last.plus(amount.into())));
     }
 
     /// Of those below `at`.
-    fn below(&self, at: u64) -> Sum {
+    pub(crate) fn below(&self, at: u64) -> Sum {
         let count = self.0.partition_point(|&(other, _)| other < at);
         count.checked_sub(1).map_or(Sum::default(), |last| self.0[last].1)
     }
@@ -105,9 +106,9 @@ fn judge(operations: &[Operation], unnamed: Level) -> Result<(), Broken> {
     let mut broken = None;
     known.order.walk(|at, own| {
         let operation = &operations[at];
-        let value = match &operation.micro_ops[0] {
-            MicroOp::Read { value: Value::Integer(value), .. } => *value,
-            MicroOp::Read { .. } => 0,
+        let value = match operation.micro_ops.last() {
+            Some(MicroOp::Read { value: Value::Integer(value), .. }) => *value,
+            Some(MicroOp::Read { .. }) => 0,
             _ => return,
         };
         if operation.outcome == Outcome::Ok && broken.is_none() {
@@ -118,7 +119,7 @@ fn judge(operations: &[Operation], unnamed: Level) -> Result<(), Broken> {
     broken.map_or(Ok(()), |violation| Err(violation.into()))
 }
 
-/// What an operation adds, if it may have.
+/// What an operation adds, if it may have. It is a read, an addition, or an addition and the sum it left.
 fn amount(operation: &Operation) -> Result<Option<i64>, Broken> {
     let happened = operation.outcome == Outcome::Ok || operation.outcome.is_unknown();
     match operation.micro_ops.as_slice() {
@@ -126,6 +127,10 @@ fn amount(operation: &Operation) -> Result<Option<i64>, Broken> {
         [MicroOp::Add { amount, .. } | MicroOp::BoundedAdd { amount, .. }] => {
             Ok(happened.then_some(*amount))
         }
+        [
+            MicroOp::Add { key, amount } | MicroOp::BoundedAdd { key, amount, .. },
+            MicroOp::Read { key: read, value: Value::Absent | Value::Integer(_) },
+        ] if key == read => Ok(happened.then_some(*amount)),
         [MicroOp::Delete { .. }] if !happened => Ok(None),
         _ => Err(Doubt::of_type(operation).into()),
     }
@@ -156,7 +161,7 @@ impl Counter {
         }
     }
 
-    /// The sum of what a read certainly shows.
+    /// The sum of what a read certainly shows, beside its own addition.
     fn certain(&self, known: &Known<'_>, read: usize, own: &Clock) -> Sum {
         let operation = &known.operations[read];
         let began = operation.invoke_line as u64;
@@ -178,8 +183,10 @@ impl Counter {
     fn judge(&self, known: &Known<'_>, read: usize, value: i128, own: &Clock) -> Option<Violation> {
         let operation = &known.operations[read];
         let line = operation.return_line?;
-        let (certain, possible) =
-            (self.certain(known, read, own), self.possible.below(line as u64));
+        let of_itself = self.additions.binary_search_by_key(&read, |&(at, _)| at);
+        let of_itself = of_itself.map_or(0, |at| self.additions[at].1.into());
+        let certain = self.certain(known, read, own).plus(of_itself);
+        let possible = self.possible.below(line as u64);
         let (low, high) = (certain.up + possible.down, certain.down + possible.up);
         if value < low || value > high {
             let why = format!(
@@ -191,7 +198,7 @@ impl Counter {
         }
         if operation.extras.is_final {
             let open = |&&(at, _): &&(usize, i64)| {
-                known.may_show(read, at) && known.shows(read, own, at).is_none()
+                at != read && known.may_show(read, at) && known.shows(read, own, at).is_none()
             };
             let open: Vec<i64> =
                 self.additions.iter().filter(open).map(|&(_, amount)| amount).collect();

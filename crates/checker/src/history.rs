@@ -30,7 +30,8 @@ pub(crate) use sessions::Sessions;
 
 /// The `f` of an ordinary event of a client.
 pub const TRANSACTION: &str = "txn";
-/// The `f` of a `fail` whose conditional write certainly found another value than it asked for.
+/// The `f` of a `fail` whose conditional write certainly found another value than it asked for, or whose bounded
+/// addition would certainly have left its bounds.
 pub const CAS_MISMATCH: &str = "cas-mismatch";
 
 /// A valid history. Event `i` is line `i + 1`.

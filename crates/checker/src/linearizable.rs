@@ -1,12 +1,19 @@
-//! Is every key linearizable: is there one order of its operations, legal for a register, in which
+//! Is every key linearizable: is there one order of its operations, legal for the object it is, in which
 //! whatever returned before another was invoked comes before it?
 //!
 //! ```text
 //!   operations ──by key──▶ Register ──▶ evident ──▶ zones ──▶ search ──▶ verdict
-//!                                       a value     values    the rest: cas, delete,
-//!                                       nobody      written   values written twice
-//!                                       wrote       once
+//!                     │                 a value     values    the rest: cas, delete,
+//!                     │                 nobody      written   values written twice
+//!                     │                 wrote       once
+//!                     ├──▶ Counter ───▶ bounds ─────────────▶ search
+//!                     │                 sums out of reach
+//!                     └──▶ List ──────▶ evident ────────────▶ search
+//!                                       elements lost or from nowhere
 //! ```
+//!
+//! Which object a key is, its operations say ([`kind`]). Those of a counter or a list may have several
+//! micro-operations on the key, which happen at one moment: an addition and the sum it answered.
 //!
 //! Linearizability is local: a store is linearizable if each of its keys is, so keys are judged one by
 //! one. [`monitor`] is a cheaper judge beside it, for histories whose replies carry versions.
@@ -15,8 +22,12 @@
 //! Korach, "Testing shared memories" (1997) for zones; Wing and Gong (1993) and Lowe, "Testing for
 //! linearizability" (2017) for the search.
 
+mod counter;
 pub(crate) mod evident;
+mod kind;
+mod list;
 pub mod monitor;
+mod object;
 pub(crate) mod register;
 mod search;
 mod zones;
@@ -26,7 +37,11 @@ use std::fmt;
 
 use crate::history::{History, Operation};
 use crate::{Counts, Violation};
-use register::Register;
+use counter::{Counter, bounds};
+use kind::Kind;
+use list::{Beginnings, List};
+use object::Object;
+use register::{Numbered, Register};
 use search::Found;
 
 /// What is known of a history.
@@ -50,8 +65,8 @@ pub enum Verdict {
 pub enum Doubt {
     /// The search visited as many configurations as its budget allows.
     OutOfBudget,
-    /// An operation that is none of a register, or more than one step.
-    NotARegister {
+    /// An operation that no object has which also has those before it, or one of several keys.
+    NoObject {
         /// The line of its invocation.
         line: usize,
         /// What it does.
@@ -96,8 +111,7 @@ pub fn check_operations(operations: &[Operation], budget: Budget) -> Report {
 fn verdict(operations: &[Operation], budget: Budget) -> Verdict {
     let mut unknown = None;
     for (key, operations) in by_key(operations) {
-        let judged = Register::new(key, &operations).and_then(|register| judge(&register, budget));
-        match judged {
+        match judge(key, &operations, budget) {
             Ok(None) => {}
             Ok(Some(violation)) => return Verdict::Violation(violation),
             Err(doubt) => {
@@ -125,14 +139,31 @@ pub(crate) fn by_key<'a>(
 }
 
 /// Judges one key by the cheapest judge that can.
-fn judge(register: &Register<'_>, budget: Budget) -> Result<Option<Violation>, Doubt> {
-    if let Some(violation) = evident::judge(register).or_else(|| zones::judge(register)) {
-        return Ok(Some(violation));
+fn judge(key: &str, operations: &[&Operation], budget: Budget) -> Result<Option<Violation>, Doubt> {
+    match Kind::of(key, operations)? {
+        Kind::Register => {
+            let register = Register::new(key, operations)?;
+            let quick = evident::judge(&register).or_else(|| zones::judge(&register));
+            if quick.is_some() || zones::is_complete(&register) {
+                return Ok(quick);
+            }
+            search(&Numbered::new(&register), budget)
+        }
+        Kind::Counter => {
+            let counter = Counter::new(key, operations)?;
+            bounds::judge(&counter)
+                .map_or_else(|| search(&counter, budget), |found| Ok(Some(found)))
+        }
+        Kind::List => {
+            let list = List::new(key, operations)?;
+            let quick = list::evident::judge(&list);
+            quick.map_or_else(|| search(&Beginnings::new(&list), budget), |found| Ok(Some(found)))
+        }
     }
-    if zones::is_complete(register) {
-        return Ok(None);
-    }
-    match search::judge(register, budget) {
+}
+
+fn search(object: &impl Object, budget: Budget) -> Result<Option<Violation>, Doubt> {
+    match search::judge(object, budget) {
         Found::Order => Ok(None),
         Found::Violation(violation) => Ok(Some(violation)),
         Found::OutOfBudget => Err(Doubt::OutOfBudget),
@@ -153,12 +184,17 @@ impl fmt::Display for Doubt {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::OutOfBudget => f.write_str("the search ran out of its budget"),
-            Self::NotARegister { line, text } => {
-                write!(f, "line {line}: `{text}` is no single operation of a register")
-            }
+            Self::NoObject { line, text } => write!(
+                f,
+                "line {line}: `{text}` is no operation of a register, counter or list that has those before it"
+            ),
         }
     }
 }
 
 #[cfg(test)]
+mod definition;
+#[cfg(test)]
 mod linearizable_test;
+#[cfg(test)]
+mod objects_test;

@@ -1,7 +1,8 @@
 //! `latitude-checker [--level LEVEL] [--check CHECK] FILE...` judges recorded histories.
 //!
 //! Without `--check` a history is held against its level:
-//! - `strict`, the default: every key is linearizable, and its versions do not go down;
+//! - `strict`, the default: every key, a register, counter or list, is linearizable, and its versions do not go
+//!   down;
 //! - `sequential`: the whole store is sequentially consistent;
 //! - `causal`: the whole store is causally convergent, over operations of all levels.
 //!

@@ -86,7 +86,8 @@ impl<W: Write> Recorder<W> {
         self.lock().complete(process, time_nanos, TRANSACTION, Phase::Fail, extras)
     }
 
-    /// The open conditional write of the process certainly found another value than it asked for.
+    /// The open conditional write of the process certainly found another value than it asked for, or its bounded
+    /// addition a sum that would have left the bounds.
     pub fn mismatch(
         &self,
         process: u64,

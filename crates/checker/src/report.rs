@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::history::{Operation, Outcome};
+use crate::history::{MicroOp, Operation, Outcome};
 
 /// Operations that no correct database could have answered together.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -44,10 +44,14 @@ impl Cited {
     }
 
     fn of(operation: &Operation, steps: Vec<String>) -> Self {
+        let is_bounded = |op: &MicroOp| matches!(op, MicroOp::BoundedAdd { .. });
         let mut text = steps.join(", ");
         text += match operation.outcome {
             Outcome::Ok => "",
             Outcome::Fail => " (failed)",
+            Outcome::Mismatch if operation.micro_ops.iter().any(is_bounded) => {
+                " (failed: out of bounds)"
+            }
             Outcome::Mismatch => " (failed: found another value)",
             Outcome::Info => " (unknown)",
             Outcome::Pending => " (pending)",

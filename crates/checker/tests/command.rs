@@ -16,6 +16,8 @@ const BAD: &str = "bad/thin_air_read.jsonl";
 const NO_HISTORY: &str = "bad/thin_air_read.expected";
 const VERSIONS: &str = "version_goes_down.jsonl";
 const STALE: &str = "stale_read.jsonl";
+const OBJECTS: &str = "good/objects_beside_one_another.jsonl";
+const SEVERAL: &str = "several_objects_on_a_key.jsonl";
 const FORK: &str = "sequential/bad/two_observers_see_two_writes_in_opposite_orders.jsonl";
 const LOCAL: &str = "local_write.jsonl";
 
@@ -32,6 +34,16 @@ fn a_violation_exits_with_1_whatever_the_other_files_are() {
     assert!(said.contains("key k: a value from thin air"), "{said}");
     assert_eq!(status, Some(1));
     assert_eq!(run(&[NO_HISTORY, BAD]).0, Some(1));
+}
+
+#[test]
+fn counters_and_lists_are_judged_beside_registers() {
+    let (status, said) = run(&[OBJECTS]);
+    assert_eq!(said, format!("{OBJECTS}: 6 ok, 0 failed, 0 unknown, 3 keys: linearizable\n"));
+    assert_eq!(status, Some(0));
+    let (status, said) = run(&["--level", "strict", SEVERAL]);
+    assert!(said.contains("unknown\nkey c: line 3: `write 1` is no operation of"), "{said}");
+    assert_eq!(status, Some(2));
 }
 
 #[test]

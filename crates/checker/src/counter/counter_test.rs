@@ -37,17 +37,19 @@ fn history(
             let key = format!("c{}", numbers.below(keys));
             let amount = numbers.below(9) as i64 - 4;
             let bounds = (i64::MIN, i64::MAX);
-            let micro_op = match numbers.below(6) {
-                0..=2 => MicroOp::Read { key, value: Value::Absent },
-                3 => MicroOp::BoundedAdd { key, amount, low: bounds.0, high: bounds.1 },
-                _ => MicroOp::Add { key, amount },
+            let read = MicroOp::Read { key: key.clone(), value: Value::Absent };
+            let micro_ops = match numbers.below(7) {
+                0..=2 => vec![read],
+                3 => vec![MicroOp::BoundedAdd { key, amount, low: bounds.0, high: bounds.1 }],
+                4 => vec![MicroOp::Add { key, amount }, read],
+                _ => vec![MicroOp::Add { key, amount }],
             };
             let token = numbers.percent(10).then(|| processes[numbers.below(clients)]);
             let level = levels[numbers.below(4)];
             let extras = Extras {
                 level: Some(level.to_owned()),
                 token_from: token,
-                is_final: matches!(micro_op, MicroOp::Read { .. }) && numbers.percent(20),
+                is_final: matches!(micro_ops[0], MicroOp::Read { .. }) && numbers.percent(20),
                 ..Extras::default()
             };
             open[client] = Some(operations.len());
@@ -55,7 +57,7 @@ fn history(
                 process: processes[client],
                 invoke_line: line,
                 return_line: None,
-                micro_ops: vec![micro_op],
+                micro_ops,
                 outcome: Outcome::Pending,
                 extras,
             });
@@ -64,13 +66,13 @@ fn history(
     let known = Known::new(&operations, Level::Strict).unwrap();
     let mut values = vec![None; operations.len()];
     known.order.walk(|at, own| {
-        if matches!(operations[at].micro_ops[0], MicroOp::Read { .. }) {
+        if matches!(operations[at].micro_ops.last(), Some(MicroOp::Read { .. })) {
             // Further away than this, nothing is under way any more.
             let recent = at.saturating_sub(40)..(at + 40).min(operations.len());
             let shown = |&write: &usize| {
                 let same =
                     operations[write].micro_ops[0].key() == operations[at].micro_ops[0].key();
-                let certain = known.shows(at, own, write).is_some();
+                let certain = at == write || known.shows(at, own, write).is_some();
                 let old = !recent.contains(&write);
                 same && known.may_show(at, write) && (certain || (!old && numbers.percent(50)))
             };
@@ -84,7 +86,9 @@ fn history(
         }
     });
     for (operation, value) in operations.iter_mut().zip(values) {
-        if let (MicroOp::Read { value, .. }, Some(seen)) = (&mut operation.micro_ops[0], value) {
+        if let (Some(MicroOp::Read { value, .. }), Some(seen)) =
+            (operation.micro_ops.last_mut(), value)
+        {
             *value = if seen == 0 { Value::Absent } else { Value::Integer(seen) };
         }
     }
@@ -97,7 +101,7 @@ fn every_read_has_a_choice(operations: &[Operation]) -> bool {
     let mut right = true;
     known.order.walk(|at, own| {
         let operation = &operations[at];
-        let MicroOp::Read { key, value } = &operation.micro_ops[0] else { return };
+        let Some(MicroOp::Read { key, value }) = operation.micro_ops.last() else { return };
         if operation.outcome != Outcome::Ok {
             return;
         }
@@ -107,9 +111,10 @@ fn every_read_has_a_choice(operations: &[Operation]) -> bool {
         let (mut certain, mut open) = (0, Vec::new());
         for write in of_key.filter(|&write| known.may_show(at, write)) {
             let Some(amount) = amount(&operations[write]).unwrap() else { continue };
-            match known.shows(at, own, write) {
-                Some(_) => certain += amount,
-                None => open.push(amount),
+            if at == write || known.shows(at, own, write).is_some() {
+                certain += amount;
+            } else {
+                open.push(amount);
             }
         }
         let choices = (0..1u32 << open.len()).map(|choice| {
@@ -200,6 +205,16 @@ key c: a counter above what was ever added
     steps[0].outcome = Outcome::Fail;
     steps[1].micro_ops[0] = read(5);
     assert!(!is_kept(&steps), "a failed addition counts never");
+}
+
+#[test]
+fn an_addition_that_answers_its_sum_shows_itself() {
+    let answered = |sum| {
+        let mut steps = run(&[(0, "causal", add(5)), (1, "eventual", add(3))]);
+        steps[1].micro_ops.push(read(sum));
+        is_kept(&steps)
+    };
+    assert_eq!((0..=10).filter(|&sum| answered(sum)).collect::<Vec<_>>(), [3, 4, 5, 6, 7, 8]);
 }
 
 #[test]

@@ -28,7 +28,8 @@ pub enum Outcome {
     Ok,
     /// Had no effect and never will.
     Fail,
-    /// Failed, and certainly because its conditional write found another value than it asked for.
+    /// Failed, and certainly because its conditional write found another value than it asked for, or its bounded
+    /// addition a sum that would have left the bounds.
     Mismatch,
     /// The client gave up on it: it may have taken effect, may do so later, or never.
     Info,

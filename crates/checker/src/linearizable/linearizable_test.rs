@@ -197,7 +197,7 @@ fn judges_agree(mix: &'static [&'static str], values: Option<usize>) {
 
         let references: Vec<_> = operations.iter().collect();
         let register = Register::new("k", &references).unwrap();
-        let found = search::judge(&register, Budget::default());
+        let found = search::judge(&Numbered::new(&register), Budget::default());
         prop_assert_eq!(matches!(found, Found::Order), expected, "search: {:?}", found);
         let quick = evident::judge(&register).or_else(|| zones::judge(&register));
         if zones::is_complete(&register) {
@@ -304,13 +304,13 @@ fn operation(lines: (usize, usize), key: &str, micro_op: impl Fn(String) -> Micr
 }
 
 #[test]
-fn what_is_no_register_is_unknown_and_does_not_hide_a_violation_elsewhere() {
-    let append = operation((1, 2), "a", |key| MicroOp::Append { key, value: 1 });
+fn what_is_no_object_is_unknown_and_does_not_hide_a_violation_elsewhere() {
+    let enable = operation((1, 2), "a", |key| MicroOp::Enable { key });
     let thin_air = operation((3, 4), "b", |key| MicroOp::Read { key, value: Value::Integer(9) });
-    let report = check_operations(std::slice::from_ref(&append), Budget::default());
-    let doubt = Doubt::NotARegister { line: 1, text: "append 1".to_owned() };
+    let report = check_operations(std::slice::from_ref(&enable), Budget::default());
+    let doubt = Doubt::NoObject { line: 1, text: "enable".to_owned() };
     assert_eq!(report.verdict, Verdict::Unknown { key: "a".to_owned(), doubt });
-    let report = check_operations(&[append, thin_air], Budget::default());
+    let report = check_operations(&[enable, thin_air], Budget::default());
     assert!(matches!(report.verdict, Verdict::Violation(violation) if violation.key == "b"));
 }
 

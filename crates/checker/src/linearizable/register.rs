@@ -1,19 +1,21 @@
 //! One key as a register, and what its operations demand of a legal order.
 
+mod numbered;
+
 use std::collections::{HashMap, HashSet};
 
 use super::Doubt;
+use super::kind::doubt;
+use super::object::{Step, cite};
 use crate::Cited;
 use crate::history::{MicroOp, Operation, Outcome, Value};
+pub(super) use numbered::Numbered;
 
 /// What a register holds: `None` if the key is absent, as at first.
 pub(crate) type State = Option<i64>;
 
-/// The return of an operation that may take effect for ever.
-pub(crate) const NEVER: usize = usize::MAX;
-
 /// What an operation does to the register.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub(crate) enum Action {
     /// Saw this state.
     Read(State),
@@ -43,30 +45,12 @@ impl Action {
     }
 }
 
-/// An operation that took effect, or may have.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Step<'a> {
-    pub(crate) source: &'a Operation,
-    pub(crate) action: Action,
-    /// The line of the invocation.
-    pub(crate) call: usize,
-    /// The line of the return; [`NEVER`] if and only if nobody knows whether it took effect.
-    pub(crate) ret: usize,
-}
-
-impl Step<'_> {
-    /// Whether it certainly took effect.
-    pub(crate) fn is_certain(&self) -> bool {
-        self.ret != NEVER
-    }
-}
-
 /// The operations of one key that bear on its order.
 #[derive(Debug)]
 pub(crate) struct Register<'a> {
     pub(crate) key: &'a str,
     /// In the order of their calls. Unknown reads are left out, and unknown writes that nobody saw.
-    pub(crate) steps: Vec<Step<'a>>,
+    pub(crate) steps: Vec<Step<'a, Action>>,
     /// The values that failed writes would have left, with their writes.
     pub(crate) failed: HashMap<State, &'a Operation>,
 }
@@ -76,20 +60,11 @@ impl<'a> Register<'a> {
     pub(crate) fn new(key: &'a str, operations: &[&'a Operation]) -> Result<Self, Doubt> {
         let mut register = Self { key, steps: Vec::new(), failed: HashMap::new() };
         for &operation in operations {
-            let action = action(operation).ok_or_else(|| Doubt::NotARegister {
-                line: operation.invoke_line,
-                text: Cited::new(key, operation).text,
-            })?;
-            let call = operation.invoke_line;
+            let action = action(operation).ok_or_else(|| doubt(key, operation))?;
             match (operation.outcome, action) {
-                (Outcome::Ok, _) => {
-                    let ret = operation.return_line.expect("what is ok returned");
-                    register.steps.push(Step { source: operation, action, call, ret });
-                }
+                (Outcome::Ok, _) => register.steps.push(Step::new(operation, action)),
                 (Outcome::Mismatch, Action::Swap(from, to)) => {
-                    let ret = operation.return_line.expect("what failed returned");
-                    let action = Action::Mismatch(from);
-                    register.steps.push(Step { source: operation, action, call, ret });
+                    register.steps.push(Step::new(operation, Action::Mismatch(from)));
                     register.failed.insert(to, operation);
                 }
                 (Outcome::Fail | Outcome::Mismatch, _) => {
@@ -99,7 +74,7 @@ impl<'a> Register<'a> {
                 }
                 (Outcome::Info | Outcome::Pending, Action::Read(_)) => {}
                 (Outcome::Info | Outcome::Pending, _) => {
-                    register.steps.push(Step { source: operation, action, call, ret: NEVER });
+                    register.steps.push(Step::new(operation, action));
                 }
             }
         }
@@ -142,10 +117,7 @@ impl<'a> Register<'a> {
 
     /// The operations, for a violation: in the order of their invocations, each once.
     pub(crate) fn cite(&self, operations: &[&Operation]) -> Vec<Cited> {
-        let mut cited: Vec<_> = operations.iter().map(|op| Cited::new(self.key, op)).collect();
-        cited.sort();
-        cited.dedup();
-        cited
+        cite(self.key, operations)
     }
 }
 

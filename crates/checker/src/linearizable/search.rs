@@ -1,4 +1,4 @@
-//! Any register, by search: Wing and Gong's, with Lowe's memory of configurations.
+//! Any object, by search: Wing and Gong's, with Lowe's memory of configurations.
 //!
 //! The calls and returns still to be ordered form a list in line order. A step may come next if its
 //! call stands before the first return: nothing that is left returned before it was called.
@@ -20,15 +20,22 @@
 //!   the first not taken and the last taken, so they are as long as the concurrency, not as the history.
 //! - A step that only looks is taken as soon as it is legal, and no other is tried in its stead:
 //!   where it stands it changes nothing for the others.
-//! - A value with one writer is not replaced before all its certain finders were taken: it will not
-//!   come back. (This is foresight: the search gives up before the line that cannot be.)
+//! - Of unknown steps that do the same, the one called first is taken first.
+//! - What is known of steps to come is obeyed ([`Object::is_promising`]): a value that will not come back is
+//!   not replaced before all its certain finders were taken. (This is foresight: the search gives up before
+//!   the line that cannot be.)
+
+mod bits;
+mod explain;
 
 use std::collections::HashMap;
+use std::hash::Hash;
 
 use super::Budget;
-use super::register::{Action, Register, State, show};
+use super::object::{Object, Step};
 use crate::Violation;
-use crate::history::Operation;
+use bits::{Bits, is_subset};
+use explain::Stop;
 
 /// How a search ended.
 #[derive(Debug)]
@@ -42,11 +49,11 @@ pub(super) enum Found {
 }
 
 /// Searches for a legal order.
-pub(super) fn judge(register: &Register<'_>, budget: Budget) -> Found {
-    match Search::new(register, Foresight::Used).run(budget) {
+pub(super) fn judge(object: &impl Object, budget: Budget) -> Found {
+    match Search::new(object.clone(), Foresight::Used).run(budget) {
         // For the explanation once more without foresight, which gives up long before the line that
         // cannot be. It is slower, so there may be no time for it.
-        Found::Violation(early) => match Search::new(register, Foresight::None).run(budget) {
+        Found::Violation(early) => match Search::new(object.clone(), Foresight::None).run(budget) {
             Found::Violation(exact) => Found::Violation(exact),
             Found::Order | Found::OutOfBudget => Found::Violation(early),
         },
@@ -61,23 +68,22 @@ enum Foresight {
     None,
 }
 
-/// What a step demands and does, with states replaced by small numbers.
+/// Where a step stands among the others.
 #[derive(Clone, Copy, Debug)]
-struct Demand {
-    finds: Option<usize>,
-    avoids: Option<usize>,
-    leaves: Option<usize>,
+struct Place {
     /// Whether a legal order must have it.
     certain: bool,
     /// Its place in the bitset of its kind.
     bit: usize,
+    /// If it is unknown: the last that was called before it, is unknown too and does the same.
+    twin: Option<usize>,
 }
 
 /// A step taken, and what to go back to.
 #[derive(Clone, Copy, Debug)]
-struct Taken {
+struct Taken<S> {
     step: usize,
-    state_before: usize,
+    state_before: S,
     /// Taken because it only looks: there is no alternative to try.
     forced: bool,
 }
@@ -89,36 +95,18 @@ struct Spent {
     comparisons: usize,
 }
 
-/// The return nearest to the end that stopped an order.
 #[derive(Debug)]
-struct Stop {
-    step: usize,
-    /// The states there, of different orders.
-    states: Vec<usize>,
-    /// The step that left the first of them.
-    last_write: Option<usize>,
-    /// Steps that were called and not taken.
-    waiting: Vec<usize>,
-}
-
-#[derive(Debug)]
-struct Search<'r, 'a> {
-    register: &'r Register<'a>,
-    states: Vec<State>,
-    demands: Vec<Demand>,
+struct Search<O: Object> {
+    object: O,
+    places: Vec<Place>,
     foresight: Foresight,
-    /// Whether a state is known to be current once, because it has one writer. Unknown without
-    /// foresight.
-    single: Vec<bool>,
-    /// Certain finders of each state that were not taken.
-    finders_left: Vec<usize>,
     /// Two rings of nodes: the call of step i is node 2i + 1, its return node 2i + 2; node 0 is both
     /// ends of the certain steps, node [`Self::unknown_end`] those of the unknown.
     next: Vec<usize>,
     previous: Vec<usize>,
     returns_left: usize,
-    taken: Vec<Taken>,
-    state: usize,
+    taken: Vec<Taken<O::State>>,
+    state: O::State,
     certain_taken: Bits,
     unknown_taken: Bits,
     /// For a state and certain steps, the sets of unknown steps with which they were reached.
@@ -126,56 +114,18 @@ struct Search<'r, 'a> {
     spent: Spent,
     /// A key of `visited` on its way there.
     scratch: Vec<u64>,
-    stop: Option<Stop>,
+    stop: Option<Stop<O::State>>,
 }
 
 /// Comparisons of sets of unknown steps that are allowed for each configuration.
 const COMPARISONS_PER_CONFIGURATION: usize = 32;
-/// States an explanation names at most.
-const STATES_SHOWN_MAX: usize = 4;
-/// Writers of the value that was found an explanation names at most, the latest.
-const WRITERS_SHOWN_MAX: usize = 2;
-/// Waiting steps an explanation names at most.
-const WAITING_SHOWN_MAX: usize = 3;
 
-impl<'r, 'a> Search<'r, 'a> {
-    fn new(register: &'r Register<'a>, foresight: Foresight) -> Self {
-        let steps = &register.steps;
-        let mut states: Vec<State> = vec![None];
-        let mut numbers: HashMap<State, usize> = HashMap::from([(None, 0)]);
-        let mut number = |state: State| {
-            *numbers.entry(state).or_insert_with(|| {
-                states.push(state);
-                states.len() - 1
-            })
-        };
-        let (mut certain_count, mut unknown_count) = (0, 0);
-        let mut demands = Vec::with_capacity(steps.len());
-        for step in steps {
-            let certain = step.is_certain();
-            let count = if certain { &mut certain_count } else { &mut unknown_count };
-            let avoids = match step.action {
-                Action::Mismatch(state) => Some(number(state)),
-                _ => None,
-            };
-            let finds = step.action.finds().map(&mut number);
-            let leaves = step.action.leaves().map(&mut number);
-            demands.push(Demand { finds, avoids, leaves, certain, bit: *count });
-            *count += 1;
-        }
-        let mut finders_left = vec![0; states.len()];
-        for demand in demands.iter().filter(|demand| demand.certain) {
-            if let Some(state) = demand.finds {
-                finders_left[state] += 1;
-            }
-        }
-        let writers = register.writers();
-        let single = |state: &State| {
-            let count = writers.get(state).map_or(0, Vec::len);
-            foresight == Foresight::Used && count == usize::from(state.is_some())
-        };
-        let single = states.iter().map(single).collect();
-
+impl<O: Object> Search<O> {
+    fn new(object: O, foresight: Foresight) -> Self {
+        let steps = object.steps();
+        let places = places(steps);
+        let certain_count = places.iter().filter(|place| place.certain).count();
+        let unknown_count = places.len() - certain_count;
         let mut certain_nodes: Vec<(usize, usize)> = Vec::with_capacity(certain_count * 2);
         let mut unknown_nodes = Vec::with_capacity(unknown_count);
         for (at, step) in steps.iter().enumerate() {
@@ -199,17 +149,14 @@ impl<'r, 'a> Search<'r, 'a> {
         }
 
         Self {
-            register,
-            states,
-            demands,
+            state: object.initial(),
+            object,
+            places,
             foresight,
-            single,
-            finders_left,
             next,
             previous,
             returns_left: certain_count,
             taken: Vec::new(),
-            state: 0,
             certain_taken: Bits::new(certain_count),
             unknown_taken: Bits::new(unknown_count),
             visited: HashMap::new(),
@@ -247,19 +194,19 @@ impl<'r, 'a> Search<'r, 'a> {
 
     /// The first step from `node` on that may come next, and the state after it: the certain ones up
     /// to the first return, then the unknown ones called before it.
-    fn candidate(&mut self, mut node: usize) -> Option<(usize, usize)> {
+    fn candidate(&mut self, mut node: usize) -> Option<(usize, O::State)> {
         let mut deadline = None;
         while node != self.unknown_end() {
             if !is_call(node) {
-                deadline = Some(self.register.steps[step_of(node)].ret);
+                deadline = Some(self.object.steps()[step_of(node)].ret);
                 self.note_stop(step_of(node));
                 node = self.next[self.unknown_end()];
                 continue;
             }
             let step = step_of(node);
-            if !self.demands[step].certain {
+            if !self.places[step].certain {
                 let deadline = *deadline.get_or_insert_with(|| self.first_return());
-                if self.register.steps[step].call > deadline {
+                if self.object.steps()[step].call > deadline {
                     return None;
                 }
             }
@@ -277,7 +224,7 @@ impl<'r, 'a> Search<'r, 'a> {
         while is_call(node) {
             node = self.next[node];
         }
-        self.register.steps[step_of(node)].ret
+        self.object.steps()[step_of(node)].ret
     }
 
     /// Both ends of the ring of unknown steps: the node after the last step's.
@@ -286,17 +233,16 @@ impl<'r, 'a> Search<'r, 'a> {
     }
 
     /// The state after a step; `None` if it may not be taken in this one.
-    fn after(&self, step: usize) -> Option<usize> {
-        let demand = &self.demands[step];
-        if demand.finds.is_some_and(|state| state != self.state)
-            || demand.avoids == Some(self.state)
-        {
+    fn after(&self, step: usize) -> Option<O::State> {
+        let is_taken = |twin: usize| self.unknown_taken.has(self.places[twin].bit);
+        if !self.places[step].twin.is_none_or(is_taken) {
             return None;
         }
-        let Some(state) = demand.leaves else { return Some(self.state) };
-        let own = usize::from(demand.certain && demand.finds.is_some());
-        let wanted = self.single[self.state] && self.finders_left[self.state] > own;
-        (!wanted).then_some(state)
+        let after = self.object.after(step, self.state)?;
+        let promising = self.foresight == Foresight::None
+            || self.object.looks(step)
+            || self.object.is_promising(step, self.state, after);
+        promising.then_some(after)
     }
 
     /// Takes every step that only looks and may come next. One pass does: each lifts its own return
@@ -305,27 +251,25 @@ impl<'r, 'a> Search<'r, 'a> {
         let mut node = self.next[0];
         while is_call(node) {
             let step = step_of(node);
-            if self.demands[step].leaves.is_none() && self.after(step).is_some() {
+            if self.object.looks(step) && self.after(step).is_some() {
                 self.take(step, self.state, true);
             }
             node = self.next[node];
         }
     }
 
-    fn take(&mut self, step: usize, state: usize, forced: bool) {
+    fn take(&mut self, step: usize, state: O::State, forced: bool) {
         self.taken.push(Taken { step, state_before: self.state, forced });
         self.state = state;
-        let demand = self.demands[step];
+        self.object.take(step);
+        let Place { certain, bit, .. } = self.places[step];
         // The return first: so the lifted call still leads to what follows them both.
-        if demand.certain {
+        if certain {
             self.lift(return_node(step));
             self.returns_left -= 1;
-            self.certain_taken.set(demand.bit);
-            if let Some(found) = demand.finds {
-                self.finders_left[found] -= 1;
-            }
+            self.certain_taken.set(bit);
         } else {
-            self.unknown_taken.set(demand.bit);
+            self.unknown_taken.set(bit);
         }
         self.lift(call_node(step));
     }
@@ -334,17 +278,15 @@ impl<'r, 'a> Search<'r, 'a> {
     fn put_back(&mut self) -> Option<usize> {
         while let Some(Taken { step, state_before, forced }) = self.taken.pop() {
             self.state = state_before;
-            let demand = self.demands[step];
+            self.object.put_back(step);
+            let Place { certain, bit, .. } = self.places[step];
             self.unlift(call_node(step));
-            if demand.certain {
+            if certain {
                 self.unlift(return_node(step));
                 self.returns_left += 1;
-                self.certain_taken.clear(demand.bit);
-                if let Some(found) = demand.finds {
-                    self.finders_left[found] += 1;
-                }
+                self.certain_taken.clear(bit);
             } else {
-                self.unknown_taken.clear(demand.bit);
+                self.unknown_taken.clear(bit);
             }
             if !forced {
                 return Some(step);
@@ -369,7 +311,8 @@ impl<'r, 'a> Search<'r, 'a> {
     /// Remembers the configuration; false if there is no use in entering it.
     fn enter(&mut self) -> bool {
         self.scratch.clear();
-        self.scratch.push(self.state as u64);
+        let number = O::number(self.state);
+        self.scratch.extend([(number >> 64) as u64, number as u64]);
         self.certain_taken.window(&mut self.scratch);
         let unknown = &self.unknown_taken.words;
         if let Some(reached) = self.visited.get_mut(self.scratch.as_slice()) {
@@ -386,74 +329,21 @@ impl<'r, 'a> Search<'r, 'a> {
         self.spent.configurations += 1;
         true
     }
+}
 
-    fn note_stop(&mut self, step: usize) {
-        let line = |step: usize| self.register.steps[step].ret;
-        match &mut self.stop {
-            Some(stop) if stop.step == step => {
-                if stop.states.len() < STATES_SHOWN_MAX && !stop.states.contains(&self.state) {
-                    stop.states.push(self.state);
-                }
-                return;
-            }
-            Some(stop) if line(stop.step) > line(step) => return,
-            _ => {}
-        }
-        let mut waiting = Vec::new();
-        let mut node = self.next[0];
-        while is_call(node) && waiting.len() < WAITING_SHOWN_MAX {
-            if step_of(node) != step {
-                waiting.push(step_of(node));
-            }
-            node = self.next[node];
-        }
-        let writes = |taken: &&Taken| self.demands[taken.step].leaves.is_some();
-        let last_write = self.taken.iter().rev().find(writes).map(|taken| taken.step);
-        self.stop = Some(Stop { step, states: vec![self.state], last_write, waiting });
+/// The place of each step.
+fn places<A: Eq + Hash>(steps: &[Step<'_, A>]) -> Vec<Place> {
+    let (mut certain_count, mut unknown_count) = (0, 0);
+    let mut alike: HashMap<&A, usize> = HashMap::new();
+    let mut places = Vec::with_capacity(steps.len());
+    for (at, step) in steps.iter().enumerate() {
+        let certain = step.is_certain();
+        let count = if certain { &mut certain_count } else { &mut unknown_count };
+        let twin = if certain { None } else { alike.insert(&step.action, at) };
+        places.push(Place { certain, bit: *count, twin });
+        *count += 1;
     }
-
-    fn explain(&self) -> Violation {
-        let stop = self.stop.as_ref().expect("an order fails at a return");
-        let stopped = &self.register.steps[stop.step];
-        let found = stopped.action.finds();
-        let wrote = self.register.steps.iter().rev().filter(|step| {
-            found.is_some() && step.action.leaves() == found && step.call < stopped.ret
-        });
-        let others =
-            stop.last_write.iter().chain(&stop.waiting).map(|&at| &self.register.steps[at]);
-        let cited = others.chain(wrote.take(WRITERS_SHOWN_MAX)).chain([stopped]);
-        let sources: Vec<&Operation> = cited.map(|step| step.source).collect();
-
-        let mut values: Vec<_> = stop.states.iter().map(|&state| self.states[state]).collect();
-        values.sort_unstable();
-        let mut values: Vec<_> = values.into_iter().map(show).collect();
-        if values.len() == STATES_SHOWN_MAX {
-            values.push("others".to_owned());
-        }
-        let values = values.join(" or ");
-        let demand = match stopped.action {
-            Action::Read(state) | Action::Swap(state, _) => format!("found {}", show(state)),
-            Action::Mismatch(state) => format!("found another value than {}", show(state)),
-            Action::Write(state) => format!("left {}", show(state)),
-        };
-        let (call, ret) = (stopped.call, stopped.ret);
-        let why = match self.foresight {
-            Foresight::None => format!(
-                "before line {ret} every legal order ends with {values}; but the operation of line \
-                 {call}, which returned there, {demand}"
-            ),
-            Foresight::Used => format!(
-                "no legal order gets past line {ret}, where the operation of line {call} returned: it \
-                 {demand}, the value there is {values}, and what later operations found must fit too"
-            ),
-        };
-        Violation {
-            key: self.register.key.to_owned(),
-            rule: "no order of the operations is legal",
-            operations: self.register.cite(&sources),
-            why,
-        }
-    }
+    places
 }
 
 fn call_node(step: usize) -> usize {
@@ -470,51 +360,4 @@ fn is_call(node: usize) -> bool {
 
 fn step_of(node: usize) -> usize {
     (node - 1) / 2
-}
-
-fn is_subset(fewer: &[u64], more: &[u64]) -> bool {
-    fewer.iter().zip(more).all(|(fewer, more)| fewer & !more == 0)
-}
-
-/// A set of steps, compared by the part of it that differs between configurations.
-#[derive(Debug)]
-struct Bits {
-    words: Vec<u64>,
-    count: usize,
-    /// Every word before it is full.
-    full: usize,
-}
-
-impl Bits {
-    fn new(len: usize) -> Self {
-        Self { words: vec![0; len.div_ceil(64)], count: 0, full: 0 }
-    }
-
-    fn set(&mut self, bit: usize) {
-        self.words[bit / 64] |= 1 << (bit % 64);
-        self.count += 1;
-    }
-
-    fn clear(&mut self, bit: usize) {
-        self.words[bit / 64] &= !(1 << (bit % 64));
-        self.count -= 1;
-        self.full = self.full.min(bit / 64);
-    }
-
-    /// Appends the number of full words at the front and the words from there to the last set bit:
-    /// equal if and only if the sets are.
-    fn window(&mut self, output: &mut Vec<u64>) {
-        while self.words.get(self.full) == Some(&u64::MAX) {
-            self.full += 1;
-        }
-        output.push(self.full as u64);
-        let mut left = self.count - self.full * 64;
-        for &word in &self.words[self.full..] {
-            if left == 0 {
-                break;
-            }
-            output.push(word);
-            left -= word.count_ones() as usize;
-        }
-    }
 }

@@ -26,7 +26,8 @@
 
 use std::collections::HashMap;
 
-use super::register::{Action, NEVER, Register, State, Step, show};
+use super::object::{NEVER, Step};
+use super::register::{Action, Register, State, show};
 use crate::Violation;
 use crate::history::Operation;
 
@@ -183,7 +184,7 @@ fn contradiction(register: &Register<'_>, one: &Cluster, other: &Cluster) -> Vio
 }
 
 /// How the return of a step showed that its cluster's value had been current.
-fn shown(step: &Step<'_>, state: State) -> String {
+fn shown(step: &Step<'_, Action>, state: State) -> String {
     let verb = match step.action {
         Action::Read(_) => "returned",
         action if action.leaves() == Some(state) => "acknowledged",
