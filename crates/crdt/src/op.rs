@@ -122,6 +122,11 @@ impl From<Misfit> for Error {
 }
 
 impl Op {
+    /// Whether the answer says something of what the key held before.
+    pub fn tells_what_it_found(&self) -> bool {
+        matches!(self, Self::CompareAndSet { .. } | Self::Add { .. } | Self::AddWithin { .. })
+    }
+
     /// The operation's name, as an error says it.
     pub fn name(&self) -> &'static str {
         match self {

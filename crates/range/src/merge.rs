@@ -55,7 +55,9 @@ impl Place {
                     (Done::Added { version: row.version, sum }, row.past)
                 }
                 // Whose condition held has learnt what was there.
-                Op::CompareAndSet { .. } => (Done::Written { version: row.version }, row.past),
+                op if op.tells_what_it_found() => {
+                    (Done::Written { version: row.version }, row.past)
+                }
                 _ => (Done::Written { version: row.version }, Past::default()),
             },
         })

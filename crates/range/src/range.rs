@@ -424,7 +424,11 @@ impl Range {
         if operation.op.check(self.meta.value_type, OperationKind::Log).is_err() {
             return Ok(Reply::refused(Refusal::Misfit));
         }
-        let (done, follows) = self.place(stamp, ordinal).log_write(operation, staged)?;
+        let (done, mut follows) = self.place(stamp, ordinal).log_write(operation, staged)?;
+        if operation.op.tells_what_it_found() {
+            // What was not there may have been dropped; the stamps of that lie below the entry's.
+            follows.join(&self.meta.gc_past);
+        }
         self.ids.record(id, operation.answered_below, Answer { done: done.clone() });
         Ok(Reply { result: Ok(done), duplicate: false, follows })
     }

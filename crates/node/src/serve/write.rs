@@ -78,7 +78,7 @@ impl Serving<'_> {
         let done = reply.result.map_err(latitude_range::Refusal::into_error)?;
         let result = result_of(op, &done);
         // Of a later copy it is not known any more; what is there now follows it, unless it was overwritten.
-        let follows = match reply.duplicate && tells_what_was_found(op) {
+        let follows = match reply.duplicate && op.tells_what_it_found() {
             true => self.row_past(key)?,
             false => reply.follows,
         };
@@ -113,13 +113,10 @@ impl Serving<'_> {
     fn row_past(&self, key: &Key) -> Result<Past, Error> {
         let snapshot = self.shared.engine.snapshot();
         let reader = Reader::new(self.handle.id(), &*snapshot).map_err(internal)?;
-        Ok(reader.get(key).map_err(internal)?.map(|row| row.past).unwrap_or_default())
+        let mut past = reader.meta().gc_past.clone();
+        reader.get(key).map_err(internal)?.iter().for_each(|row| past.join(&row.past));
+        Ok(past)
     }
-}
-
-/// Whether the answer to an operation says something of what the key held before.
-fn tells_what_was_found(op: &Op) -> bool {
-    matches!(op, Op::CompareAndSet { .. } | Op::Add { .. } | Op::AddWithin { .. })
 }
 
 /// Whether an operation ends what its session saw without naming it, so that all of that must be folded ahead of it

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use latitude_range::{
-    Body, Carried, Delta, Entry, Expected, Kept, Op, Operation, Origin, OriginState, Overlay,
-    RangeMeta, Reader, ScanRequest, Segment, Sweep, Value, ValueRow, ValueType, Write,
+    Applied, Body, Carried, Delta, Entry, Expected, Kept, Op, Operation, Origin, OriginState,
+    Overlay, RangeMeta, Reader, ScanRequest, Segment, Sweep, Value, ValueRow, ValueType, Write,
 };
 use latitude_storage::key::base::RowKind;
 use latitude_types::{
@@ -339,8 +339,23 @@ impl World {
             if wrong {
                 drop_wrongly(self.rule, &mut node.swept)?;
             }
-            same("the replies of an entry", &swept, &plain)?;
             node.applied = at_entry + 1;
+            let told = |applied: &[Applied]| -> Vec<_> {
+                let replies = applied.iter().flat_map(|applied| &applied.replies);
+                replies.map(|reply| (reply.result.clone(), reply.duplicate)).collect()
+            };
+            same("the replies of an entry", told(&swept), told(&plain))?;
+            let follows = |applied: Vec<Applied>| {
+                applied.into_iter().flat_map(|applied| applied.replies).map(|reply| reply.follows)
+            };
+            for (swept, plain) in follows(swept).zip(follows(plain)) {
+                let judged = matches!(self.rule, Rule::Right);
+                if judged && !self.is_followed(&plain, &swept) {
+                    return Err(format!(
+                        "a reply follows {swept:?}, and {plain:?} is to be followed"
+                    ));
+                }
+            }
         }
         Ok(())
     }
@@ -603,18 +618,22 @@ impl World {
                 row.stamp
             ));
         }
-        let stable = self.stable();
-        let lacks = |(node, position): &(NodeId, Timestamp)| {
-            past.seen.of(*node) < *position && stable.of(*node) < *position
-        };
-        let log = |past: &Past| past.log_highest();
-        if row.past.seen.by_node.iter().any(lacks) || log(&past) < log(&row.past) {
+        if !self.is_followed(&row.past, &past) {
             return Err(format!(
                 "a reader at n{at} follows {past:?}, and {:?} is to be followed",
                 row.past
             ));
         }
         Ok(())
+    }
+
+    /// Whether who follows `past` follows what is to be followed, but for what all nodes show.
+    fn is_followed(&self, wanted: &Past, past: &Past) -> bool {
+        let stable = self.stable();
+        let has = |(node, position): &(NodeId, Timestamp)| {
+            past.seen.of(*node) >= *position || stable.of(*node) >= *position
+        };
+        wanted.seen.by_node.iter().all(has) && past.log_highest() >= wanted.log_highest()
     }
 }
 

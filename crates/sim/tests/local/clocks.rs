@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
-use latitude_client::{Level, NodeId, Reason, ReceiptDetail, wire};
+use latitude_client::{Level, NodeId, Reason, ReceiptDetail, Session, wire};
 use latitude_sim::workload::KEYSPACE;
 
 use crate::common::run_near;
@@ -67,9 +67,11 @@ fn a_node_whose_clock_is_far_ahead_takes_no_local_write_and_nothing_of_its_time_
     cluster.run_for(Duration::from_secs(15)).unwrap();
     for node in 1..=3 {
         run_near(&mut cluster, node, move |host| async move {
+            // Strictly first: without a session what is read sequentially may be as old as it likes.
+            let keyspace = host.client.keyspace(KEYSPACE).with_session(Session::new());
             for key in KEYS {
                 for level in Level::ALL {
-                    let got = host.client.keyspace(KEYSPACE).with_level(level).get(key).await?;
+                    let got = keyspace.clone().with_level(level).get(key).await?;
                     let got = got.value.context("it was written")?;
                     ensure!(&got.bytes[..] == b"of the others", "{level} at {node}: {got:?}");
                 }

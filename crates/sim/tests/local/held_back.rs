@@ -75,12 +75,13 @@ fn an_operator_is_told_why_local_writes_are_not_in_the_log_and_which_nodes_that_
 
     cluster.isolate(x);
     let said = follow(&mut cluster, x, key);
-    let expected = [
-        (HeldBack::OnItsWay, vec![leader]),
-        (HeldBack::LeaderSilent, vec![leader]),
-        (HeldBack::NoLeader, sorted(others(x))),
-    ];
-    assert_eq!(said, expected);
+    let noticed = [(HeldBack::OnItsWay, vec![leader]), (HeldBack::LeaderSilent, vec![leader])];
+    assert_eq!(said[..2], noticed);
+    // Whoever hears from nobody may go on naming the leader it knew.
+    assert!(
+        said[2..].iter().all(|why| *why == (HeldBack::NoLeader, sorted(others(x)))),
+        "{said:?}"
+    );
     cluster.heal();
     cluster.run_for(Duration::from_secs(10)).unwrap();
 

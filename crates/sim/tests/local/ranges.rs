@@ -136,7 +136,7 @@ fn a_token_names_what_a_node_with_a_replica_of_a_new_range_does_not_show() {
     cluster.run_for(Duration::from_millis(300)).unwrap();
     cluster.restart(1);
     cluster.run_for(Duration::from_secs(5)).unwrap();
-    for phase in 0..10_u64 {
+    for phase in [0_u64, 3, 6] {
         cluster.run_for(Duration::from_millis(100 * phase)).unwrap();
         let name = format!("new{phase}");
         let new = name.clone();
@@ -178,10 +178,10 @@ fn a_token_names_what_a_node_with_a_replica_of_a_new_range_does_not_show() {
         run_near(&mut cluster, other, move |host| {
             let (name, tokens) = (name.clone(), tokens.clone());
             async move {
-                for (at, token) in tokens.iter().enumerate() {
+                for (at, token) in tokens.iter().enumerate().step_by(4) {
                     let near = host.client.keyspace(&name).with_receipt(ReceiptDetail::Full);
                     let near = near.with_session(Session::from_token(token)?);
-                    let near = near.with_timeout(Duration::from_secs(3));
+                    let near = near.with_timeout(Duration::from_secs(1));
                     match near.with_level(Level::Causal).get("k").await {
                         Ok(got) => ensure!(
                             got.value.is_some_and(|value| &value.bytes[..] == b"mine"),

@@ -59,6 +59,8 @@ fn play(cluster: &mut Cluster, turn: u32, x_first: bool, meanwhile: Meanwhile) {
             Ok(())
         }
     });
+    // Followers hear that it is committed.
+    cluster.run_for(Duration::from_secs(1)).unwrap();
     for (a, b) in [(1, 2), (2, 3), (1, 3)] {
         cluster.partition(a, b);
     }
