@@ -43,7 +43,11 @@ pub(super) fn judge(history: &History, subject: Subject, by_closed_time: u64) ->
     let ok = operations.iter().filter(|op| op.outcome == Outcome::Ok).count();
     ensure!(ok as u64 >= subject.ok_min(), "only {ok} operations succeeded");
     let handed_on = operations.iter().filter(|op| op.extras.token_from.is_some()).count();
-    ensure!(handed_on >= HANDED_ON_MIN, "only {handed_on} tokens were handed on");
+    let wanted = match subject {
+        Subject::Log | Subject::AllLevels => HANDED_ON_MIN,
+        Subject::Counters | Subject::Sets => HANDED_ON_MIN / 4,
+    };
+    ensure!(handed_on >= wanted, "only {handed_on} of {wanted} tokens were handed on");
     let unnamed = latitude_checker::Level::Strict;
     match subject {
         Subject::Log => {

@@ -46,7 +46,6 @@ async fn add(
 /// The same add at X, which nobody hears, then at Y; and back they come, X first or Y first.
 fn play(cluster: &mut Cluster, turn: u32, x_first: bool, meanwhile: Meanwhile) {
     let what = format!("X first: {x_first}, {meanwhile:?}");
-    println!("{what}");
     let key = format!("c{turn}");
     let leader = leader_of(cluster, COUNTERS, "c");
     let [x, y] = others(leader);
