@@ -285,7 +285,6 @@ async fn run(
             // nobody could say that it was never proposed.
             match stamper.refusal() {
                 Some(error) => {
-                    Mark::RefusedBehindFullWindow.hit();
                     first.fail(&error);
                 }
                 None => (refuses, held) = (false, Some(first)),

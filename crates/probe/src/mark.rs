@@ -116,8 +116,6 @@ marks! {
     RetriedUnknown = "retried-unknown",
     /// A client has asked every replica in vain, and learns anew where they are.
     ReplicasAllAsked = "replicas-all-asked",
-    /// Entries under way have not ended for long, and what waits behind them is refused as never proposed.
-    RefusedBehindFullWindow = "refused-behind-full-window",
     /// A node is asked for a stream from where it does not keep it any more, or not yet.
     StreamRefused = "stream-refused",
     /// A node sends what it holds of a third one's stream.
@@ -138,10 +136,6 @@ marks! {
     WaitsForLogs = "waits-for-logs",
     /// A local write is refused by an origin that is sealed, or about to be.
     SealedOriginRefuses = "sealed-origin-refuses",
-    /// A local write waits because much of its range is not folded.
-    QuotaSlowed = "quota-slowed",
-    /// A local write is refused because as much of its range is not folded as may be.
-    QuotaRefused = "quota-refused",
 }
 
 /// How often each was hit since the process started.
