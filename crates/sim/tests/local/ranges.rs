@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use latitude_client::{Level, NodeId, Reason, ReceiptDetail, Session, wire};
+use latitude_client::{Level, NodeId, RangeId, Reason, ReceiptDetail, Session, wire};
 use latitude_sim::cluster::{ClientHost, Crash};
 use latitude_sim::workload::KEYSPACE;
 use latitude_sim::{Cluster, Layout};
@@ -32,13 +32,18 @@ async fn create(host: &ClientHost, name: &str, voters: &[&str], learners: &[&str
 #[test]
 fn what_is_left_of_a_dropped_keyspace_keeps_no_other_local_write_on_the_disk() {
     let mut cluster = cluster(51);
-    run_near(&mut cluster, 1, |host| async move {
+    let dropped = run_near(&mut cluster, 1, |host| async move {
         create(&host, "dropped", &["ap", "eu", "us"], &[]).await?;
         let near = host.client.keyspace("dropped").with_level(Level::Causal);
         for at in 0..20 {
             near.put(format!("k{at}"), "v").await?;
         }
         tokio::time::sleep(Duration::from_secs(1)).await;
+        let ranges = host.client.admin().ranges("dropped").await?;
+        Ok(RangeId(ranges.first().context("it has one")?.range_id))
+    });
+    cluster.range_dropped(dropped);
+    run_near(&mut cluster, 1, |host| async move {
         host.client.admin().drop_keyspace("dropped").await?;
         Ok(())
     });
