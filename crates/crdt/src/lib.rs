@@ -41,6 +41,7 @@ mod gc;
 mod ids;
 mod merge;
 mod op;
+mod room;
 mod value;
 mod value_type;
 
@@ -49,5 +50,6 @@ pub use gc::Horizon;
 pub use ids::{Fate, Ids, Transient};
 pub use merge::{MergeError, Outcome, State, Write};
 pub use op::{Expected, Misfit, Op};
+pub use room::CONTENT_LEN_MAX;
 pub use value::{SEEN_KEPT, SEEN_KEPT_OF_FIELD, Sibling, Value};
 pub use value_type::{ParseValueTypeError, ValueType};

@@ -44,7 +44,9 @@ use latitude_gossip::{Followers, Frontier, Unmet, Visible, Watermarks};
 use latitude_probe::Plant;
 use latitude_range::{Delta, Origin, OriginState, Overlay, Reader, Shown};
 use latitude_storage::{Batch, Column, Engine, key};
-use latitude_types::{Error, KeySpan, NodeId, Past, Positions, RangeId, Reason, Timestamp};
+use latitude_types::{
+    Error, KeySpan, NodeId, OperationId, Past, Positions, RangeId, Reason, Timestamp,
+};
 use prometheus_client::metrics::histogram::Histogram;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::Instant;
@@ -351,6 +353,11 @@ impl Local {
             readable.raise(origin, if origin == own { shown } else { shown.min(held) });
         }
         readable
+    }
+
+    /// Whether a copy of the write is held here and not folded yet.
+    pub(crate) fn holds(&self, range: RangeId, id: &OperationId) -> bool {
+        self.state().overlays.get(&range).is_some_and(|overlay| overlay.of_id(id).is_some())
     }
 
     /// The other origins of a range that may take more.

@@ -5,13 +5,13 @@ use latitude_crdt::{
 };
 use latitude_probe::Plant;
 use latitude_storage::key;
-use latitude_types::{ClientId, Key, KeyspaceId, Past, WriteTime};
+use latitude_types::{ClientId, Key, KeyspaceId, OperationKind, Past, WriteTime};
 
 use crate::codec::DecodeError;
 use crate::delta::Delta;
 use crate::entry::Operation;
 use crate::id_rows::StagedIds;
-use crate::range::{ApplyError, Done};
+use crate::range::{ApplyError, Done, Refusal};
 use crate::row::ValueRow;
 use crate::staged::Staged;
 
@@ -31,6 +31,8 @@ enum Merged {
     Mismatch { found: Option<WriteTime>, past: Past },
     /// The sum would have been out of bounds; what was found follows this.
     OutOfBounds { found: i64, past: Past },
+    /// The key holds as much as it may.
+    Full,
 }
 
 impl Place {
@@ -40,10 +42,11 @@ impl Place {
         &self,
         operation: &Operation,
         staged: &mut Staged<'_>,
-    ) -> Result<(Done, Past), ApplyError> {
+    ) -> Result<Result<(Done, Past), Refusal>, ApplyError> {
         let Operation { id, key, op, named, past, .. } = operation;
         let write = Write::log(id, self.at, op, named);
-        Ok(match self.merge(key, &write, past, staged)? {
+        Ok(Ok(match self.merge(key, &write, past, staged)? {
+            Merged::Full => return Ok(Err(Refusal::Full)),
             Merged::Mismatch { found, past } => (Done::Mismatch { found }, past),
             Merged::OutOfBounds { found, past } => (Done::OutOfBounds { found }, past),
             Merged::Into(row) => match op {
@@ -60,7 +63,7 @@ impl Place {
                 }
                 _ => (Done::Written { version: row.version }, Past::default()),
             },
-        })
+        }))
     }
 
     /// Takes a delta into the base.
@@ -97,6 +100,11 @@ impl Place {
                 (State { version: Some(version), content }, Some(past))
             }
         };
+        // What was taken locally is in, whatever it comes to.
+        if write.logged.is_some() && !state.has_room_for(OperationKind::Log, write.op, write.named)
+        {
+            return Ok(Merged::Full);
+        }
         let mut ids = StagedIds { staged, keyspace: self.keyspace, key };
         let outcome = state.merge(self.value_type, write, &mut ids).map_err(into_apply_error)?;
         match outcome {

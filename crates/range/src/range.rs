@@ -1,6 +1,6 @@
 //! Applying log entries.
 
-use latitude_crdt::LogPlace;
+use latitude_crdt::{CONTENT_LEN_MAX, LogPlace};
 use latitude_probe::{Mark, Plant};
 use latitude_storage::{Column, View, key};
 use latitude_types::{
@@ -99,6 +99,8 @@ pub enum Refusal {
     NotFolded,
     /// The type of the range's values has no such operation.
     Misfit,
+    /// The key holds as much as it may.
+    Full,
 }
 
 impl Refusal {
@@ -133,6 +135,13 @@ impl Refusal {
             Self::NotFolded => Error::new(
                 Reason::NotFolded,
                 "local writes of the session are not in the range's log yet: try again",
+            ),
+            Self::Full => Error::new(
+                Reason::ValueTooLarge,
+                format!(
+                    "the key holds more than {CONTENT_LEN_MAX} bytes already, and takes no more: remove some of it, or \
+                     spread it over several keys"
+                ),
             ),
             Self::Misfit => Error::new(
                 Reason::TypeMismatch,
@@ -424,7 +433,10 @@ impl Range {
         if operation.op.check(self.meta.value_type, OperationKind::Log).is_err() {
             return Ok(Reply::refused(Refusal::Misfit));
         }
-        let (done, mut follows) = self.place(stamp, ordinal).log_write(operation, staged)?;
+        let (done, mut follows) = match self.place(stamp, ordinal).log_write(operation, staged)? {
+            Ok(written) => written,
+            Err(refusal) => return Ok(Reply::refused(refusal)),
+        };
         if operation.op.tells_what_it_found() {
             // What was not there may have been dropped; the stamps of that lie below the entry's.
             follows.join(&self.meta.gc_past);
@@ -472,7 +484,7 @@ pub(crate) fn read_meta(id: RangeId, view: &dyn View) -> Result<RangeMeta, Apply
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;
-    use latitude_crdt::{Expected, Op};
+    use latitude_crdt::{Expected, Op, ValueType};
     use latitude_storage::Rows;
     use latitude_types::{
         ClientId, Epoch, Key, KeySpan, KeyspaceId, Level, NodeId, OperationId, OperationKind, Past,
@@ -580,6 +592,34 @@ mod tests {
         assert!(version(&second) > version(&first), "born earlier, stamped later: it wins");
         let ahead = range.apply(&entry(150, vec![put(3, 500)]), &mut staged).unwrap();
         assert_eq!(ahead.replies[0].result, Err(Refusal::IdFromFuture));
+    }
+
+    /// And whoever was refused may ask again, under the same id.
+    #[test]
+    fn a_full_key_takes_no_more_through_the_log_until_there_is_room() {
+        let mut meta = RangeMeta::new(RangeId(4), KeyspaceId(16), KeySpan::all(), 1024, false);
+        meta.value_type = ValueType::Map;
+        let view = OneRange(meta.encode().into());
+        let mut range = Range::open(RangeId(4), &view).unwrap();
+        let mut staged = Staged::new(&view);
+        let put = |sequence, field: &'static str, len| {
+            let field = Bytes::from_static(field.as_bytes());
+            operation(sequence, b"a", Op::MapPut { field, value: vec![0; len].into() })
+        };
+        let delete = operation(4, b"a", Op::MapRemove { field: Bytes::from_static(b"long") });
+        let operations = vec![
+            put(1, "long", CONTENT_LEN_MAX),
+            put(2, "short", 1),
+            put(3, "long", CONTENT_LEN_MAX),
+            put(2, "short", 1),
+            delete,
+            put(2, "short", 1),
+        ];
+        let applied = range.apply(&entry(5, operations), &mut staged).unwrap();
+        let refused: Vec<_> = applied.replies.iter().map(|reply| reply.result.is_err()).collect();
+        assert_eq!(refused, [false, true, false, true, false, false]);
+        assert_eq!(applied.replies[1].result, Err(Refusal::Full));
+        assert!(!Refusal::Full.into_error().may_have_applied());
     }
 
     #[test]

@@ -212,6 +212,7 @@ proptest! {
                     Err(Refusal::Frozen) => prop_assert!(false, "nobody froze the range"),
                     Err(Refusal::NotFolded) => prop_assert!(false, "nothing needs to be folded"),
                     Err(Refusal::Misfit) => prop_assert!(false, "these are operations of registers"),
+                    Err(Refusal::Full) => prop_assert!(false, "a register is never full"),
                     Ok(done) if reply.duplicate => prop_assert_eq!(Some(&done), effects.get(&id)),
                     Ok(done) => {
                         prop_assert!(id.birth <= now && now <= id.expires_at());

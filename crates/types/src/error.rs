@@ -81,7 +81,8 @@ reasons! {
     KeyEmpty = "KEY_EMPTY", Invalid;
     /// The key has more than 4096 bytes.
     KeyTooLong = "KEY_TOO_LONG", Invalid;
-    /// A value has more bytes than the keyspace allows, or a command or an answer more than a message carries.
+    /// A value has more bytes than the keyspace allows, its key holds as much as a key may, or a command or an answer has
+    /// more than a message carries.
     ValueTooLarge = "VALUE_TOO_LARGE", Invalid;
     /// The level is none of the four.
     LevelUnknown = "LEVEL_UNKNOWN", Invalid;

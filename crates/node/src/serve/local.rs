@@ -48,6 +48,8 @@ impl Serving<'_> {
             true => shared.local().causal_look(handle.id(), &span),
             false => shared.local().eventual_look(handle.id(), &span),
         };
+        // Before the look at the base: what is not here any more then is there.
+        let in_overlay = shared.local().holds(handle.id(), &id);
         let snapshot = shared.engine.snapshot();
         let reader = Reader::new(handle.id(), &*snapshot).map_err(internal)?;
         let (epoch, value_type) = (reader.meta().epoch, reader.meta().value_type);
@@ -63,10 +65,16 @@ impl Serving<'_> {
             ValueType::Register => seen.as_ref().and_then(|row| row.state().version),
             _ => None,
         };
+        let seen = seen.map(|row| row.state()).unwrap_or_default();
         let named = match value_type {
             ValueType::Siblings if !context.is_empty() => context.to_vec(),
-            _ => seen.map(|row| row.state().named_by(&id, op)).unwrap_or_default(),
+            _ => seen.named_by(&id, op),
         };
+        // A copy of what was taken is answered like the first.
+        let is_known = in_base || in_overlay;
+        if !is_known && !seen.has_room_for(OperationKind::Local, op, &named) {
+            return Err(latitude_range::Refusal::Full.into_error());
+        }
         let draft = Draft {
             range: handle.id(),
             admitted: origin.admitted,
