@@ -91,6 +91,9 @@ pub(crate) enum Part {
     Chunk { seq: u32, crc: u32, rows: Bytes },
     /// How many rows there were, and the checksum of header and rows.
     End { rows: u64, checksum: u64 },
+    /// The beginning of the encoded rows of a chunk that no message could carry, and its CRC-32C. More of them may
+    /// follow, and then the chunk, with the rest.
+    Piece { seq: u32, crc: u32, bytes: Bytes },
 }
 
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -497,7 +500,11 @@ mod tests {
             (Request::PreVote(body), "0102030201010000"),
             (transfer, "010303020101010100"),
             (part(Part::Begin(rows.clone())), "010403020101090004726f7773"),
-            (part(Part::Chunk { seq: 1, crc: 2, rows }), "0104030201010901010204726f7773"),
+            (
+                part(Part::Chunk { seq: 1, crc: 2, rows: rows.clone() }),
+                "0104030201010901010204726f7773",
+            ),
+            (part(Part::Piece { seq: 1, crc: 2, bytes: rows }), "0104030201010903010204726f7773"),
             (part(Part::End { rows: 1, checksum: 2 }), "01040302010109020102"),
         ] {
             assert_eq!(hex(encode(&request)), expected, "{request:?}");

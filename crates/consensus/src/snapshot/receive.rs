@@ -39,8 +39,10 @@ struct Incoming {
     vote: Vote,
     transfer: u64,
     header: Header,
-    /// The next chunk.
+    /// The next part.
     seq: u32,
+    /// What came of a chunk of which more is to come.
+    pieces: Vec<u8>,
     rows: u64,
     bytes: u64,
     checksum: ImageChecksum,
@@ -97,6 +99,9 @@ impl Receiver {
             Part::Begin(header) => self.begin(own, vote, transfer, &header),
             Part::Chunk { seq, crc, rows } => {
                 self.chunk(vote, transfer, seq, crc, &rows).await.map(|()| SnapshotAnswer::Taken)
+            }
+            Part::Piece { seq, crc, bytes } => {
+                self.piece(vote, transfer, seq, crc, &bytes).map(|()| SnapshotAnswer::Taken)
             }
             Part::End { rows, checksum } => match self.end(vote, transfer, rows, checksum) {
                 Ok(whole) => return self.install(raft, whole).await,
@@ -156,6 +161,7 @@ impl Receiver {
             transfer,
             header,
             seq: 0,
+            pieces: Vec::new(),
             rows: 0,
             bytes: 0,
             checksum,
@@ -166,6 +172,17 @@ impl Receiver {
         });
         self.begun.notify_one();
         Ok(SnapshotAnswer::Taken)
+    }
+
+    fn piece(&self, vote: Vote, transfer: u64, seq: u32, crc: u32, bytes: &[u8]) -> io::Result<()> {
+        let mut slot = self.lock();
+        let free = self.place.engine.free_space().map_err(io::Error::other)?;
+        let mut incoming = current(&mut slot, vote, transfer)?;
+        incoming.check(seq, crc, bytes, free)?;
+        incoming.pieces.extend_from_slice(bytes);
+        SnapshotStats::count(&self.place.snapshots.stats.bytes_received, bytes.len() as u64);
+        *slot = Some(incoming);
+        Ok(())
     }
 
     async fn chunk(
@@ -181,7 +198,8 @@ impl Receiver {
             let mut slot = self.lock();
             let free = self.place.engine.free_space().map_err(io::Error::other)?;
             let mut incoming = current(&mut slot, vote, transfer)?;
-            let rows = incoming.take_in(seq, crc, encoded, free)?;
+            incoming.check(seq, crc, encoded, free)?;
+            let rows = incoming.take_in(encoded)?;
             SnapshotStats::count(&self.place.snapshots.stats.bytes_received, encoded.len() as u64);
             let done = move |result: latitude_storage::Result<()>| drop(sender.send(result));
             incoming.staging.put(rows, Box::new(done));
@@ -246,24 +264,33 @@ fn current(slot: &mut Option<Incoming>, vote: Vote, transfer: u64) -> io::Result
 }
 
 impl Incoming {
-    /// Checks a chunk and takes its rows in, if they are the next and there is room for them: `free` bytes.
-    fn take_in(
-        &mut self,
-        seq: u32,
-        crc: u32,
-        encoded: &[u8],
-        free: u64,
-    ) -> io::Result<Vec<(Bytes, Bytes)>> {
+    /// Checks a part: that it is the next, and that there is room for it: `free` bytes.
+    fn check(&mut self, seq: u32, crc: u32, bytes: &[u8], free: u64) -> io::Result<()> {
         if seq != self.seq {
             return Err(refused(&format!("part {seq} came where {} was due", self.seq)));
         }
-        if crc32c::crc32c(encoded) != crc {
+        if crc32c::crc32c(bytes) != crc {
             return Err(refused(&format!("part {seq} was damaged on its way")));
         }
-        self.bytes += encoded.len() as u64;
+        self.bytes += bytes.len() as u64;
         if free < self.bytes.saturating_add(SPARE_BYTES) {
             return Err(refused("there is no room for it on the disk"));
         }
+        self.seq += 1;
+        self.heard = Instant::now();
+        Ok(())
+    }
+
+    /// Takes in the rows of a chunk, which begins with the pieces that came.
+    fn take_in(&mut self, rest: &[u8]) -> io::Result<Vec<(Bytes, Bytes)>> {
+        let mut pieces = std::mem::take(&mut self.pieces);
+        let encoded = match pieces.is_empty() {
+            true => rest,
+            false => {
+                pieces.extend_from_slice(rest);
+                &pieces[..]
+            }
+        };
         let rows = wire::decode::<Vec<(Bytes, Bytes)>>(encoded)?;
         let range = self.header.meta.id;
         let expected = [
@@ -276,9 +303,7 @@ impl Incoming {
                 *same |= row[..] == key[..] && value[..] == expected[..];
             }
         }
-        self.seq += 1;
         self.rows += rows.len() as u64;
-        self.heard = Instant::now();
         Ok(rows)
     }
 }

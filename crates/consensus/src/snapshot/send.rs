@@ -1,4 +1,4 @@
-//! Sending a snapshot: read from one engine snapshot, paced, a few chunks under way at a time.
+//! Sending a snapshot: read from one engine snapshot, paced, a few parts under way at a time.
 
 use std::collections::VecDeque;
 use std::io;
@@ -20,7 +20,9 @@ use crate::network::{Class, Peer, unexpected};
 use crate::types::{TypeConfig, Vote};
 use crate::wire::{self, Part, Request, Response, SnapshotAnswer, SnapshotPart};
 
-/// Chunks of one transfer under way at once.
+/// What is longer goes in pieces: one row may be longer than a message.
+const PIECE_LEN_MAX: usize = 4 << 20;
+/// Parts of one transfer under way at once.
 const WINDOW: usize = 4;
 /// How long a part may take: a megabyte over a slow line, or a burst of others before it.
 const PART_TIMEOUT: Duration = Duration::from_secs(30);
@@ -116,7 +118,15 @@ impl Transfer<'_> {
             if let Some(answer) = self.settle(WINDOW - 1).await? {
                 return Ok(Some(answer));
             }
-            let rows = Bytes::from(wire::encode(&chunk));
+            let mut rows = Bytes::from(wire::encode(&chunk));
+            while rows.len() > PIECE_LEN_MAX {
+                let bytes = rows.split_to(PIECE_LEN_MAX);
+                self.part(Part::Piece { seq, crc: crc32c::crc32c(&bytes), bytes }, PART_TIMEOUT);
+                seq += 1;
+                if let Some(answer) = self.settle(WINDOW - 1).await? {
+                    return Ok(Some(answer));
+                }
+            }
             let crc = crc32c::crc32c(&rows);
             self.part(Part::Chunk { seq, crc, rows }, PART_TIMEOUT);
             SnapshotStats::count(&snapshots.stats.bytes_sent, bytes as u64);

@@ -138,12 +138,50 @@ async fn a_whole_stream_replaces_the_base_and_touches_no_delta() {
     assert_eq!(answers, [SnapshotAnswer::Installed((&vote()).into())]);
 }
 
+/// The same stream with one chunk in pieces, as one is sent that is longer than a message.
+fn in_pieces() -> Vec<Part> {
+    let (.., parts) = stream();
+    let mut pieces = Vec::new();
+    let mut next = 0;
+    for part in parts {
+        match part {
+            Part::Chunk { mut rows, .. } => {
+                while next > 0 && rows.len() > 70 {
+                    let bytes = rows.split_to(70);
+                    pieces.push(Part::Piece { seq: next, crc: crc32c::crc32c(&bytes), bytes });
+                    next += 1;
+                }
+                pieces.push(Part::Chunk { seq: next, crc: crc32c::crc32c(&rows), rows });
+                next += 1;
+            }
+            other => pieces.push(other),
+        }
+    }
+    pieces
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_chunk_that_comes_in_pieces_is_taken_as_a_whole() {
+    let (group, engine) = follower().await;
+    let parts = in_pieces();
+    let pieces = parts.iter().filter(|part| matches!(part, Part::Piece { .. })).count();
+    assert!(pieces > 6, "{pieces}");
+    let answers = hand_over(&group, &parts).await;
+    assert_eq!(answers.last(), Some(&SnapshotAnswer::Installed((&vote()).into())), "{answers:?}");
+    let (_, rows, _) = stream();
+    assert_eq!(rows_of(&*engine, Column::Base), rows);
+}
+
 /// Hands over a stream that is not quite the one that was sent: something of it must be refused, and
 /// nothing of the follower change.
 async fn refused(what: &str, change: impl FnOnce(&mut Vec<Part>)) {
+    let (_, _, parts) = stream();
+    refused_of(parts, what, change).await;
+}
+
+async fn refused_of(mut parts: Vec<Part>, what: &str, change: impl FnOnce(&mut Vec<Part>)) {
     let (group, engine) = follower().await;
     let before = rows_of(&*engine, Column::Base);
-    let (_, _, mut parts) = stream();
     change(&mut parts);
     let answers = hand_over(&group, &parts).await;
     assert!(matches!(answers.last(), Some(SnapshotAnswer::Refused(_))), "{what}: {answers:?}");
@@ -182,6 +220,25 @@ async fn a_stream_that_is_not_what_was_sent_is_refused_and_changes_nothing() {
         })
         .await;
     }
+    let piece = in_pieces().iter().position(|part| matches!(part, Part::Piece { .. })).unwrap();
+    refused_of(in_pieces(), "a piece is missing", |parts| drop(parts.remove(piece))).await;
+    refused_of(in_pieces(), "a piece comes twice", |parts| {
+        parts.insert(piece, parts[piece].clone());
+    })
+    .await;
+    refused_of(in_pieces(), "pieces change places", |parts| parts.swap(piece, piece + 1)).await;
+    refused_of(in_pieces(), "the rest of a chunk is missing", |parts| {
+        let last = parts.len() - 2;
+        drop(parts.remove(last));
+    })
+    .await;
+    refused_of(in_pieces(), "a bit of a piece is turned on the way", |parts| {
+        let Part::Piece { bytes, .. } = &mut parts[piece] else { panic!("a piece") };
+        let mut turned = bytes.to_vec();
+        turned[60] ^= 4;
+        *bytes = turned.into();
+    })
+    .await;
     refused("a value is another", |parts| {
         parts[3] = rewritten(&parts[3], |rows| rows[0].1 = "other".into());
     })

@@ -12,6 +12,7 @@ mod limits;
 mod origins;
 mod ranges;
 mod retries;
+mod room;
 mod session_ends;
 mod sessions;
 mod shown;
