@@ -516,8 +516,10 @@ impl Run<'_> {
                     let silent = error.reason == Reason::Unreachable && error.may_have_applied();
                     self.given_up += u32::from(silent);
                     // That a replica is behind says nothing against the map.
-                    let behind =
-                        matches!(error.reason, Reason::ReplicaBehind | Reason::StalenessUnproved);
+                    let behind = matches!(
+                        error.reason,
+                        Reason::ReplicaBehind | Reason::StalenessUnproved | Reason::NotFolded
+                    );
                     if !behind && route.leader == Some(*node) {
                         routes().set_leader(keyspace, route, None);
                     }

@@ -32,6 +32,9 @@ use crate::range_handle::RangeHandle;
 use crate::request::Request;
 use crate::shared::Shared;
 
+/// How long a replica waits for what may come soon, on top of round trips.
+const BRIEFLY: Duration = Duration::from_millis(400);
+
 /// An answer, before it becomes a message.
 pub(crate) struct Answer {
     result: v1::reply::Result,
@@ -107,6 +110,13 @@ impl Serving<'_> {
         let whole = self.request.deadline.saturating_duration_since(self.started);
         let round_trip = self.shared.peers().round_trip_max().max(Duration::from_millis(5));
         self.request.deadline - round_trip.min(whole / 4)
+    }
+
+    /// The instant up to which a replica waits for what may come soon, before it says that it is not there: whoever
+    /// asked may ask again, here or elsewhere. Clients wait longer than this for an answer, so that they get it.
+    fn soon(&self) -> Instant {
+        let round_trips = 4 * self.shared.peers().round_trip_max();
+        self.give_up_at().min(Instant::now() + round_trips + BRIEFLY)
     }
 
     /// The part of the receipt that every answer has.

@@ -24,9 +24,6 @@ use crate::local::{behind_told, has_logs, unmet_logs};
 use crate::range_handle::RangeHandle;
 use crate::request::Operation;
 
-/// How long a replica waits for what a session follows before the request moves on: on top of round trips.
-pub(super) const BRIEFLY: Duration = Duration::from_millis(400);
-
 /// A read whose session is met by what this replica holds and shows.
 fn by_watermarks() -> Proven {
     Proven::in_log(v1::Proof::Watermarks)
@@ -116,8 +113,7 @@ impl Serving<'_> {
     }
 
     async fn wait_until_met(&self, unmet: impl Fn() -> Option<Unmet>) -> Result<(), Error> {
-        let round_trips = 4 * self.shared.peers().round_trip_max();
-        let give_up = self.give_up_at().min(Instant::now() + round_trips + BRIEFLY);
+        let give_up = self.soon();
         let mut asked: Option<NodeId> = None;
         loop {
             // Before the look: what changes after it is noticed.

@@ -18,7 +18,7 @@ impl Serving<'_> {
         if Plant::OwnIgnored.is_on() {
             return Ok(());
         }
-        let patience = self.give_up_at();
+        let patience = self.soon();
         let mut origins = self.handle.group.origins();
         loop {
             let missing = {
@@ -48,7 +48,7 @@ impl Serving<'_> {
         }
         Mark::FoldedForWrite.hit();
         let proposed = self.shared.local().propose_fold(self.handle.id(), needed.clone());
-        match timeout_at(self.give_up_at(), proposed).await {
+        match timeout_at(self.soon(), proposed).await {
             Ok(proposed) => proposed,
             Err(_) => {
                 let origins = self.handle.group.origins();

@@ -15,7 +15,6 @@ use latitude_types::{Error, NodeId, Reason};
 use tokio::time::{Instant, timeout_at};
 
 use super::Serving;
-use super::causal::BRIEFLY;
 
 /// What is known of an answer's age, before it is read.
 struct Age {
@@ -52,8 +51,7 @@ impl Serving<'_> {
         if age.whole().is_some_and(|age| age <= most) {
             return Ok(age.whole());
         }
-        let round_trips = 4 * self.shared.peers().round_trip_max();
-        let give_up = self.give_up_at().min(Instant::now() + round_trips + BRIEFLY);
+        let give_up = self.soon();
         let asked = Instant::now();
         // An error of either shows in what is known after.
         let refreshed = join(self.refresh_base(), self.refresh_streams(shown, asked));

@@ -22,8 +22,6 @@ use super::read::Proven;
 use super::{Answer, Serving, internal};
 use crate::proposer::not_leader;
 
-/// On top of the round trips, how long a replica waits until it knows enough before the request moves on.
-const BRIEFLY: Duration = Duration::from_millis(400);
 /// Pause before a leader that could not close is asked again.
 const PAUSE: Duration = Duration::from_millis(20);
 
@@ -36,8 +34,7 @@ struct Lack {
 impl Serving<'_> {
     pub(super) async fn sequential_read(&self) -> Result<Answer, Error> {
         self.handle.closing.note_read();
-        let round_trips = 4 * self.shared.peers().round_trip_max();
-        let give_up = self.give_up_at().min(Instant::now() + round_trips + BRIEFLY);
+        let give_up = self.soon();
         let mut waited = false;
         // How long the last question to the leader took.
         let mut took = None;
