@@ -241,6 +241,7 @@ async fn bury(
     batch.delete(Column::Node, key::node::installing(range));
     shared.engine.write(batch).map_err(|error| error.to_string())?;
     shared.committer.durable().await.map_err(|error| error.to_string())?;
+    shared.quarantined.lock().expect(NO_PANIC).remove(&range);
     tracing::info!(%range, "replica of a dropped range removed");
     Ok(())
 }
