@@ -136,6 +136,10 @@ marks! {
     WaitsForLogs = "waits-for-logs",
     /// A local write is refused by an origin that is sealed, or about to be.
     SealedOriginRefuses = "sealed-origin-refuses",
+    /// A local write waits because much of its range is not folded.
+    QuotaSlowed = "quota-slowed",
+    /// A local write is refused because as much of its range is not folded as may be.
+    QuotaRefused = "quota-refused",
 }
 
 /// How often each was hit since the process started.

@@ -316,10 +316,17 @@ impl Running {
     pub fn finish(self, cluster: &mut Cluster, clocks_agree_within: Duration) -> Result<Seen> {
         let Self { shared, clients } = self;
         shared.stop.store(true, Ordering::Relaxed);
-        let deadline = cluster.now() + 2 * TIMEOUT;
+        // What it has under way: a set read and changed, then an operation on a register, then nothing for a while.
+        let deadline = cluster.now() + 3 * TIMEOUT + Duration::from_millis(IDLE_MS.end);
         while !clients.iter().all(Pending::is_ready) {
             if cluster.now() > deadline {
-                bail!(Check::Deadline.found("a client's operation did not end by its deadline"));
+                let late = clients.iter().filter(|client| !client.is_ready());
+                let late: Vec<_> = late.map(|client| client.host().as_ref()).collect();
+                let late = late.join(", ");
+                bail!(
+                    Check::Deadline
+                        .found(format!("an operation of {late} did not end by its deadline"))
+                );
             }
             cluster.step()?;
         }

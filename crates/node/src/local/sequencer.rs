@@ -6,7 +6,7 @@ use std::time::Duration;
 use futures::StreamExt;
 use futures::stream::FuturesOrdered;
 use latitude_clock::ClockError;
-use latitude_probe::Plant;
+use latitude_probe::{Mark, Plant};
 use latitude_range::{Delta, Op, Origin, OriginState, Refusal};
 use latitude_storage::{Batch, Column, key};
 use latitude_types::{
@@ -91,6 +91,7 @@ impl Local {
         let half = self.inner.quota / 2;
         let unfolded = self.state().overlays.get(&range)?.bytes();
         let over = unfolded.checked_sub(half).filter(|over| *over > 0)?;
+        Mark::QuotaSlowed.hit();
         let share = (over as f64 / half.max(1) as f64).min(1.0);
         Some(SLOWED_MAX.mul_f64(share))
     }
@@ -115,6 +116,7 @@ impl Local {
             ));
         }
         if overlay.bytes() >= self.inner.quota {
+            Mark::QuotaRefused.hit();
             let message = format!(
                 "range {} has {} bytes of local writes that are not in its log yet, as much as it takes: wait until \
                  it has a leader that this node reaches, or write at level strict",

@@ -156,8 +156,8 @@ fn layout(seed: u64, length: Length, leases: bool, random: &mut SmallRng) -> Lay
         *[1 << 10, 2 << 10, 4 << 10, 64 << 10].choose(random).unwrap_or(&4096);
     // In some runs so few local writes may be unfolded that they are slowed and refused.
     let quotas = &mut random_of(seed, "quota");
-    if quotas.random_ratio(1, 6) {
-        layout.limits.unfolded_bytes_max = quotas.random_range(2 << 10..16 << 10);
+    if quotas.random_ratio(1, 4) {
+        layout.limits.unfolded_bytes_max = quotas.random_range(1 << 8..2 << 10);
     }
     if leases { layout.with_leases() } else { layout }
 }
@@ -231,6 +231,16 @@ fn away(layout: &Layout, workload: &Workload, liar: u32, random: &mut SmallRng) 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn some_of_the_first_runs_have_local_writes_and_little_room_for_what_is_not_folded() {
+        let plans = (0..60).map(|seed| Plan::of(seed, Length::Short));
+        let quota = |plan: &Plan| plan.layout.limits.unfolded_bytes_max;
+        let tight = plans.filter(|plan| quota(plan) < 2 << 10 && plan.workload.local > 0);
+        let tight: Vec<_> = tight.map(|plan| (plan.layout.seed, quota(&plan))).collect();
+        assert!(tight.len() > 4, "{tight:?}");
+        println!("{tight:?}");
+    }
 
     #[test]
     fn every_kind_of_fault_is_drawn_and_whatever_begins_ends() {
