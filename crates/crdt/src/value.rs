@@ -145,7 +145,7 @@ fn sibling(element: &Element) -> Sibling {
 }
 
 /// The elements in groups of one name each, which lie together.
-fn by_name(live: &[Element]) -> impl Iterator<Item = &[Element]> {
+pub(crate) fn by_name(live: &[Element]) -> impl Iterator<Item = &[Element]> {
     live.chunk_by(|a, b| a.name == b.name)
 }
 

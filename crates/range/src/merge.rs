@@ -5,7 +5,7 @@ use latitude_crdt::{
 };
 use latitude_probe::Plant;
 use latitude_storage::key;
-use latitude_types::{ClientId, Key, KeyspaceId, OperationKind, Past, WriteTime};
+use latitude_types::{ClientId, Key, KeyspaceId, Past, WriteTime};
 
 use crate::codec::DecodeError;
 use crate::delta::Delta;
@@ -101,8 +101,7 @@ impl Place {
             }
         };
         // What was taken locally is in, whatever it comes to.
-        if write.logged.is_some() && !state.has_room_for(OperationKind::Log, write.op, write.named)
-        {
+        if write.logged.is_some() && !state.has_room_for(self.value_type, write.op, write.named) {
             return Ok(Merged::Full);
         }
         let mut ids = StagedIds { staged, keyspace: self.keyspace, key };
