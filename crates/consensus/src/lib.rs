@@ -52,7 +52,7 @@ pub use group::{
     Appended, Birth, Group, GroupContext, GroupStatus, Leadership, LogPosition, OpenError,
     ProposeError, ReadError, Role, TransferError,
 };
-pub use network::{Class, Transport, TransportError};
+pub use network::{Class, Transport, TransportError, carry_time};
 pub use registry::{DispatchError, Registry};
 pub use runtime::seed_thread_rng;
 pub use settings::Settings;

@@ -110,8 +110,17 @@ pub(crate) struct Peer {
     class: Class,
 }
 
+/// What a line carries at least, in bytes a second: 8 Mbit/s.
+const CARRIED_PER_SECOND: usize = 1 << 20;
+
+/// How much longer than a small message one of this length may be on its way. Without this a line that is slower than
+/// timeouts are short would never carry it, however often it is sent.
+pub fn carry_time(bytes: usize) -> Duration {
+    Duration::from_secs_f64(bytes as f64 / CARRIED_PER_SECOND as f64)
+}
+
 impl Peer {
-    /// Sends at once; the answer must come within `timeout`.
+    /// Sends at once; the answer must come within `timeout`, and what carrying the request takes.
     pub(crate) fn call(
         &self,
         kind: RPCTypes,
@@ -122,7 +131,9 @@ impl Peer {
         let Network { transport, range, from, acks, .. } = &self.network;
         let sent = acks.sending();
         let leads = request.leadership().map(|leadership| (acks.clone(), leadership));
-        let answer = transport.call(self.target, *range, class, wire::encode(request).into());
+        let body = Bytes::from(wire::encode(request));
+        let timeout = timeout + carry_time(body.len());
+        let answer = transport.call(self.target, *range, class, body);
         let (from, target) = (*from, self.target);
         async move {
             match tokio::time::timeout(timeout, answer).await {

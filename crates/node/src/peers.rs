@@ -16,7 +16,7 @@ use bytes::Bytes;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use latitude_clock::{Judge, OffsetQuorum, Reading};
-use latitude_consensus::{Class, LogPosition, Transport, TransportError};
+use latitude_consensus::{Class, LogPosition, Transport, TransportError, carry_time};
 use latitude_probe::Mark;
 use latitude_rpc::net::{self, Net};
 use latitude_rpc::pb::peer::peer_client::PeerClient;
@@ -226,6 +226,11 @@ impl Peers {
         self.inner.states.lock().expect(NO_PANIC).get(&node).copied().unwrap_or_default()
     }
 
+    /// A connection on which so long nothing is heard of what is asked is given up.
+    pub(crate) fn silence_max(&self) -> Duration {
+        self.inner.silence_max
+    }
+
     /// The largest round trip to any peer.
     pub(crate) fn round_trip_max(&self) -> Duration {
         let states = self.inner.states.lock().expect(NO_PANIC);
@@ -368,6 +373,7 @@ impl Peers {
             let ready = !calls.unsent.is_empty();
             // A connection that owes answers and says nothing is broken, whatever TCP thinks.
             let owes = !calls.is_empty();
+            let silence_max = self.inner.silence_max + carry_time(calls.bytes);
             tokio::select! {
                 biased;
                 received = incoming.message() => match received {
@@ -393,9 +399,9 @@ impl Peers {
                     }
                     None => return TransportError("the node is stopping".into()),
                 },
-                () = tokio::time::sleep_until(silent_since + self.inner.silence_max), if owes => {
+                () = tokio::time::sleep_until(silent_since + silence_max), if owes => {
                     Mark::ConnectionSilent.hit();
-                    return TransportError(format!("{node}: silent for {:?}", self.inner.silence_max));
+                    return TransportError(format!("{node}: silent for {silence_max:?}"));
                 }
             }
         }
@@ -506,14 +512,24 @@ struct CallsUnderWay {
     next: u64,
     /// Those that are in no frame yet, in their order.
     unsent: Vec<Message>,
-    waiting: BTreeMap<u64, oneshot::Sender<Result<Bytes, TransportError>>>,
+    waiting: BTreeMap<u64, Waiting>,
+    /// The length of all that wait.
+    bytes: usize,
+}
+
+/// A call that waits for its answer.
+struct Waiting {
+    len: usize,
+    answer: oneshot::Sender<Result<Bytes, TransportError>>,
 }
 
 impl CallsUnderWay {
     fn add(&mut self, call: Call) {
         let Call { kind, range, to, body, answer } = call;
         self.next += 1;
-        self.waiting.insert(self.next, answer);
+        let len = body.len();
+        self.bytes += len;
+        self.waiting.insert(self.next, Waiting { len, answer });
         let generation = to.generation.0;
         self.unsent.push(Message {
             call: self.next,
@@ -542,19 +558,20 @@ impl CallsUnderWay {
 
     fn answer(&mut self, message: Message) {
         // An answer to no call is one to a call of which we have despaired.
-        if let Some(waiting) = self.waiting.remove(&message.call) {
+        if let Some(Waiting { len, answer }) = self.waiting.remove(&message.call) {
+            self.bytes -= len;
             let result = if message.failure.is_empty() {
                 Ok(message.body)
             } else {
                 Err(TransportError(message.failure))
             };
-            drop(waiting.send(result));
+            drop(answer.send(result));
         }
     }
 
     fn fail(self, error: &TransportError) {
         for waiting in self.waiting.into_values() {
-            drop(waiting.send(Err(error.clone())));
+            drop(waiting.answer.send(Err(error.clone())));
         }
     }
 }

@@ -21,6 +21,8 @@ use latitude_types::{
 };
 use prost::Message as _;
 use tokio::sync::mpsc;
+use tokio::sync::mpsc::error::TrySendError;
+use tokio::time::{Instant, sleep_until};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::service::Routes;
 use tonic::{Request, Response, Status, Streaming};
@@ -538,6 +540,8 @@ async fn serve_peer(
     let mut in_hand: FuturesUnordered<MessageAnswer> = FuturesUnordered::new();
     let mut ready: Vec<Message> = Vec::new();
     let mut open = true;
+    let mut spoke = Instant::now();
+    let speaks_within = shared.peers().silence_max() / 2;
     loop {
         while let Some(Some(message)) = in_hand.next().now_or_never() {
             ready.push(message);
@@ -546,7 +550,10 @@ async fn serve_peer(
             biased;
             () = shared.stop.cancelled() => return,
             permit = frames.reserve(), if !ready.is_empty() => match permit {
-                Ok(permit) => permit.send(Ok(shared.peers().frame(first_of(&mut ready)))),
+                Ok(permit) => {
+                    permit.send(Ok(shared.peers().frame(first_of(&mut ready))));
+                    spoke = Instant::now();
+                }
                 Err(_) => return,
             },
             Some(message) = in_hand.next(), if !in_hand.is_empty() => ready.push(message),
@@ -554,6 +561,15 @@ async fn serve_peer(
                 Some(Ok(frame)) => take_frame(&shared, from, frame, &mut in_hand, &mut ready).await,
                 Some(Err(_)) | None => open = false,
             },
+            // What takes long (a snapshot is installed) is under way: a peer that hears nothing would give it up, and ask
+            // for it anew.
+            () = sleep_until(spoke + speaks_within), if !in_hand.is_empty() => {
+                match frames.try_send(Ok(shared.peers().frame(Vec::new()))) {
+                    Err(TrySendError::Closed(_)) => return,
+                    // With so many to be sent nothing need be said.
+                    Ok(()) | Err(TrySendError::Full(_)) => spoke = Instant::now(),
+                }
+            }
             else => return,
         }
     }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use latitude_client::{Client, Level};
+use latitude_consensus::SnapshotSettings;
 use latitude_sim::cluster::Crash;
 use latitude_sim::{Cluster, Layout};
 use latitude_types::{RangeId, Reason};
@@ -103,4 +104,37 @@ fn a_replica_whose_log_is_damaged_is_quarantined_and_its_node_and_the_others_go_
     let told = told.expect("the node answers");
     assert!(told.contains("range r2"), "{told:?}");
     assert_eq!(seen.as_deref(), Some(&b"1"[..]));
+}
+
+/// Found by reading. To install a snapshot takes as long as the disk takes, and a sender that heard nothing for a second gave
+/// the connection up and sent all of it again; meanwhile the range had been written to, so what had been installed was
+/// behind again: for as long as anybody wrote.
+#[test]
+fn a_snapshot_that_takes_long_to_install_is_sent_once() {
+    let mut cluster = Cluster::new(Layout {
+        snapshots: SnapshotSettings { log_bytes_max: 128 << 10, ..SnapshotSettings::default() },
+        ..Layout::small(5)
+    });
+    cluster.init().expect("its nodes found it");
+    cluster.run_for(Duration::from_secs(3)).expect("nothing is violated");
+    let write = |cluster: &mut Cluster, from: u32, count: u32, pause: u64| {
+        let written = cluster.run_client(WITHIN, move |host| async move {
+            for at in from..from + count {
+                put(&host.client, &format!("k{at}"), &"v".repeat(500)).await?;
+                tokio::time::sleep(Duration::from_millis(pause)).await;
+            }
+            Ok::<_, latitude_types::Error>(())
+        });
+        written.unwrap().expect("two of three are there");
+    };
+    cluster.isolate(3);
+    write(&mut cluster, 0, 400, 1);
+    let installed = cluster.snapshots_installed();
+    cluster.slow_disk(3, Duration::from_secs(2));
+    cluster.heal();
+    write(&mut cluster, 400, 150, 100);
+    assert_eq!(cluster.snapshots_installed() - installed, 1, "then it goes on by the log");
+    cluster.slow_disk(3, Duration::ZERO);
+    cluster.run_for(Duration::from_secs(10)).unwrap();
+    assert_eq!(cluster.replicas_differ(), None);
 }

@@ -20,8 +20,6 @@ use crate::network::{Class, Peer, unexpected};
 use crate::types::{TypeConfig, Vote};
 use crate::wire::{self, Part, Request, Response, SnapshotAnswer, SnapshotPart};
 
-/// What is longer goes in pieces: one row may be longer than a message.
-const PIECE_LEN_MAX: usize = 4 << 20;
 /// Parts of one transfer under way at once.
 const WINDOW: usize = 4;
 /// How long a part may take: a megabyte over a slow line, or a burst of others before it.
@@ -114,18 +112,20 @@ impl Transfer<'_> {
                 break;
             }
             count += chunk.len() as u64;
-            snapshots.pace.pass(bytes).await;
-            if let Some(answer) = self.settle(WINDOW - 1).await? {
-                return Ok(Some(answer));
-            }
             let mut rows = Bytes::from(wire::encode(&chunk));
-            while rows.len() > PIECE_LEN_MAX {
-                let bytes = rows.split_to(PIECE_LEN_MAX);
-                self.part(Part::Piece { seq, crc: crc32c::crc32c(&bytes), bytes }, PART_TIMEOUT);
-                seq += 1;
+            // One row may be longer than a message: what is much longer than a chunk should be goes in pieces.
+            while rows.len() > 2 * chunk_bytes {
+                let bytes = rows.split_to(chunk_bytes);
+                snapshots.pace.pass(bytes.len()).await;
                 if let Some(answer) = self.settle(WINDOW - 1).await? {
                     return Ok(Some(answer));
                 }
+                self.part(Part::Piece { seq, crc: crc32c::crc32c(&bytes), bytes }, PART_TIMEOUT);
+                seq += 1;
+            }
+            snapshots.pace.pass(rows.len()).await;
+            if let Some(answer) = self.settle(WINDOW - 1).await? {
+                return Ok(Some(answer));
             }
             let crc = crc32c::crc32c(&rows);
             self.part(Part::Chunk { seq, crc, rows }, PART_TIMEOUT);
