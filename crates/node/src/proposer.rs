@@ -26,7 +26,7 @@ use latitude_types::{
     Error, KeyspaceId, LeaderHint, NodeId, RangeId, Reason, ReplicaId, Stamp, Timestamp,
 };
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use crate::clock_keeper::Clock;
 use crate::metrics::Metrics;
@@ -249,13 +249,15 @@ async fn run(
     let stalls_after = stamper.group.settings().election_timeout_max;
     // No entry that is under way has ended for long, and what waits would be refused.
     let mut refuses = false;
+    // When one ended last, or was looked at for that.
+    let mut moved = Instant::now();
     loop {
         let limit = if commit_takes < FAST_COMMIT { IN_FLIGHT.0 } else { IN_FLIGHT.1 };
         let is_full = under_way.len() >= limit;
         let first = tokio::select! {
             biased;
             Some((entry, took, lost)) = under_way.next(), if !under_way.is_empty() => {
-                refuses = false;
+                (refuses, moved) = (false, Instant::now());
                 unsettled.remove(&entry);
                 settle.send_modify(|settled| {
                     settled.count = unsettled.first().copied().unwrap_or(stamper.given);
@@ -275,8 +277,9 @@ async fn run(
                 Some(first) => first,
                 None => return,
             },
-            () = sleep(stalls_after), if is_full && !refuses => {
-                refuses = stamper.refusal().is_some();
+            // Not from here on: whoever asks for sections would put it off for ever.
+            () = sleep_until(moved + stalls_after), if is_full && !refuses => {
+                (refuses, moved) = (stamper.refusal().is_some(), Instant::now());
                 continue;
             }
         };
@@ -301,6 +304,7 @@ async fn run(
                 let (entry, token) = (stamper.given, stamper.stamped_under);
                 stamper.given += 1;
                 unsettled.insert(entry);
+                moved = Instant::now();
                 under_way.push(
                     async move {
                         let (took, lost) = match done.await {
