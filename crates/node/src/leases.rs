@@ -173,10 +173,10 @@ impl Leases {
     }
 }
 
+/// The hybrid clock is read first: what is noted is that it stood there *by* that monotonic time. In the other order
+/// a message could leave between the two, after the monotonic time and with a clock below the hybrid one, and whoever
+/// acknowledged it would count as having heard of that.
 fn look(physical: &dyn PhysicalClock, clock: &Clock) -> ClockLook {
-    ClockLook {
-        wall_us: physical.wall_us(),
-        monotonic_us: physical.monotonic_us(),
-        hybrid: clock.hybrid().peek(),
-    }
+    let hybrid = clock.hybrid().peek();
+    ClockLook { wall_us: physical.wall_us(), monotonic_us: physical.monotonic_us(), hybrid }
 }

@@ -65,6 +65,8 @@ impl Serving<'_> {
 
     fn age(&self, shown: bool) -> Age {
         let (applied, _) = self.handle.group.applied_position();
+        // One that is admitted up to there may have taken what is older than the base, and is to be asked.
+        self.know_origins(self.handle);
         let closed = self.handle.closing.reached(applied);
         let base = closed.map(|closed| closed.age(self.shared.started.elapsed()));
         let streams = self.shared.local().as_of(self.handle.id(), shown);
