@@ -42,6 +42,8 @@ pub(crate) struct Draft {
 pub(crate) struct Taken {
     /// The origin that took it first, as far as is known here, and its position there.
     pub(crate) delta: (latitude_types::NodeId, Timestamp),
+    /// The entry that admitted that origin.
+    pub(crate) admitted: Stamp,
     /// The id was known: nothing was written.
     pub(crate) duplicate: bool,
 }
@@ -74,11 +76,13 @@ impl Local {
                 Attempt::Queued(position, written) => {
                     self.inner.queued.notify_one();
                     written.await.unwrap_or_else(|_| Err(stopped()))?;
-                    return Ok(Taken { delta: (self.inner.node, position), duplicate: false });
+                    let (delta, admitted) = ((self.inner.node, position), draft.admitted);
+                    return Ok(Taken { delta, admitted, duplicate: false });
                 }
                 Attempt::Known(delta) => {
                     self.durable(&delta).await?;
-                    return Ok(Taken { delta: (delta.origin, delta.position), duplicate: true });
+                    let (at, admitted) = ((delta.origin, delta.position), delta.admitted);
+                    return Ok(Taken { delta: at, admitted, duplicate: true });
                 }
                 Attempt::AtBound => drop(self.inner.clock.now().await?),
             }

@@ -72,7 +72,7 @@ impl Serving<'_> {
         };
         // A copy of what was taken is answered like the first.
         let is_known = in_base || in_overlay;
-        if !is_known && !seen.has_room_for(OperationKind::Local, op, &named) {
+        if !is_known && !seen.has_room_for(value_type, op, &named) {
             return Err(latitude_range::Refusal::Full.into_error());
         }
         let draft = Draft {
@@ -123,7 +123,7 @@ impl Serving<'_> {
                     let (origin_node, position) = taken.delta;
                     session.meet_own_write(origin_node, position);
                     // Whoever has applied this knows that there is such an origin.
-                    session.meet_entry(handle.id(), epoch, origin.admitted);
+                    session.meet_entry(handle.id(), epoch, taken.admitted);
                 }
                 None => session.meet_entry(handle.id(), epoch, base),
             }

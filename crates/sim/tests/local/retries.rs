@@ -2,14 +2,15 @@
 
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use latitude_client::wire::command::Operation;
-use latitude_client::{Level, wire};
+use latitude_client::{Level, NodeId, RangeId, wire};
+use latitude_consistency::Token;
 use latitude_sim::cluster::Crash;
 use latitude_sim::{ClientHost, Cluster, Layout};
 
 use crate::common::run_near;
-use crate::world::{cluster_of, command, create, leader_of, mend, new_id, others};
+use crate::world::{ONE_WAY, cluster_of, command, create, leader_of, mend, new_id, others};
 
 const COUNTERS: &str = "counters";
 const BASE: i64 = 100;
@@ -31,6 +32,16 @@ async fn add(
     key: &str,
     id: wire::OperationId,
 ) -> Result<wire::Receipt> {
+    added(host, node, key, id).await.map(|(receipt, _)| receipt)
+}
+
+/// What an add at a node is answered, and the token of a session that has done nothing else.
+async fn added(
+    host: &ClientHost,
+    node: u32,
+    key: &str,
+    id: wire::OperationId,
+) -> Result<(wire::Receipt, Token)> {
     let add = wire::CounterAdd {
         key: key.as_bytes().to_vec().into(),
         amount: AMOUNT,
@@ -40,7 +51,46 @@ async fn add(
     let reply = host.send(node, wire::Command { id: Some(id), ..command }).await?;
     let receipt = reply.receipt.unwrap_or_default();
     ensure!(receipt.node == node && receipt.retry_safe, "{receipt:?}");
-    Ok(receipt)
+    Ok((receipt, Token::decode(&reply.token)?))
+}
+
+/// Found by reading. A node that had got the first copy from its origin answered the second with the origin's position, and
+/// with the entry that had admitted itself. Whoever had not applied the origin's did not know that there was something to
+/// miss.
+#[test]
+fn the_answer_to_a_copy_names_the_entry_that_admitted_whoever_took_the_first() {
+    let mut cluster = cluster_of(Layout::three_regions(96));
+    create(&mut cluster, COUNTERS, wire::ValueType::Counter);
+    let leader = leader_of(&mut cluster, COUNTERS, "c");
+    let [away, origin] = others(leader);
+    // It applies nothing meanwhile, so that tokens must say what the others have.
+    cluster.isolate(away);
+    let range = run_near(&mut cluster, leader, move |host| async move {
+        let admin = host.client.admin();
+        let range = admin.ranges(COUNTERS).await?.first().context("it has one")?.range_id;
+        let (range, origin) = (RangeId(range), NodeId(origin));
+        admin.seal(range, origin, Duration::from_secs(5)).await?;
+        admin.admit(range, origin, Duration::from_secs(5)).await?;
+        Ok(range)
+    });
+    cluster.run_for(Duration::from_secs(1)).unwrap();
+    run_near(&mut cluster, origin, move |host| async move {
+        let id = new_id(&host, 1);
+        let (first, token) = added(&host, origin, "c", id.clone()).await?;
+        ensure!(first.duplicate() == wire::Duplicate::No, "{first:?}");
+        // Its stream is faster than this, and its way into the log is not.
+        tokio::time::sleep(ONE_WAY / 2).await;
+        let (second, again) = added(&host, leader, "c", id).await?;
+        ensure!(second.duplicate() == wire::Duplicate::Yes, "{second:?}");
+        let admitted = |token: &Token| {
+            let mut entries = token.past().log.iter();
+            entries.find(|(of, ..)| *of == range).map(|(.., stamp)| *stamp)
+        };
+        ensure!(again.own() == token.own(), "{again:?}, {token:?}");
+        ensure!(admitted(&token).is_some(), "{token:?}");
+        ensure!(admitted(&again) >= admitted(&token), "{again:?}, {token:?}");
+        Ok(())
+    });
 }
 
 /// The same add at X, which nobody hears, then at Y; and back they come, X first or Y first.
