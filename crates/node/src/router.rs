@@ -210,7 +210,7 @@ async fn route(
             None => Err(elsewhere(&record)),
         };
         let error = match attempt {
-            Ok(reply) => return Ok(reply),
+            Ok(reply) => return Ok(named_by_client(reply, own_id.is_none())),
             Err(error) => error,
         };
         unknown |= error.may_have_applied();
@@ -256,7 +256,7 @@ async fn route(
                 }
                 _ => {
                     Mark::PassedOn.hit();
-                    return Ok(reply);
+                    return Ok(named_by_client(reply, own_id.is_none()));
                 }
             },
             Err(error) => {
@@ -268,6 +268,14 @@ async fn route(
             }
         }
     }
+}
+
+/// The reply to a command; where this node gave it an id, its client knows of none and must not repeat it.
+fn named_by_client(mut reply: v1::Reply, is_named: bool) -> v1::Reply {
+    if let Some(receipt) = reply.receipt.as_mut().filter(|_| !is_named) {
+        receipt.retry_safe = false;
+    }
+    reply
 }
 
 /// Whether another replica may do what this one cannot.

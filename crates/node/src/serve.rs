@@ -113,7 +113,7 @@ impl Serving<'_> {
     }
 
     /// The instant up to which a replica waits for what may come soon, before it says that it is not there: whoever
-    /// asked may ask again, here or elsewhere. Clients wait longer than this for an answer, so that they get it.
+    /// asked may ask again, here or elsewhere.
     fn soon(&self) -> Instant {
         let round_trips = 4 * self.shared.peers().round_trip_max();
         self.give_up_at().min(Instant::now() + round_trips + BRIEFLY)

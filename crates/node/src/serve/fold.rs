@@ -1,24 +1,34 @@
 //! A strict or sequential operation sees its session's own local writes: they are folded ahead of it, or known not
 //! to be missing from the base (`consistency.md` 1.2 rule 4, and the own check).
 
+use std::time::Duration;
+
 use latitude_probe::{Mark, Plant};
 use latitude_range::has_folded;
 use latitude_types::{Error, NodeId, Positions, Reason};
-use tokio::time::{timeout, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 
 use super::Serving;
 
 /// How long a fold that was proposed is waited for before it is proposed again.
-const LOOK_AGAIN: std::time::Duration = std::time::Duration::from_millis(500);
+const LOOK_AGAIN: Duration = Duration::from_millis(500);
+/// How old a request may become while a fold is waited for. A client that is near the leader waits a second for an answer, and NOT_FOLDED
+/// must be there before: of a write whose answer it missed it would have to say that it may have happened.
+const WAIT_MAX: Duration = Duration::from_millis(800);
 
 impl Serving<'_> {
+    /// The instant up to which a fold is waited for.
+    fn fold_by(&self) -> Instant {
+        self.soon().min(self.started + WAIT_MAX)
+    }
+
     /// At the leader: has local writes up to these positions folded, as far as any of this range is missing from
     /// its base. Whoever takes a snapshot after this sees them.
     pub(super) async fn have_folded(&self, needed: &Positions) -> Result<(), Error> {
         if Plant::OwnIgnored.is_on() {
             return Ok(());
         }
-        let patience = self.soon();
+        let patience = self.fold_by();
         let mut origins = self.handle.group.origins();
         loop {
             let missing = {
@@ -48,7 +58,7 @@ impl Serving<'_> {
         }
         Mark::FoldedForWrite.hit();
         let proposed = self.shared.local().propose_fold(self.handle.id(), needed.clone());
-        match timeout_at(self.soon(), proposed).await {
+        match timeout_at(self.fold_by(), proposed).await {
             Ok(proposed) => proposed,
             Err(_) => {
                 let origins = self.handle.group.origins();

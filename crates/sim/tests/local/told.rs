@@ -12,6 +12,7 @@ use latitude_sim::workload::KEYSPACE;
 use latitude_types::Timestamp;
 
 use crate::common::{WITHIN, run_near};
+use crate::world::{command, leader_of, new_id, others, put};
 use crate::{KEYS, cluster};
 
 /// How far a session has seen the stream of a node.
@@ -117,7 +118,7 @@ fn a_leader_that_is_cut_off_under_load_says_what_was_not_proposed() {
         Ok(got.receipt.context("a receipt was asked for")?.node.0)
     });
     let region = cluster.layout().regions[leader as usize - 1].clone();
-    for _ in 0..24 {
+    for _ in 0..96 {
         let here = region.clone();
         drop(cluster.start_client(WITHIN, move |host| async move {
             let strict = host.client.keyspace(KEYSPACE).with_level(Level::Strict);
@@ -141,6 +142,25 @@ fn a_leader_that_is_cut_off_under_load_says_what_was_not_proposed() {
         ensure!(receipt.fallback.as_deref() == Some("NO_QUORUM"), "{receipt}");
         Ok(())
     });
+}
+
+/// Found by reading. A node that passes a command on gives it an id, of which its client knows nothing: what it repeats is
+/// another write, and the node that did the first could not tell.
+#[test]
+fn a_write_that_its_client_has_not_named_is_not_safe_to_repeat_wherever_it_was_done() {
+    let mut cluster = cluster(64);
+    let leader = leader_of(&mut cluster, KEYSPACE, KEYS[0]);
+    for (named, node) in [(false, leader), (false, others(leader)[0]), (true, others(leader)[0])] {
+        run_near(&mut cluster, leader, move |host| async move {
+            let put = command(KEYSPACE, Level::Strict, put(KEYS[0], "v"));
+            let id = named.then(|| new_id(&host, 1));
+            let put = wire::Command { id, no_forward: false, ..put };
+            let receipt = host.send(node, put).await?.receipt.context("one was asked for")?;
+            ensure!(receipt.node == leader, "{receipt:?}");
+            ensure!(receipt.retry_safe == named, "{receipt:?}");
+            Ok(())
+        });
+    }
 }
 
 /// A keyspace of counters, which every node knows.
