@@ -12,8 +12,9 @@ use super::Serving;
 
 /// How long a fold that was proposed is waited for before it is proposed again.
 const LOOK_AGAIN: Duration = Duration::from_millis(500);
-/// How old a request may become while a fold is waited for. A client that is near the leader waits a second for an answer, and NOT_FOLDED
-/// must be there before: of a write whose answer it missed it would have to say that it may have happened.
+/// How old a request may become while a fold is waited for. A client that is near the leader waits a second for an
+/// answer, and NOT_FOLDED must be there before: of a write whose answer it missed it would have to say that it may have
+/// happened.
 const WAIT_MAX: Duration = Duration::from_millis(800);
 
 impl Serving<'_> {
