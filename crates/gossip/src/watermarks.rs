@@ -11,13 +11,16 @@ use latitude_types::{NodeId, RangeId, Timestamp};
 /// because what is folded is in the base.
 ///
 /// ```text
-///   stream of o in a range:  ──────────┬───────────────┬──▶
-///                             by the log │ by the stream W
-///                                      above
+///   stream of o in a range:  ────────┬──────────────┬───────────┬──▶
+///                        by the log, │  stored      │  by the   W
+///                        or dropped  │  whole       │  log
+///                                  above        streamed
 /// ```
 ///
-/// Of what came by the stream every delta is stored, so it can be relayed; what came by the log is not: each range
-/// and origin has a second mark for where that ends.
+/// What came by the stream is stored, delta by delta, so it can be relayed; what came by the log is not. So it is
+/// known apart what is stored whole, and folds leave that alone: a fold that is ahead of the stream, be it over
+/// nothing, raises W, and the stream goes on from where it was. The log may be ahead for a moment at each fold, and a
+/// relay that forgot at each what it has would refuse whoever hears neither the origin nor the range's leader.
 ///
 /// An origin that is sealed in a range takes nothing there, and nothing of it is waited for there. Its mark rises as
 /// ever: it may be admitted again, and take more, before that is known here.
@@ -26,10 +29,12 @@ pub struct Watermarks {
     ranges: BTreeMap<RangeId, BTreeMap<NodeId, Mark>>,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+/// `above` ≤ `streamed` ≤ `up_to`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 struct Mark {
-    /// The store has every delta of (`above`, `up_to`].
+    /// The store has every delta of (`above`, `streamed`].
     above: Timestamp,
+    streamed: Timestamp,
     /// W.
     up_to: Timestamp,
     /// All there is of it is in the base.
@@ -40,39 +45,56 @@ impl Watermarks {
     /// The base of a range has folded an origin up to there. The first word of an origin is how a range gets to
     /// know it.
     pub fn folded(&mut self, range: RangeId, origin: NodeId, up_to: Timestamp) {
-        let mark = self.ranges.entry(range).or_default().entry(origin).or_default();
-        if mark.up_to < up_to {
-            *mark = Mark { above: up_to, up_to, ..*mark };
-        }
+        let new = Mark { above: up_to, streamed: up_to, up_to, sealed: false };
+        let mark = self.ranges.entry(range).or_default().entry(origin).or_insert(new);
+        mark.up_to = mark.up_to.max(up_to);
     }
 
     /// Whether an origin that a range knows is sealed there.
     pub fn seal(&mut self, range: RangeId, origin: NodeId, sealed: bool) {
-        let mark = self.ranges.get_mut(&range).and_then(|marks| marks.get_mut(&origin));
-        if let Some(mark) = mark {
+        if let Some(mark) = self.mark(range, origin) {
             mark.sealed = sealed;
         }
     }
 
     /// The store may lack deltas of an origin in a range up to there: they are folded, and dropped.
     pub fn dropped(&mut self, range: RangeId, origin: NodeId, up_to: Timestamp) {
-        let mark = self.ranges.get_mut(&range).and_then(|marks| marks.get_mut(&origin));
-        if let Some(mark) = mark {
-            mark.above = mark.above.max(up_to);
+        if let Some(mark) = self.mark(range, origin) {
+            // What is not held cannot have been dropped.
+            mark.above = mark.above.max(up_to.min(mark.up_to));
+            mark.streamed = mark.streamed.max(mark.above);
         }
     }
 
-    /// Every delta of the origin in the range in (`from`, `to`] is held durably. No effect if there is a gap
-    /// between the mark and `from`, or if the range does not know the origin: `false`.
+    /// Every delta of the origin in the range in (`from`, `to`] is held durably, and stored as far as it is above
+    /// what [`Watermarks::kept`] says. No effect if there is a gap between the mark and `from`, or if the range does
+    /// not know the origin: `false`.
     pub fn lift(&mut self, range: RangeId, origin: NodeId, from: Timestamp, to: Timestamp) -> bool {
-        let mark = self.ranges.get_mut(&range).and_then(|marks| marks.get_mut(&origin));
-        match mark {
+        match self.mark(range, origin) {
             Some(mark) if from <= mark.up_to => {
+                mark.go_on_from(from);
+                mark.streamed = mark.streamed.max(to);
                 mark.up_to = mark.up_to.max(to);
                 true
             }
             _ => false,
         }
+    }
+
+    /// Whoever is to send the stream of an origin in a range does not have it from where it ends here, but from further
+    /// on: it is followed from there, if the base has what is before. `false`, and no effect, if that is not so.
+    pub fn go_on_from(&mut self, range: RangeId, origin: NodeId, from: Timestamp) -> bool {
+        match self.mark(range, origin) {
+            Some(mark) if mark.streamed < from && from <= mark.up_to => {
+                mark.go_on_from(from);
+                true
+            }
+            _ => false,
+        }
+    }
+
+    fn mark(&mut self, range: RangeId, origin: NodeId) -> Option<&mut Mark> {
+        self.ranges.get_mut(&range)?.get_mut(&origin)
     }
 
     /// The range is not served here any more.
@@ -85,11 +107,12 @@ impl Watermarks {
         Some(self.ranges.get(&range)?.get(&origin)?.up_to)
     }
 
-    /// What of an origin's stream in a range is stored here whole, and can be relayed: (`above`, `up_to`] (INV-6:
-    /// nothing is served from where something has gone). `None` if the range is not here, or does not know the origin.
+    /// What of an origin's stream in a range is stored here whole, and can be relayed: (`above`, `streamed`] (INV-6:
+    /// nothing is served from where something has gone). The stream is followed from its end. `None` if the range is
+    /// not here, or does not know the origin.
     pub fn kept(&self, range: RangeId, origin: NodeId) -> Option<(Timestamp, Timestamp)> {
-        let Mark { above, up_to, .. } = *self.ranges.get(&range)?.get(&origin)?;
-        Some((above, up_to))
+        let Mark { above, streamed, .. } = *self.ranges.get(&range)?.get(&origin)?;
+        Some((above, streamed))
     }
 
     /// The least mark of an origin over all ranges served here that know it: how far its stream is held whole.
@@ -130,6 +153,15 @@ impl Watermarks {
     }
 }
 
+impl Mark {
+    /// What is stored next begins there. If that leaves a gap, what is stored before it is not relayed any more.
+    fn go_on_from(&mut self, from: Timestamp) {
+        if self.streamed < from {
+            (self.above, self.streamed) = (from, from);
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -139,41 +171,64 @@ mod tests {
     const RANGE: RangeId = RangeId(4);
     const ORIGIN: NodeId = NodeId(1);
 
+    #[derive(Clone, Debug)]
+    enum Act {
+        Stretch,
+        Fold,
+        Drop,
+        GoOn,
+    }
+
+    fn act() -> impl Strategy<Value = Act> {
+        prop_oneof![3 => Just(Act::Stretch), 2 => Just(Act::Fold), 1 => Just(Act::Drop), 1 => Just(Act::GoOn)]
+    }
+
     proptest! {
         /// INV-6 by its definition, with stretches that come in any order, twice, or not at all.
         #[test]
         fn every_delta_up_to_the_mark_is_held(
             deltas in prop::collection::btree_set(1u64..50, 0..20),
-            messages in prop::collection::vec((0u64..50, 0u64..20, any::<bool>()), 1..30),
+            messages in prop::collection::vec((0u64..50, 0u64..20, act()), 1..30),
         ) {
             let mut marks = Watermarks::default();
             marks.folded(RANGE, ORIGIN, Timestamp::ZERO);
             let mut base: BTreeSet<u64> = BTreeSet::new();
             let mut stored: BTreeSet<u64> = BTreeSet::new();
-            for (from, len, is_fold) in messages {
-                let to = from + len;
-                if is_fold && len > 0 {
-                    // A base that has folded up to there has every delta up to there.
-                    base.extend(deltas.range(..=from));
-                    marks.folded(RANGE, ORIGIN, Timestamp(from));
-                } else if is_fold {
-                    let drop = from.min(base.last().copied().unwrap_or_default());
-                    stored.retain(|position| *position > drop);
-                    marks.dropped(RANGE, ORIGIN, Timestamp(drop));
-                } else {
-                    // What is held already is not stored.
-                    let mark = marks.of(RANGE, ORIGIN).unwrap().0;
-                    let new = deltas.iter().filter(|at| (from + 1..=to).contains(at) && **at > mark);
-                    stored.extend(new);
-                    marks.lift(RANGE, ORIGIN, Timestamp(from), Timestamp(to));
-                }
+            for (at, len, act) in messages {
+                let to = at + len;
                 let mark = marks.of(RANGE, ORIGIN).unwrap().0;
+                let streamed = marks.kept(RANGE, ORIGIN).unwrap().1.0;
+                match act {
+                    Act::Fold => {
+                        // A base that has folded up to there has every delta up to there.
+                        base.extend(deltas.range(..=at));
+                        marks.folded(RANGE, ORIGIN, Timestamp(at));
+                    }
+                    Act::Drop => {
+                        let folded = base.last().copied().unwrap_or_default();
+                        stored.retain(|position| *position > at.min(folded));
+                        marks.dropped(RANGE, ORIGIN, Timestamp(at));
+                    }
+                    Act::GoOn => {
+                        let goes_on = marks.go_on_from(RANGE, ORIGIN, Timestamp(at));
+                        prop_assert_eq!(goes_on, streamed < at && at <= mark);
+                    }
+                    Act::Stretch => {
+                        // What came by the stream before is not stored again; what came by the log is.
+                        let new = |position: &&u64| (at + 1..=to).contains(*position) && **position > streamed;
+                        stored.extend(deltas.iter().filter(new));
+                        marks.lift(RANGE, ORIGIN, Timestamp(at), Timestamp(to));
+                    }
+                }
+                let now = marks.of(RANGE, ORIGIN).unwrap().0;
+                prop_assert!(now >= mark);
                 let is_held = |position: &u64| base.contains(position) || stored.contains(position);
-                prop_assert!(deltas.range(..=mark).all(is_held));
-                let (above, up_to) = marks.kept(RANGE, ORIGIN).unwrap();
-                if above < up_to {
-                    let relayed = deltas.range(above.0 + 1..=up_to.0);
-                    prop_assert!(relayed.clone().all(|position| stored.contains(position)));
+                prop_assert!(deltas.range(..=now).all(is_held));
+                let (above, streamed) = marks.kept(RANGE, ORIGIN).unwrap();
+                prop_assert!(above <= streamed && streamed.0 <= now);
+                if above < streamed {
+                    let mut relayed = deltas.range(above.0 + 1..=streamed.0);
+                    prop_assert!(relayed.all(|position| stored.contains(position)));
                 }
             }
         }
@@ -208,9 +263,53 @@ mod tests {
         assert_eq!(kept(&marks), (Timestamp(10), Timestamp(30)), "stored, folded or not");
         marks.dropped(RANGE, ORIGIN, Timestamp(15));
         assert_eq!(kept(&marks), (Timestamp(15), Timestamp(30)));
-        marks.folded(RANGE, ORIGIN, Timestamp(40));
-        assert_eq!(kept(&marks), (Timestamp(40), Timestamp(40)), "a snapshot of the base came");
+        assert!(marks.lift(RANGE, ORIGIN, Timestamp(10), Timestamp(35)));
+        assert_eq!(
+            kept(&marks),
+            (Timestamp(15), Timestamp(35)),
+            "what has gone does not come back"
+        );
+        marks.dropped(RANGE, ORIGIN, Timestamp(36));
+        assert_eq!(kept(&marks), (Timestamp(36), Timestamp(36)), "dropped as it came");
         assert_eq!(marks.kept(RangeId(6), ORIGIN), None);
+    }
+
+    /// The log may be ahead of the stream at any fold, also of one that brings nothing.
+    #[test]
+    fn a_fold_that_is_ahead_of_the_stream_leaves_alone_what_can_be_relayed() {
+        let mut marks = Watermarks::default();
+        marks.folded(RANGE, ORIGIN, Timestamp(10));
+        marks.lift(RANGE, ORIGIN, Timestamp(10), Timestamp(30));
+        marks.folded(RANGE, ORIGIN, Timestamp(40));
+        let both = |marks: &Watermarks| {
+            (marks.kept(RANGE, ORIGIN).unwrap(), marks.of(RANGE, ORIGIN).unwrap())
+        };
+        let at = Timestamp;
+        assert_eq!(both(&marks), ((at(10), at(30)), at(40)));
+        assert!(marks.lift(RANGE, ORIGIN, at(30), at(35)));
+        assert_eq!(both(&marks), ((at(10), at(35)), at(40)));
+        assert!(marks.lift(RANGE, ORIGIN, at(35), at(50)));
+        assert_eq!(both(&marks), ((at(10), at(50)), at(50)));
+        // A stretch that begins where the log is, and not where the stream was: what was before it is not whole.
+        marks.folded(RANGE, ORIGIN, at(70));
+        assert!(marks.lift(RANGE, ORIGIN, at(60), at(80)));
+        assert_eq!(both(&marks), ((at(60), at(80)), at(80)));
+    }
+
+    #[test]
+    fn a_stream_goes_on_where_somebody_has_it_if_the_base_has_what_is_before() {
+        let mut marks = Watermarks::default();
+        assert!(!marks.go_on_from(RANGE, ORIGIN, Timestamp(1)));
+        marks.folded(RANGE, ORIGIN, Timestamp(10));
+        marks.lift(RANGE, ORIGIN, Timestamp(10), Timestamp(20));
+        marks.folded(RANGE, ORIGIN, Timestamp(40));
+        assert!(!marks.go_on_from(RANGE, ORIGIN, Timestamp(41)), "the base does not have it");
+        assert!(!marks.go_on_from(RANGE, ORIGIN, Timestamp(20)), "it goes on from there by itself");
+        let kept = |marks: &Watermarks| marks.kept(RANGE, ORIGIN).unwrap();
+        assert_eq!(kept(&marks), (Timestamp(10), Timestamp(20)));
+        assert!(marks.go_on_from(RANGE, ORIGIN, Timestamp(30)));
+        assert_eq!(kept(&marks), (Timestamp(30), Timestamp(30)));
+        assert_eq!(marks.of(RANGE, ORIGIN), Some(Timestamp(40)));
     }
 
     #[test]

@@ -11,6 +11,10 @@
 //! z: log r3 50                       r3's log is applied here up to there
 //! z: hear x from=40 to=100           a stretch of x's stream is stored and synced here; without from: where z would
 //!       ranges="r1 r2" dropped=r1@80 begin; without to: up to D. Of r1 x has dropped what is positioned up to 80
+//! z: hear x via=y                    the same by y, as far as y has it; what y does not have from there z goes on from
+//!                                    further on, if it can
+//! z: kept r1 x                       what is stored here whole of x's stream in r1, beside W
+//! z: drop r1 x=80                    what is folded and positioned up to there goes from the store
 //! z: leave r1                        the replica has left
 //! z: read r1 seen="x@100"            a causal read by a session that has seen so far
 //! z: write seen="x@100"              a causal write: every range here must have it
@@ -75,6 +79,8 @@ struct Node {
     given: BTreeMap<Timestamp, (RangeId, Past)>,
     /// What it holds of others and has not folded.
     overlay: BTreeSet<Place>,
+    /// What its store has of others, folded or not.
+    stored: BTreeMap<Place, Past>,
     /// V of each origin, as told last.
     told: BTreeMap<NodeId, Timestamp>,
 }
@@ -97,8 +103,13 @@ impl goldenscript::Runner for Runner {
         let mut out = String::new();
         if command.name == "hear" {
             let origin = node(args.next_pos().ok_or("whose stream?")?)?;
-            let stretch = self.stretch(here, origin, &mut args)?;
-            self.at(here).take_in(origin, &stretch, &mut out)?;
+            let stretch = match args.take_key("via").map(node).transpose()? {
+                Some(relay) => self.relayed(here, origin, relay, &mut out)?,
+                None => Some(self.stretch(here, origin, &mut args)?),
+            };
+            if let Some(stretch) = stretch {
+                self.at(here).take_in(origin, &stretch, &mut out)?;
+            }
         } else {
             self.at(here).run(here, &command.name, &mut args, &mut out)?;
         }
@@ -126,8 +137,9 @@ impl Runner {
             Some(ranges) => ranges.split(' ').map(range).collect::<Result<_>>()?,
             None => known.collect(),
         };
-        let held = ranges.iter().filter_map(|range| marks.of(*range, origin)).min();
-        let from = args.take_key("from").map(time).transpose()?.or(held).ok_or("from where?")?;
+        let streamed = ranges.iter().filter_map(|range| Some(marks.kept(*range, origin)?.1)).min();
+        let from =
+            args.take_key("from").map(time).transpose()?.or(streamed).ok_or("from where?")?;
         let to = args.take_key("to").map(time).transpose()?.unwrap_or(durable);
         if to > durable {
             return Err(format!("D of {} is {} only", name(origin), durable.0).into());
@@ -142,6 +154,53 @@ impl Runner {
             .map(|(at, (of, past))| ((*of, origin, *at), past.clone()))
             .collect();
         Ok(Stretch { from, to, ranges, dropped, deltas })
+    }
+
+    /// What a relay sends of all that it is asked for, or `None`: it refuses some of it.
+    fn relayed(
+        &mut self,
+        here: NodeId,
+        origin: NodeId,
+        relay: NodeId,
+        out: &mut String,
+    ) -> Result<Option<Stretch>> {
+        let after: BTreeMap<_, _> = (1..=9)
+            .filter_map(|range| {
+                let range = RangeId(range);
+                Some((range, self.at(here).marks.kept(range, origin)?.1))
+            })
+            .collect();
+        let from = *after.values().min().ok_or("nothing is wanted of it")?;
+        let of_relay = self.at(relay);
+        let mut to = None::<Timestamp>;
+        let mut refused = BTreeMap::new();
+        for (range, after) in &after {
+            match of_relay.marks.kept(*range, origin) {
+                Some((above, streamed)) if from.max(*after) >= above => {
+                    to = Some(to.map_or(streamed, |to| to.min(streamed)));
+                }
+                kept => drop(refused.insert(*range, kept.map(|(above, _)| above))),
+            }
+        }
+        if !refused.is_empty() {
+            for (range, above) in refused {
+                let above = above.unwrap_or_default();
+                write!(out, "{} keeps nothing of r{} up to {}: ", name(relay), range.0, above.0)?;
+                let goes_on = self.at(here).marks.go_on_from(range, origin, above);
+                writeln!(out, "{}", if goes_on { "heard from there" } else { "left out" })?;
+            }
+            return Ok(None);
+        }
+        let to = to.unwrap_or(from).max(from);
+        let is_sent = |of: RangeId, at: Timestamp| after.contains_key(&of) && at > from && at <= to;
+        let deltas = of_relay
+            .stored
+            .iter()
+            .filter(|((of, from, at), _)| *from == origin && is_sent(*of, *at))
+            .map(|(place, past)| (*place, past.clone()))
+            .collect();
+        let ranges = after.into_keys().collect();
+        Ok(Some(Stretch { from, to, ranges, dropped: BTreeMap::new(), deltas }))
     }
 }
 
@@ -182,6 +241,22 @@ impl Node {
                         .retain(|(range, from, at)| (*range, *from) != (of, origin) || *at > up_to);
                 }
             }
+            "kept" => {
+                let (of, origin) = (next_range(args)?, node(args.next_pos().ok_or("of whom?")?)?);
+                let (above, streamed) = self.marks.kept(of, origin).ok_or("it is not known")?;
+                let held = self.marks.of(of, origin).unwrap_or_default();
+                writeln!(out, "({}, {}], W={}", above.0, streamed.0, held.0)?;
+            }
+            "drop" => {
+                let of = next_range(args)?;
+                while let Some((origin, up_to)) = args.next_key() {
+                    let (origin, up_to) = (node(origin)?, time(up_to)?);
+                    self.marks.dropped(of, origin, up_to);
+                    self.stored.retain(|(range, from, at), _| {
+                        (*range, *from) != (of, origin) || *at > up_to
+                    });
+                }
+            }
             "log" => {
                 let of = next_range(args)?;
                 self.logs.insert(of, next_time(args)?);
@@ -215,6 +290,9 @@ impl Node {
         let brought = deltas.iter().map(|(place, _)| *place);
         writeln!(out, "({}, {}]: {}", from.0, to.0, listed(brought))?;
         for (place @ (of, _, at), past) in deltas {
+            if self.marks.kept(*of, origin).is_some_and(|(_, streamed)| *at > streamed) {
+                self.stored.insert(*place, past.clone());
+            }
             if self.marks.of(*of, origin).is_some_and(|mark| *at > mark) {
                 self.visible.hold(*of, origin, *at, past.clone());
                 self.overlay.insert(*place);

@@ -343,6 +343,15 @@ impl Local {
         state.visible.unreadable(self.inner.node, range, &seen, &state.marks)
     }
 
+    /// Of which other origin of a range local writes up to such a position are not held here.
+    pub(crate) fn lacked(&self, range: RangeId, positions: &Positions) -> Option<NodeId> {
+        let state = self.state();
+        let is_lacked = |(origin, held): &(NodeId, Timestamp)| {
+            *origin != self.inner.node && *held < positions.of(*origin)
+        };
+        state.marks.taking_in(range).find(is_lacked).map(|(origin, _)| origin)
+    }
+
     /// How far the streams of a range's origins are held and shown here, at least.
     pub(crate) fn readable(&self, range: RangeId) -> Positions {
         let state = self.state();

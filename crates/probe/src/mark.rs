@@ -120,6 +120,10 @@ marks! {
     StreamRefused = "stream-refused",
     /// A node sends what it holds of a third one's stream.
     StreamRelayed = "stream-relayed",
+    /// Local writes arrive that the base has already, and are stored to be relayed.
+    StreamBehindLog = "stream-behind-log",
+    /// A stream is followed from further on than where it ended, because its sender does not have what is between; the base does.
+    StreamGoesOnFurther = "stream-goes-on-further",
     /// Local writes have arrived, and wait to be shown until what they follow is there.
     HeldAndNotShown = "held-and-not-shown",
     /// An entry folds from below what is folded, and only the rest of it counts.

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   own:    column Stream ──── above what was dropped, up to D ───▶ stretch (from, to]
-//!   relay:  column Stream ──── above what came by the log or was dropped, up to the least W ───▶ stretch
+//!   relay:  column Stream ──── above what came by the log or was dropped, up to where the stream is ───▶ stretch
 //! ```
 //!
 //! Whoever asks for what is not kept here any more is told so: the base must bring it, by the log (pitfall B16).
@@ -60,8 +60,18 @@ pub(crate) async fn serve(local: &Local, from: NodeId, pull: pb::Pull) -> pb::St
         })
     } else {
         // Of ranges that are not here nothing is waited for: they are refused.
-        let to = local.something_held_after(origin, &subscriber.ranges, *sent, gather).await;
-        local.stretch(origin, &subscriber, *sent, to.unwrap_or(*sent))
+        let to = local.something_streamed_after(origin, &subscriber.ranges, *sent, gather).await;
+        let refused = match to {
+            Some(to) if to <= *sent => local.standing_still(origin, &subscriber.ranges, *sent),
+            _ => Vec::new(),
+        };
+        match refused.is_empty() {
+            true => local.stretch(origin, &subscriber, *sent, to.unwrap_or(*sent)),
+            false => {
+                Mark::StreamRefused.hit();
+                Ok(pb::Stretch { refused, ..pb::Stretch::default() })
+            }
+        }
     };
     match stretch {
         Ok(stretch) => {
@@ -137,8 +147,8 @@ impl Local {
         }
     }
 
-    /// The same for another origin's stream, as far as it is held here. `None` if it is not, in one of the ranges.
-    async fn something_held_after(
+    /// The same for another origin's stream, as far as it has come here. `None` if it has not, in one of the ranges.
+    async fn something_streamed_after(
         &self,
         origin: NodeId,
         ranges: &BTreeSet<RangeId>,
@@ -148,10 +158,10 @@ impl Local {
         let mut changes = self.changes();
         let patience = Instant::now() + IDLE.1;
         loop {
-            let up_to = self.held_whole(origin, ranges)?;
+            let up_to = self.streamed(origin, ranges)?;
             if up_to > sent {
                 sleep(gather).await;
-                return self.held_whole(origin, ranges);
+                return self.streamed(origin, ranges);
             }
             tokio::select! {
                 biased;
@@ -161,19 +171,43 @@ impl Local {
         }
     }
 
-    /// How far all of a stream in these ranges is held here.
-    fn held_whole(&self, origin: NodeId, ranges: &BTreeSet<RangeId>) -> Option<Timestamp> {
+    /// How far all of a stream in these ranges has come here. Where the log is further, that does not count: it is
+    /// not stored what it brought.
+    fn streamed(&self, origin: NodeId, ranges: &BTreeSet<RangeId>) -> Option<Timestamp> {
         let state = self.state();
-        let held = ranges.iter().map(|range| state.marks.of(*range, origin));
+        let streamed = |range: &RangeId| Some(state.marks.kept(*range, origin)?.1);
         // `None` is the least of all.
-        held.min().flatten()
+        ranges.iter().map(streamed).min().flatten()
     }
 
-    /// Above which position all of a stream in a range is kept here. `None` if it is not known here.
+    /// The ranges of which a relay has no more of a stream than it has sent, while it has more of others: they would
+    /// hold those up.
+    fn standing_still(
+        &self,
+        origin: NodeId,
+        ranges: &BTreeSet<RangeId>,
+        sent: Timestamp,
+    ) -> Vec<pb::SubscribedRange> {
+        let state = self.state();
+        let known = |range: &RangeId| Some((*range, state.marks.kept(*range, origin)?));
+        let (still, further): (Vec<_>, Vec<_>) =
+            ranges.iter().filter_map(known).partition(|(_, (_, streamed))| *streamed <= sent);
+        let refused = |(range, (above, _)): (RangeId, (Timestamp, Timestamp))| {
+            pb::SubscribedRange { range_id: range.0, after: above.0 }
+        };
+        match further.is_empty() {
+            true => Vec::new(),
+            false => still.into_iter().map(refused).collect(),
+        }
+    }
+
+    /// Above which position all of a stream in a range is kept here. `None` if it is not known here; or stands still,
+    /// because the base is behind what the origin keeps: it would hold up the other ranges.
     pub(super) fn kept_above(&self, origin: NodeId, range: RangeId) -> Option<Timestamp> {
         let state = self.state();
         match origin == self.inner.node {
             true => state.own_above.get(&range).copied(),
+            false if !state.can_follow(origin, range) => None,
             false => state.marks.kept(range, origin).map(|(above, _)| above),
         }
     }

@@ -24,6 +24,7 @@ use latitude_types::{Epoch, Error, NodeId, Past, RangeId, Reason, Timestamp};
 use rand::Rng;
 use tokio::time::{Instant, sleep};
 
+use super::keeper::RELAYED_MS;
 use super::{Local, State};
 use crate::liveness::is_live;
 use crate::shared::{NO_PANIC, Shared};
@@ -34,8 +35,13 @@ const PULLS: u32 = 8;
 const GATHER_MS: (u32, u32) = (2, 100);
 /// Pause after a failure, and between looks for something to subscribe to.
 const PAUSE: Duration = Duration::from_millis(50);
-/// For so long a subscription does without what was refused.
+/// For so long a subscription does without what the origin has refused.
 const SKIPPED_FOR: Duration = Duration::from_secs(1);
+/// A relay that brings nothing for so long is left.
+const RELAY_SILENT_MAX: Duration = Duration::from_secs(1);
+/// For so long a relay is followed that brings some of the ranges only. The others have their turns after it, and that of
+/// the origin takes a while if it is not heard.
+const RELAY_OF_SOME_FOR: Duration = Duration::from_secs(3);
 
 /// Follows the streams of all other nodes, for as long as the node runs.
 pub(crate) async fn keep(shared: Arc<Shared>) {
@@ -63,7 +69,7 @@ pub(crate) async fn keep(shared: Arc<Shared>) {
 
 /// Follows the stream of one node: as it sends it itself or, while it is not heard, as others hold it.
 async fn follow(shared: Arc<Shared>, origin: NodeId) {
-    let mut attempt = 0;
+    let mut turn = 0;
     // What each node has refused the last time: it is not asked for that the next time.
     let mut refusals: BTreeMap<NodeId, BTreeSet<RangeId>> = BTreeMap::new();
     loop {
@@ -73,16 +79,21 @@ async fn follow(shared: Arc<Shared>, origin: NodeId) {
             false => relays(&shared, origin, &ranges),
         };
         // The origin has its turn too: whether it lives is known late.
-        let (via, mut ranges) = match attempt % (relays.len() + 1) {
+        let (via, mut ranges) = match turn % (relays.len() + 1) {
             0 => (origin, ranges),
-            turn => relays[turn - 1].clone(),
+            relay => relays[relay - 1].clone(),
         };
-        attempt += 1;
         let skipped = refusals.remove(&via).unwrap_or_default();
         ranges.retain(|range| !skipped.contains(range));
+        turn += 1;
         if !ranges.is_empty() {
             match subscribe(&shared, Stream { origin, via, ranges, skipped }).await {
-                Ok(refused) => drop(refusals.insert(via, refused)),
+                Ok(Some(refused)) => {
+                    // The rest can be had there, at once.
+                    refusals.insert(via, refused);
+                    turn -= 1;
+                }
+                Ok(None) => {}
                 Err(error) => tracing::debug!(%origin, %via, %error, "a subscription ended"),
             }
         }
@@ -94,11 +105,7 @@ async fn follow(shared: Arc<Shared>, origin: NodeId) {
 /// where they are: below what it still has the base must come first, by the log.
 fn wanted(shared: &Shared, origin: NodeId) -> BTreeSet<RangeId> {
     let state = shared.local().state();
-    let may = |range: &RangeId| {
-        let least = state.refused_below.get(&(origin, *range)).copied().unwrap_or_default();
-        state.marks.of(*range, origin).is_some_and(|mark| mark >= least)
-    };
-    state.overlays.keys().copied().filter(may).collect()
+    state.overlays.keys().copied().filter(|range| state.can_follow(origin, *range)).collect()
 }
 
 /// The other nodes that are heard and have some of these ranges, with those ranges; the nearest first.
@@ -136,25 +143,38 @@ struct Stream {
 
 impl Stream {
     /// Whether this is still what to ask that node for.
-    fn is_wanted(&self, shared: &Shared, since: Instant) -> bool {
+    ///
+    /// - `since`: the subscription began.
+    /// - `risen`: the stream last came further.
+    fn is_wanted(&self, shared: &Shared, since: Instant, risen: Instant) -> bool {
         let Self { origin, via, ranges, skipped } = self;
-        if !skipped.is_empty() && since.elapsed() > SKIPPED_FOR {
-            return false;
-        }
         let mut wanted = wanted(shared, *origin);
         if via != origin {
-            return ranges.is_subset(&wanted) && !is_live(shared, *origin);
+            // Others have their turns too: a relay may be in need of one itself, or lack some of the ranges.
+            return ranges.is_subset(&wanted)
+                && !is_live(shared, *origin)
+                && risen.elapsed() < RELAY_SILENT_MAX
+                && (*ranges == wanted || since.elapsed() < RELAY_OF_SOME_FOR);
+        }
+        if !skipped.is_empty() && since.elapsed() > SKIPPED_FOR {
+            return false;
         }
         wanted.retain(|range| !skipped.contains(range));
         wanted == *ranges
     }
 }
 
-/// One subscription to a stream, until it breaks, or something else is wanted. The ranges that were refused.
-async fn subscribe(shared: &Arc<Shared>, stream: Stream) -> Result<BTreeSet<RangeId>, Error> {
+/// One subscription to a stream, until it breaks, or something else is wanted, or some of it is refused: then the
+/// ranges that are not to be asked for again.
+async fn subscribe(
+    shared: &Arc<Shared>,
+    stream: Stream,
+) -> Result<Option<BTreeSet<RangeId>>, Error> {
     let local = shared.local();
     let began = Instant::now();
+    let mut risen = began;
     let Stream { origin, via, ref ranges, .. } = stream;
+    local.leave_out_what_is_gone(origin, ranges);
     let mut subscribed = local.subscribed(origin, ranges);
     let subscription = shared.random.lock().expect(NO_PANIC).next_u64();
     let mut pulls = FuturesOrdered::new();
@@ -180,20 +200,16 @@ async fn subscribe(shared: &Arc<Shared>, stream: Stream) -> Result<BTreeSet<Rang
             };
             pulls.push_back(shared.peers().pull(via, &pull));
         }
-        let Some(answer) = pulls.next().await else { return Ok(BTreeSet::new()) };
+        let Some(answer) = pulls.next().await else { return Ok(None) };
         let stretch = answer.map_err(|error| Error::new(Reason::Unreachable, error.0))?;
         if !stretch.refused.is_empty() {
-            let refused = stretch.refused.iter().map(|of| (RangeId(of.range_id), of.after));
-            if via == origin {
-                let mut state = local.state();
-                for (range, above) in refused.clone() {
-                    state.refused_below.insert((origin, range), Timestamp(above));
-                }
-            }
-            return Ok(refused.map(|(range, _)| range).collect());
+            return Ok(Some(local.refused(origin, via, &stretch.refused)));
         }
         if stretch.unknown {
             return Err(Error::new(Reason::Internal, "it does not know the subscription"));
+        }
+        if stretch.to > stretch.from {
+            risen = Instant::now();
         }
         let whole = local.take_in(origin, ranges, &stretch).await?;
         shared.show_what_may_be();
@@ -202,23 +218,60 @@ async fn subscribe(shared: &Arc<Shared>, stream: Stream) -> Result<BTreeSet<Rang
         if whole && via == origin {
             local.answered(origin, stretch.nudge, Timestamp(stretch.to));
         }
-        if !whole || !stream.is_wanted(shared, began) {
-            return Ok(BTreeSet::new());
+        if !whole || !stream.is_wanted(shared, began, risen) {
+            return Ok(None);
         }
     }
 }
 
 impl Local {
+    /// Of what is folded here nobody is asked for what the origin has refused, or for what is too old to be relayed.
+    fn leave_out_what_is_gone(&self, origin: NodeId, ranges: &BTreeSet<RangeId>) {
+        let old = self.inner.clock.hybrid().peek().ms().saturating_sub(RELAYED_MS);
+        let mut state = self.state();
+        let State { marks, refused_below, .. } = &mut *state;
+        for range in ranges {
+            let refused = refused_below.get(&(origin, *range)).copied().unwrap_or_default();
+            let held = marks.of(*range, origin).unwrap_or_default();
+            marks.go_on_from(*range, origin, refused.max(Timestamp::from_ms(old)).min(held));
+        }
+    }
+
     /// What to subscribe to, and from where.
     fn subscribed(&self, origin: NodeId, ranges: &BTreeSet<RangeId>) -> Vec<pb::SubscribedRange> {
         let state = self.state();
-        let held = |range: RangeId| state.marks.of(range, origin).unwrap_or_default().0;
-        let furthest = ranges.iter().map(|range| held(*range)).max();
-        let furthest = furthest.filter(|_| Plant::LiftOverGap.is_on());
-        let after = |range| furthest.unwrap_or_else(|| held(range));
+        let held = |range: &RangeId| state.marks.of(*range, origin).unwrap_or_default().0;
+        let furthest = ranges.iter().map(held).max().filter(|_| Plant::LiftOverGap.is_on());
+        // Also where the base is further: what is stored without a gap can be relayed.
+        let streamed = |range| state.marks.kept(range, origin).unwrap_or_default().1.0;
+        let after = |range| furthest.unwrap_or_else(|| streamed(range));
         let subscribed =
             |range: &RangeId| pb::SubscribedRange { range_id: range.0, after: after(*range) };
         ranges.iter().map(subscribed).collect()
+    }
+
+    /// A node does not have a stream from where it ends here, in some ranges. Those that it is not to be asked for
+    /// again: the others are followed from where it has them, because the base here has what is before.
+    fn refused(
+        &self,
+        origin: NodeId,
+        via: NodeId,
+        refused: &[pb::SubscribedRange],
+    ) -> BTreeSet<RangeId> {
+        let mut state = self.state();
+        let mut skipped = BTreeSet::new();
+        for of in refused {
+            let (range, above) = (RangeId(of.range_id), Timestamp(of.after));
+            if state.marks.go_on_from(range, origin, above) {
+                Mark::StreamGoesOnFurther.hit();
+                continue;
+            }
+            skipped.insert(range);
+            if via == origin {
+                state.refused_below.insert((origin, range), above);
+            }
+        }
+        skipped
     }
 
     /// Takes in a stretch of another node's stream: stored and synced first, then held, then it counts. `false`
@@ -259,8 +312,12 @@ impl Local {
             kept.stored(origin, delta.range, delta.position);
             standing.hear(delta.range, origin, delta.position);
             let is_folded = |mark: Timestamp| delta.position <= mark;
-            // Meanwhile the base may have got past it, or the replica have gone.
-            if marks.of(delta.range, origin).is_none_or(is_folded) {
+            // The base may be past it, or the replica have gone.
+            let mark = marks.of(delta.range, origin);
+            if mark.is_some_and(is_folded) {
+                Mark::StreamBehindLog.hit();
+            }
+            if mark.is_none_or(is_folded) {
                 continue;
             }
             if let Some(overlay) = overlays.get_mut(&delta.range) {
@@ -300,10 +357,16 @@ pub(super) fn causes(delta: &Delta, origins: &[Origin]) -> Past {
 }
 
 impl State {
-    /// Whether a delta of another node is news: its range is here, knows the origin, and has it neither folded
-    /// nor in its overlay.
+    /// Whether the base of a range knows an origin, and is not behind what the origin has said that it keeps.
+    pub(super) fn can_follow(&self, origin: NodeId, range: RangeId) -> bool {
+        let least = self.refused_below.get(&(origin, range)).copied().unwrap_or_default();
+        self.marks.of(range, origin).is_some_and(|mark| mark >= least)
+    }
+
+    /// Whether a delta of another node is news to the store: its range is here, knows the origin, and its stream has
+    /// not come so far. If the base has it already, it is stored to be relayed.
     fn wants(&self, delta: &Delta) -> bool {
-        let mark = self.marks.of(delta.range, delta.origin);
-        mark.is_some_and(|mark| delta.position > mark)
+        let kept = self.marks.kept(delta.range, delta.origin);
+        kept.is_some_and(|(_, streamed)| delta.position > streamed)
     }
 }

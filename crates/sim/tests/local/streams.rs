@@ -8,15 +8,17 @@ use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD as BASE64;
 use latitude_client::{Level, NodeId, Reason, ReceiptDetail, Session};
 use latitude_consistency::Token;
-use latitude_sim::Cluster;
 use latitude_sim::cluster::Crash;
 use latitude_sim::workload::KEYSPACE;
+use latitude_sim::{Cluster, Layout};
 
 use crate::common::run_near;
-use crate::world::{KEYS, cluster};
+use crate::world::{KEYS, cluster, cluster_of, leader_of};
 
 /// From one region of the layout to another and back.
 const ROUND_TRIP: Duration = Duration::from_millis(80);
+/// Writes of each key, in the run in which much is written.
+const WRITES: u32 = 200;
 
 /// Pitfall 26: some of the ranges are led by a node that does not hear the writer, or that the reader does not hear: only
 /// the third node can bring the one's writes to the other.
@@ -47,6 +49,85 @@ fn what_two_nodes_do_not_hear_of_each_other_comes_by_a_third() {
             Ok(())
         });
     }
+}
+
+/// While much is written the log is ahead of the stream at the relay now and then, because a fold says how far the
+/// origin is, also over nothing. The relay has every write, and passes each on.
+#[test]
+fn what_comes_by_a_third_goes_on_coming_while_the_log_is_ahead_of_the_stream() {
+    let mut cluster = cluster(46);
+    cluster.partition(1, 3);
+    for (turn, (writer, reader)) in [(1, 3), (3, 1), (1, 3)].into_iter().enumerate() {
+        run_near(&mut cluster, writer, move |host| async move {
+            let near = host.client.keyspace(KEYSPACE).with_level(Level::Eventual);
+            for write in 0..=WRITES {
+                for key in KEYS {
+                    near.put(key, format!("{write} in turn {turn}")).await?;
+                }
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+            Ok(())
+        });
+        run_near(&mut cluster, reader, move |host| async move {
+            let near = host.client.keyspace(KEYSPACE).with_level(Level::Eventual);
+            let last = format!("{WRITES} in turn {turn}");
+            for key in KEYS {
+                let began = host.now();
+                loop {
+                    let got = near.clone().with_receipt(ReceiptDetail::Full).get(key).await?;
+                    let receipt = got.receipt.context("a receipt was asked for")?;
+                    ensure!(receipt.node == NodeId(reader), "{receipt}");
+                    if got.value.is_some_and(|value| value.bytes == last.as_bytes()) {
+                        break;
+                    }
+                    ensure!(host.now() - began < Duration::from_secs(2), "{key}: {receipt}");
+                    tokio::time::sleep(Duration::from_millis(10)).await;
+                }
+            }
+            Ok(())
+        });
+    }
+}
+
+/// Two nodes beside each other do not hear a third, and are each other's nearest relay: neither has what the other lacks.
+#[test]
+fn two_nodes_that_are_each_other_s_nearest_turn_to_one_that_hears_the_writer() {
+    let mut layout = Layout::three_regions(47);
+    layout.nodes = 5;
+    let mut cluster = cluster_of(layout);
+    // Nodes 2 and 5 are of one region.
+    let led: Vec<u32> = KEYS.map(|key| leader_of(&mut cluster, KEYSPACE, key)).into();
+    let writer = led.iter().copied().find(|node| [1, 3, 4].contains(node));
+    let writer = writer.expect("not all leaders are of one region");
+    for apart in [2, 5] {
+        cluster.partition(writer, apart);
+    }
+    cluster.run_for(Duration::from_secs(4)).unwrap();
+    run_near(&mut cluster, writer, move |host| async move {
+        // In its region there may be another node, which is to be left alone.
+        let near = host.client.keyspace(KEYSPACE).with_level(Level::Eventual);
+        for turn in 0..100 {
+            for key in KEYS {
+                let put = near.clone().with_receipt(ReceiptDetail::Short);
+                let put = put.put(format!("{key}/{turn}"), "relayed").await?;
+                let receipt = put.receipt.context("a receipt was asked for")?;
+                ensure!([writer, 1, 4].contains(&receipt.node.0), "{receipt}");
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        Ok(())
+    });
+    run_near(&mut cluster, 2, |host| async move {
+        let near = host.client.keyspace(KEYSPACE).with_level(Level::Eventual);
+        for key in KEYS {
+            let began = host.now();
+            while near.get(format!("{key}/99")).await?.value.is_none() {
+                ensure!(host.now() - began < Duration::from_secs(4), "{key} does not arrive");
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        }
+        Ok(())
+    });
 }
 
 /// Pitfall 30: a write that is on fewer disks than asked for has happened, and its error does not say otherwise.
