@@ -12,6 +12,11 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let descriptors = protox::compile(files, [&root])?;
     let out = PathBuf::from(std::env::var("OUT_DIR")?);
     std::fs::write(out.join("descriptors.bin"), descriptors.encode_to_vec())?;
-    tonic_prost_build::configure().bytes(".").compile_fds(descriptors)?;
+    // Messages that are counted while they are decoded.
+    let commands = [".latitude.v1.CommandFrame", ".latitude.v1.BatchRequest"];
+    let config = tonic_prost_build::configure().bytes(".");
+    let config =
+        commands.iter().fold(config, |config, name| config.extern_path(*name, "crate::Commands"));
+    config.compile_fds(descriptors)?;
     Ok(())
 }

@@ -14,7 +14,7 @@ use latitude_rpc::pb::v1;
 use latitude_rpc::pb::v1::admin_server::{Admin, AdminServer};
 use latitude_rpc::pb::v1::latitude_server::{Latitude, LatitudeServer};
 use latitude_rpc::{
-    FILE_DESCRIPTOR_SET, FromWire, MESSAGE_LEN_MAX, error_to_pb, status_from_error,
+    COMMANDS_MAX, FILE_DESCRIPTOR_SET, FromWire, MESSAGE_LEN_MAX, error_to_pb, status_from_error,
 };
 use latitude_types::{
     ClusterId, Error, Generation, KeyspaceId, NodeId, RangeId, Reason, StoreId, Timestamp,
@@ -42,8 +42,7 @@ use crate::shared::{Shared, not_initialized};
 
 /// Commands of one stream in hand, or answered and not sent, at once; more wait in the connection.
 const STREAM_COMMANDS_MAX: usize = 1024;
-/// The most commands, and bytes, of a batch.
-const BATCH_COMMANDS_MAX: usize = 1024;
+/// The most bytes of a batch.
 const BATCH_BYTES_MAX: usize = 16 << 20;
 
 /// Everything a node answers.
@@ -224,12 +223,8 @@ impl Latitude for Doors {
             limit_timeout(command, deadline).map_err(status)?;
         }
         let (count, bytes) = (batch.commands.len(), batch.encoded_len());
-        if count > BATCH_COMMANDS_MAX || bytes > BATCH_BYTES_MAX {
-            let message = format!(
-                "the batch has {count} commands and {bytes} bytes: up to {BATCH_COMMANDS_MAX} and {BATCH_BYTES_MAX} \
-                 are taken; send several"
-            );
-            return Err(status(Error::new(Reason::BatchTooLarge, message)));
+        if count > COMMANDS_MAX || bytes > BATCH_BYTES_MAX {
+            return Err(too_many_commands("batch", &format!(" and {BATCH_BYTES_MAX} bytes")));
         }
         let replies = batch.commands.into_iter().map(|command| execute(&self.shared, command));
         let replies = fitting_batch(futures::future::join_all(replies).await);
@@ -279,6 +274,13 @@ async fn execute(shared: &Arc<Shared>, command: v1::Command) -> v1::Reply {
     fitting(router::execute(shared, command).await)
 }
 
+fn too_many_commands(of: &str, and: &str) -> Status {
+    let message = format!(
+        "the {of} is larger than the {COMMANDS_MAX} commands{and} that are taken at once: send several"
+    );
+    status(Error::new(Reason::BatchTooLarge, message))
+}
+
 /// Serves a stream of commands: replies leave as they are ready, many to a frame.
 async fn serve_stream(
     shared: Arc<Shared>,
@@ -302,6 +304,10 @@ async fn serve_stream(
             },
             Some(reply) = in_hand.next(), if !in_hand.is_empty() => ready.push(reply),
             frame = incoming.next(), if takes_more => match frame {
+                Some(Ok(frame)) if frame.commands.len() > COMMANDS_MAX => {
+                    drop(frames.send(Err(too_many_commands("frame", ""))).await);
+                    return;
+                }
                 Some(Ok(frame)) => {
                     for command in frame.commands {
                         let shared = Arc::clone(&shared);

@@ -9,10 +9,12 @@
 //! Nothing inside Latitude speaks protobuf: a value is parsed here, once, at the edge. This crate does
 //! not know what a command does, nor how it is stored.
 
+mod commands;
 mod convert;
 pub mod net;
 mod status;
 
+pub use commands::{COMMANDS_MAX, Commands};
 pub use convert::{FromWire, ToWire};
 pub use status::{error_from_status, error_to_pb, status_from_error};
 
@@ -29,6 +31,8 @@ pub mod pb {
     /// `latitude.v1`: what clients and operators say.
     pub mod v1 {
         tonic::include_proto!("latitude.v1");
+
+        pub use crate::commands::{Commands as BatchRequest, Commands as CommandFrame};
     }
 
     /// `latitude.peer.v1`: what nodes say to each other.
