@@ -45,7 +45,7 @@ pub use ids::{Answer, IdTable, Lookup};
 pub use image::{ImageChecksum, image_spans};
 pub use latitude_crdt::{Content, Element, Expected, Misfit, Op, Sibling, Value, ValueType};
 pub use meta::{FEATURE_LEVEL, Origin, OriginState, RangeMeta};
-pub use overlay::{Overlay, Shown};
+pub use overlay::{Overlay, Shown, Unfolded};
 pub use range::{Applied, ApplyError, Done, Range, Refusal, Reply};
 pub use reader::{Page, Reader, ScanRequest, ScanRow};
 pub use row::{FOLDED, ValueRow};

@@ -19,6 +19,9 @@ use latitude_types::{Key, KeySpan, NodeId, OperationId, Timestamp};
 use crate::delta::Delta;
 use crate::meta::Origin;
 
+/// Of each origin how many deltas, and the highest position of them.
+pub type Unfolded = BTreeMap<NodeId, (usize, Timestamp)>;
+
 /// The deltas that a read merges with the base.
 #[derive(Clone, Debug, Default)]
 pub struct Shown(BTreeMap<Key, Vec<Arc<Delta>>>);
@@ -35,14 +38,19 @@ impl Shown {
     }
 
     /// How many of each origin a base that has folded so far leaves, and the highest position of them.
-    pub fn unfolded(&self, origins: &[Origin]) -> BTreeMap<NodeId, (usize, Timestamp)> {
-        let mut unfolded = BTreeMap::new();
-        for delta in self.0.values().flatten().filter(|delta| !is_folded(delta, origins)) {
-            let (count, highest) = unfolded.entry(delta.origin).or_insert((0, Timestamp::ZERO));
+    pub fn unfolded(&self, origins: &[Origin]) -> Unfolded {
+        let mut unfolded = Unfolded::new();
+        self.0.keys().for_each(|key| self.count_unfolded(key, origins, &mut unfolded));
+        unfolded
+    }
+
+    /// Counts those of one key.
+    pub(crate) fn count_unfolded(&self, key: &Key, origins: &[Origin], into: &mut Unfolded) {
+        for delta in self.of_key(key).iter().filter(|delta| !is_folded(delta, origins)) {
+            let (count, highest) = into.entry(delta.origin).or_insert((0, Timestamp::ZERO));
             *count += 1;
             *highest = delta.position.max(*highest);
         }
-        unfolded
     }
 }
 

@@ -1,18 +1,14 @@
 //! Reading a range's base, from one snapshot.
 
-use std::collections::BTreeMap;
-
 use bytes::Bytes;
-use latitude_crdt::{Content, Ids, Value};
-use latitude_storage::{Column, View, key};
-use latitude_types::{
-    Key, KeySpan, NodeId, OperationId, Past, RangeId, Stamp, Timestamp, WriteTime,
-};
+use latitude_crdt::{Content, Ids, Value, ValueType};
+use latitude_storage::{Column, Scan, View, key};
+use latitude_types::{Key, KeySpan, OperationId, Past, RangeId, Stamp, Timestamp, WriteTime};
 
 use crate::id_rows::ReadIds;
 use crate::merge::into_apply_error;
 use crate::meta::RangeMeta;
-use crate::overlay::{Shown, is_folded};
+use crate::overlay::{Shown, Unfolded, is_folded};
 use crate::range::{ApplyError, read_meta};
 use crate::row::ValueRow;
 use crate::staged::Staged;
@@ -35,7 +31,8 @@ pub struct ScanRequest {
     pub reverse: bool,
     /// At most this many rows; 0 counts as 1.
     pub limit: usize,
-    /// Stop after this many bytes of keys and values; at least one row is read.
+    /// Stop after this many bytes of keys and values, and after eight times as many of what was read for them, deleted keys
+    /// and values that are not wanted among it. One key at least is looked at.
     pub bytes_max: usize,
     /// Leave the values out.
     pub keys_only: bool,
@@ -46,8 +43,12 @@ pub struct ScanRequest {
 pub struct Page {
     /// The rows.
     pub rows: Vec<ScanRow>,
-    /// Whether the scan stopped at its limit, so that more rows may follow in this range.
+    /// Whether the scan stopped at one of its limits, so that more rows may follow in this range: beyond `reached`.
     pub more: bool,
+    /// The last key that was looked at, whether it has a row or not.
+    pub reached: Option<Key>,
+    /// The deltas of the keys that were looked at, as far as they are merged and not in the snapshot's base.
+    pub unfolded: Unfolded,
     /// What the rows follow, those of deleted keys included.
     pub past: Past,
     /// The largest stamp of an entry that changed one of the rows, those of deleted keys included.
@@ -102,7 +103,7 @@ impl<'a> Reader<'a> {
     }
 
     /// The deltas that are merged, and not in the snapshot's base: of each origin how many, and the highest.
-    pub fn unfolded(&self) -> BTreeMap<NodeId, (usize, Timestamp)> {
+    pub fn unfolded(&self) -> Unfolded {
         self.shown.unfolded(&self.meta.origins)
     }
 
@@ -138,8 +139,15 @@ impl<'a> Reader<'a> {
         Ok(Some(ValueRow { stamp, ordinal, version, content: state.content, extensions, past }))
     }
 
-    /// Whether a local write of this id has taken effect in the base, or can have none any more.
+    /// Whether a local write of this id has taken effect in the base, or can have none any more. Of a register this is
+    /// known as long as the write is the winning one: its version is its id.
     pub fn knows(&self, key: &Key, id: &OperationId) -> Result<bool, ApplyError> {
+        if self.meta.value_type == ValueType::Register {
+            let row =
+                self.view.get(Column::Base, &key::base::value_key(self.meta.keyspace, key))?;
+            let row = row.as_deref().map(ValueRow::decode).transpose()?;
+            return Ok(row.is_some_and(|row| row.version == WriteTime::of_local_write(id)));
+        }
         let ids = ReadIds { view: self.view, keyspace: self.meta.keyspace, key };
         Ok(ids.fate(id)?.is_some())
     }
@@ -153,21 +161,26 @@ impl<'a> Reader<'a> {
     pub fn scan(&self, request: &ScanRequest) -> Result<Page, ApplyError> {
         let mut page = Page::default();
         let Some(span) = request.span.intersection(&self.meta.span) else { return Ok(page) };
-        let mut bytes = 0;
+        let (mut bytes, mut work) = (0, 0);
+        let work_max = request.bytes_max.saturating_mul(WORK_PER_BYTE);
         for found in self.rows(&span, request.reverse) {
             let (user_key, row) = found?;
-            let Some(row) = self.merged(&user_key, row)? else { continue };
-            if !row.exists() {
-                page.follow(&row);
-                continue;
-            }
-            let full = page.rows.len() >= request.limit || bytes >= request.bytes_max;
             // One row at least, or whoever asks for the next page would get no further.
-            if full && !page.rows.is_empty() {
+            let is_full = page.rows.len() >= request.limit || bytes >= request.bytes_max;
+            if page.reached.is_some() && work >= work_max || is_full && !page.rows.is_empty() {
                 page.more = true;
                 break;
             }
+            let row = self.merged(&user_key, row)?;
+            self.shown.count_unfolded(&user_key, &self.meta.origins, &mut page.unfolded);
+            work += ROW_WORK + user_key.as_bytes().len();
+            page.reached = Some(user_key.clone());
+            let Some(row) = row else { continue };
             page.follow(&row);
+            work += size(&row.content);
+            if !row.exists() {
+                continue;
+            }
             let value = (!request.keys_only).then(|| row.read(self.meta.value_type));
             bytes += user_key.as_bytes().len();
             bytes += value.as_ref().map_or(0, |_| size(&row.content));
@@ -183,19 +196,7 @@ impl<'a> Reader<'a> {
         span: &KeySpan,
         reverse: bool,
     ) -> impl Iterator<Item = Result<(Key, Option<ValueRow>), ApplyError>> {
-        let mut scan = key::base::value_span(self.meta.keyspace, span).scan();
-        scan.reverse = reverse;
-        let mut base = self
-            .view
-            .scan(Column::Base, scan)
-            .filter_map(|found| match found {
-                Ok((row_key, row)) => {
-                    let (_, user_key) = key::base::key_of_value(&row_key)?;
-                    Some(ValueRow::decode(&row).map(|row| (user_key, row)).map_err(Into::into))
-                }
-                Err(error) => Some(Err(ApplyError::from(error))),
-            })
-            .peekable();
+        let mut base = self.values(span, reverse).peekable();
         let mut keys: Vec<_> =
             self.shown.keys().filter(|key| span.contains(key.as_bytes())).collect();
         // The next one is at the end.
@@ -219,7 +220,55 @@ impl<'a> Reader<'a> {
             base.next().map(|found| found.map(|(key, row)| (key, Some(row))))
         })
     }
+
+    /// The rows of values in the base, in order. Beside a key there may be any number of ids: beyond some of them the
+    /// walk begins anew behind the rest.
+    fn values(
+        &self,
+        span: &KeySpan,
+        reverse: bool,
+    ) -> impl Iterator<Item = Result<(Key, ValueRow), ApplyError>> {
+        let keyspace = self.meta.keyspace;
+        let mut rest = key::base::value_span(keyspace, span);
+        let walk = move |rest: &key::Span| {
+            self.view.scan(Column::Base, Scan { reverse, ..rest.clone().scan() })
+        };
+        let mut rows = walk(&rest);
+        let mut ids = 0;
+        std::iter::from_fn(move || {
+            loop {
+                let (row_key, row) = match rows.next()? {
+                    Ok(found) => found,
+                    Err(error) => return Some(Err(error.into())),
+                };
+                let Some(of) = key::base::decode(&row_key) else { continue };
+                if of.kind == key::base::RowKind::Value {
+                    ids = 0;
+                    return Some(
+                        ValueRow::decode(&row).map(|row| (of.key, row)).map_err(Into::into),
+                    );
+                }
+                ids += 1;
+                if ids == IDS_STEPPED_MAX {
+                    ids = 0;
+                    let beside = key::base::id_span(keyspace, &of.key);
+                    match reverse {
+                        true => rest.end = beside.start,
+                        false => rest.start = beside.end,
+                    }
+                    rows = walk(&rest);
+                }
+            }
+        })
+    }
 }
+
+/// Bytes that a scan may read for each that it may answer.
+const WORK_PER_BYTE: usize = 8;
+/// What a row costs beside its bytes, as so many of them.
+const ROW_WORK: usize = 64;
+/// Ids of a key that are stepped over one by one: to begin anew costs about as much.
+const IDS_STEPPED_MAX: u32 = 16;
 
 /// About how many bytes a value takes in an answer.
 fn size(content: &Content) -> usize {
@@ -229,6 +278,115 @@ fn size(content: &Content) -> usize {
         Content::Counter(_) => size_of::<i64>(),
         Content::Live(elements) => {
             elements.iter().map(|element| element.name.len() + element.value.len()).sum()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use latitude_storage::memory::{MemoryDisk, MemoryEngine};
+    use latitude_storage::{Engine, Rows};
+    use latitude_types::{ClientId, KeyspaceId, OperationKind, Timestamp};
+
+    use super::*;
+    use crate::range::Range;
+
+    const IDS: u64 = 100_000;
+    const DELETED: usize = 100_000;
+
+    /// Counts the rows that are walked over.
+    struct Counted<'a> {
+        engine: &'a MemoryEngine,
+        rows: Arc<AtomicUsize>,
+    }
+
+    impl View for Counted<'_> {
+        fn get(&self, column: Column, key: &[u8]) -> latitude_storage::Result<Option<Bytes>> {
+            self.engine.get(column, key)
+        }
+
+        fn scan(&self, column: Column, scan: Scan) -> Rows<'_> {
+            let count = Arc::clone(&self.rows);
+            Box::new(self.engine.scan(column, scan).inspect(move |_| {
+                count.fetch_add(1, Ordering::Relaxed);
+            }))
+        }
+    }
+
+    fn key(name: &str) -> Key {
+        Key::new(name.as_bytes()).expect("it is a key")
+    }
+
+    fn row(content: Content) -> Vec<u8> {
+        let (stamp, ordinal) = (Stamp::ZERO, 0);
+        let version = WriteTime::of_log_write(stamp, ordinal);
+        let (extensions, past) = (Vec::new(), Past::default());
+        ValueRow { stamp, ordinal, version, content, extensions, past }.encode()
+    }
+
+    /// Two counters with many ids beside the first, and many deleted keys between them.
+    fn filled() -> (RangeMeta, MemoryEngine) {
+        let engine = MemoryEngine::open(&MemoryDisk::new()).expect("nobody has it open");
+        let keyspace = KeyspaceId::DEFAULT;
+        let meta = RangeMeta::new(RangeId(7), keyspace, KeySpan::all(), 1 << 20, false);
+        let meta = RangeMeta { value_type: ValueType::Counter, ..meta };
+        let mut staged = Staged::new(&engine);
+        Range::create(&meta, &mut staged);
+        let mut batch = staged.into_batch();
+        for name in ["a", "z"] {
+            let counter = row(Content::Counter(1));
+            batch.put(Column::Base, key::base::value_key(keyspace, &key(name)), counter);
+        }
+        for sequence in 0..IDS {
+            let (birth, client) = (Timestamp::from_ms(sequence), ClientId([7; 16]));
+            let id = OperationId { birth, client, sequence, kind: OperationKind::Local };
+            batch.put(Column::Base, key::base::id_key(keyspace, &key("a"), &id), Vec::new());
+        }
+        for at in 0..DELETED {
+            let deleted = key(&format!("d{at:08}"));
+            let deleted = key::base::value_key(keyspace, &deleted);
+            batch.put(Column::Base, deleted, row(Content::Deleted));
+        }
+        engine.write(batch).expect("there is room");
+        (meta, engine)
+    }
+
+    /// A scan looks at about as much as it may answer, whatever lies between; pages follow each other to the end.
+    #[test]
+    fn a_page_looks_at_few_rows_however_many_ids_and_deleted_keys_there_are() {
+        let (meta, engine) = filled();
+        for reverse in [false, true] {
+            let rows = Arc::new(AtomicUsize::new(0));
+            let counted = Counted { engine: &engine, rows: Arc::clone(&rows) };
+            let reader = Reader::new(meta.id, &counted).expect("it is there");
+            let (limit, bytes_max, keys_only) = (2, 10_000, false);
+            let mut request =
+                ScanRequest { span: KeySpan::all(), reverse, limit, bytes_max, keys_only };
+            let mut found = Vec::new();
+            let mut pages = 0;
+            loop {
+                rows.store(0, Ordering::Relaxed);
+                let page = reader.scan(&request).expect("it can be read");
+                let looked = rows.load(Ordering::Relaxed);
+                assert!(looked < 2_000, "a page of {} rows looked at {looked}", page.rows.len());
+                found.extend(page.rows.into_iter().map(|row| row.key));
+                pages += 1;
+                if !page.more {
+                    break;
+                }
+                let reached = page.reached.expect("it looked at one");
+                let reached = reached.as_bytes();
+                request.span = match reverse {
+                    true => KeySpan::new(b"", Some(reached)).expect("there are keys below"),
+                    false => KeySpan::new(&[reached, &[0]].concat(), None).expect("there may be"),
+                };
+            }
+            let expected = if reverse { ["z", "a"] } else { ["a", "z"] };
+            assert_eq!(found, expected);
+            assert!((50..200).contains(&pages), "{pages}");
         }
     }
 }

@@ -358,6 +358,10 @@ proptest! {
         prop_assert!(!forward.more);
         let mut reverse = reader.scan(&everything(&wanted, true)).unwrap();
         reverse.rows.reverse();
+        let lowest = forward.rows.first().map(|row| &row.key[..]);
+        let reached = reverse.reached.take();
+        prop_assert!(lowest.is_none() || reached.is_some_and(|key| Some(key.as_bytes()) <= lowest));
+        reverse.reached.clone_from(&forward.reached);
         prop_assert_eq!(reverse, forward);
     }
 
@@ -374,12 +378,12 @@ proptest! {
         loop {
             let page = reader.scan(&request).unwrap();
             prop_assert!(page.rows.len() <= limit.max(1));
-            let last = page.rows.last().map(|row| row.key.to_vec());
+            let last = page.reached.map(|key| key.as_bytes().to_vec());
             rows.extend(page.rows);
             if !page.more {
                 break;
             }
-            let last = last.expect("a page that is not the last has a row");
+            let last = last.expect("a page that is not the last has looked at a key");
             request.span = if reverse {
                 KeySpan::new(b"", Some(&last)).unwrap()
             } else {

@@ -3,7 +3,7 @@
 
 use bytes::Bytes;
 use latitude_consistency::{Token, answers_strict_reads};
-use latitude_range::{ApplyError, Origin, Reader, ScanRequest, ValueRow, capped};
+use latitude_range::{ApplyError, Origin, Reader, ScanRequest, Unfolded, ValueRow, capped};
 use latitude_rpc::pb::v1;
 use latitude_types::{Epoch, Error, Past, Positions, RangeId, Reason, Stamp, Timestamp};
 use tokio::time::timeout_at;
@@ -80,6 +80,7 @@ impl Serving<'_> {
         // What is not there follows the deletions that have been forgotten (pitfalls 16a, B14); and so does what is
         // there, if it was written after one of them.
         met.dropped(meta.gc_stamp, &meta.gc_past);
+        let mut unfolded = reader.unfolded();
         let result = match &self.request.operation {
             Operation::Get { key } => {
                 if !meta.span.contains(key.as_bytes()) {
@@ -93,7 +94,8 @@ impl Serving<'_> {
                 v1::reply::Result::Get(result)
             }
             Operation::Scan(scan) => {
-                let page = read_scan(reader, scan, &mut met).map_err(internal)?;
+                let (page, of_page) = read_scan(reader, scan, &mut met).map_err(internal)?;
+                unfolded = of_page;
                 // Of what other ranges hold of what these rows follow nothing is known here.
                 // And of what this one holds what was shown when it was read counts, not what is by now.
                 let was_shown = |origin: &Origin| {
@@ -132,7 +134,7 @@ impl Serving<'_> {
             receipt.set_proof(proven.proof);
             receipt.staleness_ms = proven.staleness_ms;
             receipt.covers_session = proven.covers_session;
-            receipt.unfolded = unfolded_to_wire(reader);
+            receipt.unfolded = unfolded_to_wire(unfolded);
             let waited_for = self.request.session.as_ref().and_then(|s| match proven.standing {
                 Standing::InLog => Some(s.own()),
                 Standing::Causal => Some(&s.past().seen),
@@ -176,9 +178,9 @@ impl Met {
 }
 
 /// The deltas that were merged into what was read, by origin.
-fn unfolded_to_wire(reader: &Reader<'_>) -> Vec<v1::Unfolded> {
-    let unfolded = reader.unfolded().into_iter();
+fn unfolded_to_wire(unfolded: Unfolded) -> Vec<v1::Unfolded> {
     unfolded
+        .into_iter()
         .map(|(origin, (count, highest))| v1::Unfolded {
             node: origin.0,
             count: count as u64,
@@ -199,7 +201,7 @@ fn read_scan(
     reader: &Reader<'_>,
     scan: &Scan,
     met: &mut Met,
-) -> Result<v1::ScanResult, ApplyError> {
+) -> Result<(v1::ScanResult, Unfolded), ApplyError> {
     let page = reader.scan(&ScanRequest {
         span: scan.span.clone(),
         reverse: scan.reverse,
@@ -211,12 +213,12 @@ fn read_scan(
     met.stamps = met.stamps.max(page.stamp);
     let range = &reader.meta().span;
     let resume = if page.more {
-        page.rows.last().map(|row| {
+        page.reached.map(|key| {
             if scan.reverse {
-                row.key.clone()
+                Bytes::copy_from_slice(key.as_bytes())
             } else {
-                // The least key above the last one answered.
-                [&row.key[..], &[0]].concat().into()
+                // The least key above the last one looked at.
+                [key.as_bytes(), &[0]].concat().into()
             }
         })
     } else if scan.reverse {
@@ -227,5 +229,5 @@ fn read_scan(
         goes_on.map(Bytes::copy_from_slice)
     };
     let rows = page.rows.into_iter().map(|row| typed::row(row.key, row.value, row.version));
-    Ok(v1::ScanResult { rows: rows.collect(), resume })
+    Ok((v1::ScanResult { rows: rows.collect(), resume }, page.unfolded))
 }
