@@ -9,9 +9,10 @@ use tokio::time::Instant;
 use crate::answer::{Answer, unfitting};
 use crate::client::Inner;
 use crate::keyspace::{Keyspace, receipt};
-use crate::receipt::Receipt;
+use crate::receipt::{Receipt, ReceiptDetail};
 use crate::routes::{Route, Target};
 use crate::run::Call;
+use crate::session::Session;
 use crate::typed::TypedValue;
 
 /// How many rows a page has unless the scan says otherwise.
@@ -169,6 +170,14 @@ impl Row {
 pub(crate) async fn run(client: &Inner, keyspace: &Keyspace, scan: Scan) -> Result<Answer<Page>> {
     let started = Instant::now();
     let deadline = keyspace.deadline(started);
+    // Its parts are reads one after another, so they are in one session, the scan's own if it has no other.
+    let own_session = keyspace.options().session.is_none();
+    let of_session = match own_session {
+        true => keyspace.clone().with_session(Session::new()),
+        false => keyspace.clone(),
+    };
+    let keyspace = &of_session;
+    let is_asked_for = !own_session || keyspace.options().receipt != ReceiptDetail::None;
     if KeySpan::new(&scan.start, scan.end.as_deref()).is_none() {
         let message = format!(
             "the end \"{}\" is not above the start \"{}\": swap them",
@@ -216,8 +225,8 @@ pub(crate) async fn run(client: &Inner, keyspace: &Keyspace, scan: Scan) -> Resu
         if page_ends {
             return Ok(Answer {
                 value: Page { rows, next },
-                receipt: so_far,
-                token: served.reply.token,
+                receipt: so_far.filter(|_| is_asked_for),
+                token: if is_asked_for { served.reply.token } else { Bytes::new() },
                 attempts,
                 latency: started.elapsed(),
             });

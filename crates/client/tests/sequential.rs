@@ -262,6 +262,26 @@ async fn the_parts_of_a_scan_follow_each_other() {
     assert_eq!(known.token(), session.token());
 }
 
+/// Contract 1.1: a scan is a sequence of reads. One without a session is a session of its own, not as many as it has parts,
+/// and its caller is given no more than was asked for.
+#[tokio::test(start_paused = true)]
+async fn the_parts_of_a_scan_without_a_session_follow_each_other() {
+    let cluster = Cluster::start_with(vec![
+        FakeRange { id: 7, start: "", end: Some("m"), leader: 1 },
+        FakeRange { id: 8, start: "m", end: None, leader: 2 },
+    ])
+    .await;
+    for receipt in [ReceiptDetail::None, ReceiptDetail::Full] {
+        let before = cluster.seen().len();
+        let answer = sequential(&cluster).with_receipt(receipt).scan(Scan::all()).await.unwrap();
+        let seen = cluster.seen();
+        let [first, second] = &seen[before..] else { panic!("{} parts", seen.len() - before) };
+        assert!(first.command.token.is_empty() && !second.command.token.is_empty());
+        let is_told = receipt == ReceiptDetail::Full;
+        assert_eq!((answer.receipt.is_some(), !answer.token.is_empty()), (is_told, is_told));
+    }
+}
+
 /// Contract 1.1: the parts of a causal scan are closed over each other's pasts, or the receipt says that they are not; each
 /// server knows its own range alone.
 #[tokio::test(start_paused = true)]
