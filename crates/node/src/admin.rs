@@ -10,12 +10,12 @@ use latitude_directory::{
     Counter, KeyspaceRecord, KeyspaceState, NodeRecord, RangeRecord, RegionReplicas,
     key as directory_key,
 };
-use latitude_placement::{NodeInfo, PerRegion, Policy, place, split_points};
+use latitude_placement::{NodeInfo, PerRegion, Policy, SPLIT_RANGES_MAX, place, split_points};
 use latitude_rpc::pb::v1;
 use latitude_rpc::{FromWire, ToWire};
 use latitude_types::{
-    Epoch, Error, Generation, KEY_LEN_MAX, KeySpan, KeyspaceId, Level, NodeId, RangeId, Reason,
-    ReplicaId,
+    Epoch, Error, Generation, KEY_LEN_MAX, KeySpan, KeyspaceId, Level, NodeId, Outcome, RangeId,
+    Reason, ReplicaId,
 };
 use tokio::time::{Instant, sleep};
 
@@ -111,8 +111,12 @@ pub(crate) async fn create_keyspace(
         return Err(exists(&request.name));
     }
     let placed = place(&nodes_with_load(shared), &policy, &learners, points.len() + 1)?;
-    let keyspace = KeyspaceId(allocate(shared, Counter::Keyspace, 1, deadline).await? as u32);
-    let first = allocate(shared, Counter::Range, placed.len() as u64, deadline).await?;
+    // Numbers and ranges that no keyspace names are nobody's: until it is published, nothing has happened.
+    let nothing_yet = |error: Error| Error { outcome: Outcome::NotApplied, ..error };
+    let keyspace = allocate(shared, Counter::Keyspace, 1, deadline).await.map_err(nothing_yet)?;
+    let keyspace = KeyspaceId(keyspace as u32);
+    let first = allocate(shared, Counter::Range, placed.len() as u64, deadline).await;
+    let first = first.map_err(nothing_yet)?;
     let mut ranges = Vec::with_capacity(placed.len());
     for (index, replicas) in placed.into_iter().enumerate() {
         let start = index.checked_sub(1).map_or(&[][..], |before| &points[before]);
@@ -129,11 +133,11 @@ pub(crate) async fn create_keyspace(
             log_only: request.log_only,
         });
     }
-    // The ranges first: until the keyspace's record names them, they exist for nobody.
     try_join_all(ranges.iter().map(|range| {
         put_if_absent(shared, directory_key::range(range.id), range.encode(), deadline)
     }))
-    .await?;
+    .await
+    .map_err(nothing_yet)?;
     let record = KeyspaceRecord {
         id: keyspace,
         name: request.name.clone(),
@@ -147,8 +151,14 @@ pub(crate) async fn create_keyspace(
         value_len_max,
     };
     publish(shared, &record, deadline).await?;
-    wait_until_served(shared, &record.name, deadline).await?;
+    let served = wait_until_served(shared, &record.name, deadline).await;
+    served.map_err(|error| done_but("the keyspace is created, and not served yet", error))?;
     Ok(v1::CreateKeyspaceReply { keyspace: Some(keyspace_status(&record)) })
+}
+
+/// The error of a command whose effect is there, and not all that follows from it.
+fn done_but(what: &str, error: Error) -> Error {
+    Error { outcome: Outcome::Unknown, message: format!("{what}: {}", error.message), ..error }
 }
 
 /// The first replicas of a range, on these nodes.
@@ -189,6 +199,12 @@ fn split_at(request: &v1::CreateKeyspaceRequest) -> Result<Vec<Vec<u8>>, Error> 
     let invalid = |message: String| Error::new(Reason::ArgumentInvalid, message);
     if request.split_at.is_empty() {
         return Ok(split_points(request.ranges.max(1) as usize)?);
+    }
+    if request.split_at.len() >= SPLIT_RANGES_MAX {
+        return Err(invalid(format!(
+            "{} split points are too many: a keyspace begins with up to {SPLIT_RANGES_MAX} ranges",
+            request.split_at.len()
+        )));
     }
     let points: Vec<_> = request.split_at.iter().map(|point| point.to_vec()).collect();
     if request.ranges != 0 && request.ranges as usize != points.len() + 1 {
@@ -330,7 +346,10 @@ pub(crate) async fn drop_keyspace(
         let delete = v1::Delete { key, ..v1::Delete::default() };
         router::execute_meta(shared, v1::command::Operation::Delete(delete), deadline)
     }))
-    .await?;
+    .await
+    .map_err(|error| {
+        done_but("the keyspace is dropped, and not all of its records are removed", error)
+    })?;
     Ok(v1::DropKeyspaceReply { keyspace_id: keyspace.id.0 })
 }
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use latitude_range::{Body, Origin, OriginState};
 use latitude_rpc::pb::v1;
-use latitude_types::{Error, NodeId, RangeId, Reason, Timestamp};
+use latitude_types::{Error, NodeId, Outcome, RangeId, Reason, Timestamp};
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::admin::PASSED_ON;
@@ -83,6 +83,7 @@ pub(crate) async fn set(
     };
     let deadline = Instant::now() + patience;
     let invalid = |message: String| Error::new(Reason::ArgumentInvalid, message);
+    let mut unknown = false;
     let range = RangeId(request.range_id);
     let wanted = match request.wanted() {
         v1::OriginState::Active => OriginState::Active,
@@ -118,8 +119,10 @@ pub(crate) async fn set(
                 format!("the leader of range {range} cannot be reached: {}", error.message);
             return Err(Error::unknown(Reason::SealPending, message));
         }
+        unknown |= error.may_have_applied();
         if passed_on || is_late || !error.is_retryable() {
-            return Err(error);
+            let outcome = if unknown { Outcome::Unknown } else { error.outcome };
+            return Err(Error { outcome, ..error });
         }
         sleep(LOOK_EVERY).await;
     }
@@ -135,6 +138,7 @@ async fn lead(
 ) -> Result<v1::OriginStatus, Error> {
     let range = handle.id();
     let mut origins = handle.group.origins();
+    let mut proposed = false;
     loop {
         let found = origins.borrow_and_update().iter().find(|origin| origin.node == node).cloned();
         let Some(origin) = found else {
@@ -154,10 +158,13 @@ async fn lead(
         };
         if let Some(change) = change {
             handle.proposer.change_origins(change).await?;
+            proposed = true;
         }
         let leadership = handle.group.leadership();
         if leadership.token.is_none() {
-            return Err(not_leader(range, leadership.leader));
+            let error = not_leader(range, leadership.leader);
+            let outcome = if proposed { Outcome::Unknown } else { error.outcome };
+            return Err(Error { outcome, ..error });
         }
         if Instant::now() >= deadline {
             return Err(pending(shared, handle, &origin));

@@ -417,6 +417,7 @@ pub(crate) async fn execute_on_meta(
     let keyspace = meta_keyspace();
     let started = Instant::now();
     let request = parse(shared, command.clone(), &keyspace, started)?;
+    let mut unknown = false;
     loop {
         let result = route(shared, command.clone(), request.clone(), &keyspace, started).await;
         let error = match result {
@@ -426,9 +427,11 @@ pub(crate) async fn execute_on_meta(
             Ok(reply) => return Ok(reply),
             Err(error) => error,
         };
-        // The id is the same each time, so the outcome of an earlier attempt does not matter.
+        // The id is the same each time, so it may be asked again whatever became of an earlier attempt; but that one may
+        // have happened.
+        unknown |= error.may_have_applied();
         if !error.is_retryable() || Instant::now() >= request.deadline || request.no_forward {
-            return Err(error);
+            return Err(after_passes(error, unknown));
         }
         sleep(Duration::from_millis(100)).await;
     }

@@ -46,6 +46,7 @@ async fn bad_input_is_refused_with_its_own_reason_and_large_values_commit_under_
 
     a_deadline_that_passes_is_told(&node).await?;
     a_batch_too_large_is_refused(&node).await?;
+    more_split_points_than_ranges_there_may_be_are_refused(&client).await?;
     bytes_that_are_no_message_are_refused(&node).await?;
     the_sdk_tells_the_same(&client).await?;
 
@@ -185,6 +186,42 @@ async fn a_batch_too_large_is_refused(node: &Raw) -> Result<()> {
         let error = error_from_status(&refused.context("the batch was served")?);
         ensure_refused("a batch too large", &error, &[Reason::BatchTooLarge])?;
     }
+    // Each of these commands is two bytes here, and hundreds in memory.
+    let empty = Bytes::from([0x0a, 0x00].repeat(9 << 20));
+    for call in ["Batch", "Stream"] {
+        let status = said(node, call, empty.clone()).await?.err();
+        let error = error_from_status(&status.with_context(|| format!("{call} was served"))?);
+        ensure_refused("millions of empty commands", &error, &[Reason::BatchTooLarge])?;
+    }
+    Ok(())
+}
+
+/// What a node says to a message of these bytes.
+async fn said(node: &Raw, call: &str, bytes: Bytes) -> Result<Result<Option<Bytes>, Status>> {
+    let path = format!("/latitude.v1.Latitude/{call}").parse()?;
+    let mut grpc = tonic::client::Grpc::new(node.channel());
+    grpc.ready().await?;
+    let what = format!("{call} of {} bytes", bytes.len());
+    let request = Request::new(futures::stream::iter([bytes]));
+    let answered = async {
+        let mut answer = grpc.streaming(request, path, Verbatim).await?.into_inner();
+        answer.message().await
+    };
+    let answered = tokio::time::timeout(PATIENCE, answered).await;
+    answered.with_context(|| format!("{what} hangs"))
+}
+
+async fn more_split_points_than_ranges_there_may_be_are_refused(client: &Client) -> Result<()> {
+    let split_at = (0..200_000u32).map(|at| Bytes::copy_from_slice(&at.to_be_bytes())).collect();
+    let request = v1::CreateKeyspaceRequest {
+        name: "cut-up".to_owned(),
+        split_at,
+        ..v1::CreateKeyspaceRequest::default()
+    };
+    let error = client.admin().create_keyspace(request).await.err();
+    let error = error.context("200,000 split points were taken")?;
+    ensure_refused("split points", &error, &[Reason::ArgumentInvalid])?;
+    ensure!(!error.may_have_applied(), "{error:?}");
     Ok(())
 }
 
@@ -242,16 +279,7 @@ async fn bytes_that_are_no_message_are_refused(node: &Raw) -> Result<()> {
             // A frame holds commands: field 1.
             let framed = [&[0x0a, bytes.len() as u8][..], bytes].concat();
             let bytes = if call == "Stream" { framed } else { bytes.to_vec() };
-            let path = format!("/latitude.v1.Latitude/{call}").parse()?;
-            let mut grpc = tonic::client::Grpc::new(node.channel());
-            grpc.ready().await?;
-            let request = Request::new(futures::stream::iter([Bytes::from(bytes.clone())]));
-            let answered = async {
-                let mut answer = grpc.streaming(request, path, Verbatim).await?.into_inner();
-                answer.message().await
-            };
-            let answered = tokio::time::timeout(PATIENCE, answered).await;
-            let answered = answered.with_context(|| format!("{call} hangs on {bytes:?}"))?;
+            let answered = said(node, call, Bytes::from(bytes.clone())).await?;
             let status = answered.err().with_context(|| format!("{call} took {bytes:?}"))?;
             let error = error_from_status(&status);
             ensure!(error.reason == Reason::Malformed, "{call} {bytes:?}: {status:?}");
