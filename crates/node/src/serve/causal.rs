@@ -15,7 +15,7 @@ use latitude_consistency::{Token, demand};
 use latitude_probe::{Mark, Plant};
 use latitude_range::Reader;
 use latitude_rpc::pb::v1;
-use latitude_types::{Error, KeySpan, NodeId, Positions, Reason};
+use latitude_types::{Error, KeySpan, NodeId, Past, Positions, Reason};
 use tokio::time::{Instant, timeout_at};
 
 use super::read::{Proven, Standing};
@@ -86,6 +86,14 @@ impl Serving<'_> {
     /// met.
     fn unmet_in_range(&self, session: Option<&Token>) -> Option<Unmet> {
         let past = session.filter(|_| !Plant::SeenIgnored.is_on())?.past();
+        self.unmet_logs_of_range(past).or_else(|| {
+            let unseen = self.shared.local().unreadable(Some(self.handle.id()), &past.seen);
+            unseen.map(|unseen| Unmet::Stream(unseen.origin))
+        })
+    }
+
+    /// The log of this range as far as the session follows it; with it the origins are known.
+    fn unmet_logs_of_range(&self, past: &Past) -> Option<Unmet> {
         let handle = self.handle;
         let directory = self.shared.catalog.current();
         let known = |range| directory.range(range).map(|record| (record.epoch, &record.span));
@@ -97,8 +105,20 @@ impl Serving<'_> {
             return Some(Unmet::Logs(vec![handle.clone()]));
         }
         self.know_origins(handle);
-        let unseen = self.shared.local().unreadable(Some(handle.id()), &past.seen);
-        unseen.map(|unseen| Unmet::Stream(unseen.origin))
+        None
+    }
+
+    /// Waits until the session's own writes in this range are here, whatever they follow. Which of the log's entries are
+    /// its own, its token does not say: all of them must be here.
+    pub(super) async fn own_writes_met(&self) -> Result<(), Error> {
+        let Some(session) = &self.request.session else { return Ok(()) };
+        let unmet = || {
+            self.unmet_logs_of_range(session.past()).or_else(|| {
+                let lacked = self.shared.local().lacked(self.handle.id(), session.own());
+                lacked.map(Unmet::Stream)
+            })
+        };
+        self.wait_until_met(unmet).await
     }
 
     /// The origins that the applied log of a range has admitted, before anything is concluded from who they are.
@@ -108,7 +128,7 @@ impl Serving<'_> {
     }
 
     /// Whether everything the session follows can be read of this range here, now.
-    fn is_met_here(&self) -> bool {
+    pub(super) fn is_met_here(&self) -> bool {
         self.unmet_in_range(self.request.session.as_ref()).is_none()
     }
 

@@ -9,10 +9,13 @@ use latitude_rpc::ToWire;
 use latitude_rpc::pb::v1;
 use latitude_types::{Error, KeySpan, Level, OperationKind, Past, Reason, Timestamp, WriteTime};
 
-use super::write::result_of;
+use super::write::{ends_what_it_saw, result_of};
 use super::{Answer, Serving, internal};
 use crate::local::Draft;
 use crate::shared::{OwnId, Shared};
+
+/// The most a local write may name of what it ends. It must fit into a message: an id has about thirty bytes.
+const NAMED_MAX: usize = 100_000;
 
 impl Serving<'_> {
     pub(super) async fn local_write(&self) -> Result<Answer, Error> {
@@ -41,7 +44,11 @@ impl Serving<'_> {
         if is_causal {
             // What it is to follow must be here, or whoever reads it here would wait (pitfall B12).
             self.causes_met().await?;
+        } else if ends_what_it_saw(self.value_type()?, op) {
+            // It follows nothing, but what its own session has done before, it is to end (consistency.md 1.2, rule 4).
+            self.own_writes_met().await?;
         }
+        let covers_session = is_causal || self.is_full() && self.is_met_here();
         let span = KeySpan::of_key(key);
         // It ends what a read of its level shows here.
         let shown = match is_causal {
@@ -70,6 +77,14 @@ impl Serving<'_> {
             ValueType::Siblings if !context.is_empty() => context.to_vec(),
             _ => seen.named_by(&id, op),
         };
+        if named.len() > NAMED_MAX {
+            let message = format!(
+                "it would end {} copies of what is in the key, one by one, and a local write can name {NAMED_MAX}: ask for \
+                 it at level strict, where it need not name them",
+                named.len()
+            );
+            return Err(Error::new(Reason::ValueTooLarge, message));
+        }
         // A copy of what was taken is answered like the first.
         let is_known = in_base || in_overlay;
         if !is_known && !seen.has_room_for(value_type, op, &named) {
@@ -109,11 +124,16 @@ impl Serving<'_> {
         if self.is_full() {
             let duplicate = taken.is_none_or(|taken| taken.duplicate);
             receipt.set_proof(v1::Proof::Durable);
-            receipt.set_duplicate(if duplicate { v1::Duplicate::Yes } else { v1::Duplicate::No });
-            receipt.retry_safe = request.id.is_some();
             receipt.superseded = outweighed_by.is_some_and(|other| other > version);
+            receipt.set_duplicate(match duplicate {
+                true => v1::Duplicate::Yes,
+                // Of a register's writes the base knows the winning one.
+                false if receipt.superseded => v1::Duplicate::Unknown,
+                false => v1::Duplicate::No,
+            });
+            receipt.retry_safe = request.id.is_some();
             receipt.durable_on = durable_on.into_iter().map(|node| node.0).collect();
-            receipt.covers_session = true;
+            receipt.covers_session = covers_session;
             receipt.server_us = self.started.elapsed().as_micros() as u64;
             receipt.as_of = taken.map_or(base.time, |taken| taken.delta.1).0;
         }
@@ -131,6 +151,11 @@ impl Serving<'_> {
         });
         let result = result_of(op, &Done::Written { version });
         Ok(Answer { result, receipt, session })
+    }
+
+    fn value_type(&self) -> Result<ValueType, Error> {
+        let reader = Reader::new(self.handle.id(), &*self.shared.engine).map_err(internal)?;
+        Ok(reader.meta().value_type)
     }
 
     /// This node as an origin of the range. A replica is admitted soon after it came.

@@ -119,9 +119,9 @@ impl Serving<'_> {
     }
 }
 
-/// Whether an operation ends what its session saw without naming it, so that all of that must be folded ahead of it
-/// (pitfall B9).
-fn ends_what_it_saw(value_type: ValueType, op: &Op) -> bool {
+/// Whether an operation ends what its session saw. In the log it does not name it, so all of that must be folded ahead of
+/// it (pitfall B9); a local one names what is here.
+pub(super) fn ends_what_it_saw(value_type: ValueType, op: &Op) -> bool {
     // A register's delete wins by its stamp, whatever is folded when.
     value_type != ValueType::Register
         && matches!(

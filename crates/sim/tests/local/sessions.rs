@@ -3,12 +3,14 @@
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
+use latitude_client::wire::command::Operation;
 use latitude_client::{Level, NodeId, Reason, ReceiptDetail, Session, wire};
+use latitude_sim::Cluster;
 use latitude_sim::workload::KEYSPACE;
 
 use crate::common::run_near;
 use crate::world::{
-    KEYS, ONE_WAY, cluster, command, decoded, get_at, leader_of, new_id, others, put,
+    KEYS, ONE_WAY, cluster, command, create, decoded, get_at, leader_of, new_id, others, put,
 };
 
 /// Pitfall 19, and rule 4 of the contract: a strict operation has its session's local writes folded ahead of it, or says
@@ -73,6 +75,77 @@ fn a_strict_operation_without_its_sessions_local_writes_is_not_done_and_says_why
                 ensure!(got.as_deref() == Some(b"after"), "{got:?}");
                 Ok(())
             }
+        });
+    }
+}
+
+/// Rule 4 of the contract: an eventual remove follows nothing, but ends what its own session has added before, at whatever
+/// level and wherever; a replica that does not have it yet does not take the remove. What ends nothing is taken at once,
+/// and its receipt says that its session is not covered.
+#[test]
+fn an_eventual_remove_ends_what_its_session_has_added_elsewhere() {
+    const SETS: &str = "sets";
+    let mut cluster = cluster(78);
+    create(&mut cluster, SETS, wire::ValueType::Set);
+    let leader = leader_of(&mut cluster, SETS, "k");
+    let [x, y] = others(leader);
+    // Neither the leader's log nor the other's stream comes to x.
+    cluster.isolate(x);
+    cluster.run_for(Duration::from_secs(1)).unwrap();
+    let added = |cluster: &mut Cluster, near: u32, level: Level, element: &'static str| {
+        run_near(cluster, near, move |host| async move {
+            let session = Session::new();
+            let sets = host.client.keyspace(SETS).with_level(level).with_session(session.clone());
+            sets.set_add("k", element).await?;
+            session.token().context("it has written")
+        })
+    };
+    let by_log = added(&mut cluster, leader, Level::Strict, "by log");
+    let by_stream = added(&mut cluster, y, Level::Causal, "by stream");
+    for (token, element) in [(by_log.clone(), "by log"), (by_stream.clone(), "by stream")] {
+        run_near(&mut cluster, x, move |host| {
+            let token = token.clone();
+            async move {
+                let (key, element) = (b"k".to_vec().into(), element.as_bytes().to_vec().into());
+                let remove = wire::SetRemove { key, element };
+                let add = wire::SetAdd { key: remove.key.clone(), element: b"x".to_vec().into() };
+                let at_x = |operation, sequence| wire::Command {
+                    id: Some(new_id(&host, sequence)),
+                    token: decoded(&token).0.into(),
+                    ..command(SETS, Level::Eventual, operation)
+                };
+                let remove = Operation::SetRemove(remove);
+                let refused = host.send(x, at_x(remove, 1)).await.unwrap_err();
+                ensure!(refused.reason == Reason::ReplicaBehind, "{refused}");
+                ensure!(!refused.may_have_applied(), "{refused}");
+                let taken = host.send(x, at_x(Operation::SetAdd(add), 2)).await?;
+                let receipt = taken.receipt.context("a receipt was asked for")?;
+                ensure!(!receipt.covers_session, "{receipt:?}");
+                Ok(())
+            }
+        });
+    }
+    for (token, element) in [(by_log, "by log"), (by_stream, "by stream")] {
+        // From where x is: the library asks another.
+        run_near(&mut cluster, x, move |host| {
+            let token = token.clone();
+            async move {
+                let sets = host.client.keyspace(SETS).with_level(Level::Eventual);
+                let sets = sets.with_session(Session::from_token(&token)?);
+                sets.set_remove("k", element).await?;
+                Ok(())
+            }
+        });
+    }
+    cluster.heal();
+    cluster.run_for(Duration::from_secs(6)).unwrap();
+    for node in 1..=3 {
+        run_near(&mut cluster, node, |host| async move {
+            for level in Level::ALL {
+                let got = host.client.keyspace(SETS).with_level(level).members("k").await?;
+                ensure!(got.value == ["x"], "{level}: {:?}", got.value);
+            }
+            Ok(())
         });
     }
 }
