@@ -448,6 +448,11 @@ impl Shared {
                 if host.random.random_range(0..10) < workload.others {
                     self.others.operate(&mut host, &session, level).await?;
                 } else {
+                    // What follows nothing is taken by a node that knows nothing of the others.
+                    let level = match level {
+                        Level::Causal if host.random.random_ratio(1, 3) => Level::Eventual,
+                        level => level,
+                    };
                     self.typed.operate(&mut host, &session, level).await?;
                 }
             }

@@ -36,8 +36,8 @@ pub(crate) enum Kind {
     /// Nobody hears a node, neither nodes nor clients, and it hears all: what it is asked to do it does, and its clients
     /// ask another.
     Mute,
-    /// No client hears a node, which goes on, while another node is cut from the others: what clients have asked of the one
-    /// they ask again of the other, which cannot know of it.
+    /// No client hears a node, for long or again and again, and it goes on; another node is cut from the others. What clients
+    /// have asked of the one they ask again of the other, which cannot know of it.
     AskedAgain,
     /// Every node hears a majority, and no two the same one.
     Ring,
@@ -286,7 +286,13 @@ pub(crate) fn draw(
         }
         Kind::AskedAgain => {
             nodes[1..].iter().for_each(|node| steps.partition(one, *node));
-            steps.unanswering(other, targets.clients);
+            if random.random_ratio(1, 3) {
+                steps.unanswering(other, targets.clients);
+            } else {
+                // Whoever is not heard for long is asked no more: it is heard again and again.
+                let clients: Vec<_> = (0..targets.clients).map(Party::Client).collect();
+                steps.losing_answers(other, &clients, random);
+            }
         }
         Kind::Ring => {
             // Of five, neighbours in the ring hear each other. Of three any two are a majority, so one pair
@@ -338,17 +344,7 @@ pub(crate) fn draw(
                 if random.random() { Action::Reset(a, b) } else { Action::Reset(b, a) }
             });
         }
-        Kind::ReplyLost => {
-            let mut at = from;
-            while at < until {
-                let lost = between(random, 20, 400);
-                steps.at(at, Action::Cut(Party::Node(one), client));
-                steps.at(at + lost, Action::Mend(Party::Node(one), client));
-                // Else the client would wait for its deadline: the answer is missing from the connection.
-                steps.at(at + lost, Action::Reset(client, Party::Node(one)));
-                at += lost + between(random, 50, 600);
-            }
-        }
+        Kind::ReplyLost => steps.losing_answers(one, &[client], random),
         Kind::Skew => {
             let ahead = random.random_range(-200..=200);
             steps.lasting(Action::Skew(one, ahead), Action::ClockRight(one));
@@ -441,6 +437,22 @@ impl Steps {
             self.lasting(Action::Cut(node, client), Action::Mend(node, client));
             // Answers are missing from the connection: else the client would wait for its deadline.
             self.at(self.until, Action::Reset(client, node));
+        }
+    }
+
+    /// Again and again clients do not hear for a while what a node answers.
+    fn losing_answers(&mut self, node: u32, clients: &[Party], random: &mut SmallRng) {
+        let node = Party::Node(node);
+        let mut at = self.from;
+        while at < self.until {
+            let lost = between(random, 20, 400);
+            for client in clients {
+                self.at(at, Action::Cut(node, *client));
+                self.at(at + lost, Action::Mend(node, *client));
+                // Else the client would wait for its deadline: the answer is missing from the connection.
+                self.at(at + lost, Action::Reset(*client, node));
+            }
+            at += lost + between(random, 50, 600);
         }
     }
 
