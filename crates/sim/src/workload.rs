@@ -73,6 +73,8 @@ pub struct Workload {
     pub typed: u32,
     /// Of ten of those, how many are on maps, flags and siblings instead.
     pub others: u32,
+    /// Sets are one set, and most of what happens to it is that one element is added and removed.
+    pub one_element: bool,
     /// Of ten operations, how many are reads ...
     pub reads: u32,
     /// ... and how many conditional writes.
@@ -107,6 +109,7 @@ impl Default for Workload {
             local: 0,
             typed: 0,
             others: 0,
+            one_element: false,
             reads: 5,
             compares: 2,
             deletes: 0,
@@ -453,7 +456,8 @@ impl Shared {
                         Level::Causal if host.random.random_ratio(1, 3) => Level::Eventual,
                         level => level,
                     };
-                    self.typed.operate(&mut host, &session, level).await?;
+                    let one_element = workload.one_element;
+                    self.typed.operate(&mut host, &session, level, one_element).await?;
                 }
             }
             let keyspace = host

@@ -175,6 +175,7 @@ fn workload(layout: &Layout, random: &mut SmallRng) -> Workload {
         local: 0,
         typed: 0,
         others: 0,
+        one_element: false,
         reads: random.random_range(2..=7),
         compares: random.random_range(1..=2),
         deletes: *[0, 0, 1, 3].choose(random).unwrap_or(&0),
@@ -187,12 +188,15 @@ fn workload(layout: &Layout, random: &mut SmallRng) -> Workload {
     }
 }
 
-/// Two thirds of the runs have operations at local levels too, and two thirds of these counters and sets.
+/// Two thirds of the runs have operations at local levels too, and two thirds of these counters and sets; in a third of
+/// those all clients want the same element of the same set.
 fn with_local(workload: Workload, random: &mut SmallRng) -> Workload {
     let local = if random.random_ratio(2, 3) { random.random_range(1..=9) } else { 0 };
     let typed = if local > 0 && random.random_ratio(2, 3) { random.random_range(1..=8) } else { 0 };
-    let others = if typed > 0 && random.random() { random.random_range(2..=8) } else { 0 };
-    Workload { local, typed, others, ..workload }
+    let one_element = typed > 0 && random.random_ratio(1, 3);
+    let others = typed > 0 && !one_element && random.random();
+    let others = if others { random.random_range(2..=8) } else { 0 };
+    Workload { local, typed, others, one_element, ..workload }
 }
 
 /// As many operations in a long run as fit into what its judges can hold.

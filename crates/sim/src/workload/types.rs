@@ -23,6 +23,8 @@ const KEYS: u32 = 2;
 /// Elements that are added again and again, also while somebody removes them: what becomes of them is judged entry by
 /// entry (`invariants/values.rs`). All others are added once.
 const SHARED: std::ops::Range<i64> = -3..0;
+/// One of them.
+const THE_ONE: i64 = -1;
 
 /// What is known of the counters and sets.
 #[derive(Default, Debug)]
@@ -95,6 +97,7 @@ impl Typed {
         host: &mut ClientHost,
         session: &Session,
         level: Level,
+        one_element: bool,
     ) -> Result<()> {
         let key = format!("t{}", host.random.random_range(0..KEYS));
         let of = |name: &str| {
@@ -105,10 +108,22 @@ impl Typed {
                 .with_session(session.clone())
         };
         let (counters, sets) = (of(COUNTERS), of(SETS));
+        if one_element && host.random.random_ratio(4, 5) {
+            return match host.random.random() {
+                true => self.add_element(host, &sets, "t0", THE_ONE).await,
+                false => self.remove_element(host, &sets, "t0", level).await,
+            };
+        }
         match host.random.random_range(0..16) {
             0..5 => self.add(host, &counters, &key).await,
             5 => self.end_or_bound(host, &counters, &key, level).await,
-            6..12 => self.add_element(host, &sets, &key).await,
+            6..12 => {
+                let element = match host.random.random() {
+                    true => host.random.random_range(SHARED),
+                    false => self.next.fetch_add(1, Ordering::Relaxed),
+                };
+                self.add_element(host, &sets, &key, element).await
+            }
             12..14 => self.remove_element(host, &sets, &key, level).await,
             _ => self.delete_set(host, &sets, &key).await,
         }
@@ -167,11 +182,13 @@ impl Typed {
         Ok(())
     }
 
-    async fn add_element(&self, host: &mut ClientHost, sets: &Keyspace, key: &str) -> Result<()> {
-        let element = match host.random.random() {
-            true => host.random.random_range(SHARED),
-            false => self.next.fetch_add(1, Ordering::Relaxed),
-        };
+    async fn add_element(
+        &self,
+        host: &mut ClientHost,
+        sets: &Keyspace,
+        key: &str,
+        element: i64,
+    ) -> Result<()> {
         self.note(key, element, Element::MayBe);
         host.say(&format!("adds {element} to {key}"));
         match sets.set_add(key, element.to_string()).await {
