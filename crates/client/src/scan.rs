@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use latitude_rpc::FromWire;
 use latitude_rpc::pb::v1;
-use latitude_types::{Error, KeySpan, Reason, Result, WriteTime};
+use latitude_types::{Error, KeySpan, Level, Reason, Result, WriteTime};
 use tokio::time::Instant;
 
 use crate::answer::{Answer, unfitting};
@@ -170,13 +170,13 @@ impl Row {
 pub(crate) async fn run(client: &Inner, keyspace: &Keyspace, scan: Scan) -> Result<Answer<Page>> {
     let started = Instant::now();
     let deadline = keyspace.deadline(started);
-    // Its parts are reads one after another, so they are in one session, the scan's own if it has no other.
+    // Its parts are reads one after another, so they are in one session, the scan's own if it has no other. At causal level
+    // a part may have causes that this region lacks in the next range: then they are not closed, and say so.
     let own_session = keyspace.options().session.is_none();
-    let of_session = match own_session {
+    let mut of_parts = match own_session {
         true => keyspace.clone().with_session(Session::new()),
         false => keyspace.clone(),
     };
-    let keyspace = &of_session;
     let is_asked_for = !own_session || keyspace.options().receipt != ReceiptDetail::None;
     if KeySpan::new(&scan.start, scan.end.as_deref()).is_none() {
         let message = format!(
@@ -196,7 +196,7 @@ pub(crate) async fn run(client: &Inner, keyspace: &Keyspace, scan: Scan) -> Resu
         let wanted = limit - rows.len();
         let call = Call {
             name: "scan",
-            keyspace,
+            keyspace: &of_parts,
             target: rest.target(),
             write: false,
             conditional: false,
@@ -204,6 +204,12 @@ pub(crate) async fn run(client: &Inner, keyspace: &Keyspace, scan: Scan) -> Resu
         };
         let served = client.run(&call, started, deadline).await?;
         attempts += served.attempts;
+        let level = keyspace.options().level.or(served.route.default_level);
+        if own_session
+            && level.is_some_and(|level| matches!(level, Level::Causal | Level::Eventual))
+        {
+            of_parts = keyspace.clone();
+        }
         let Some(v1::reply::Result::Scan(result)) = served.reply.result else {
             return Err(unfitting("scan", false));
         };
