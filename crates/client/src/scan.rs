@@ -172,7 +172,9 @@ pub(crate) async fn run(client: &Inner, keyspace: &Keyspace, scan: Scan) -> Resu
     let deadline = keyspace.deadline(started);
     // Its parts are reads one after another, so they are in one session, the scan's own if it has no other. At causal level
     // a part may have causes that this region lacks in the next range: then they are not closed, and say so.
-    let own_session = keyspace.options().session.is_none();
+    let may_be_local = |level: &Level| matches!(level, Level::Causal | Level::Eventual);
+    let options = keyspace.options();
+    let own_session = options.session.is_none() && !options.accept.iter().any(may_be_local);
     let mut of_parts = match own_session {
         true => keyspace.clone().with_session(Session::new()),
         false => keyspace.clone(),
@@ -205,9 +207,7 @@ pub(crate) async fn run(client: &Inner, keyspace: &Keyspace, scan: Scan) -> Resu
         let served = client.run(&call, started, deadline).await?;
         attempts += served.attempts;
         let level = keyspace.options().level.or(served.route.default_level);
-        if own_session
-            && level.is_some_and(|level| matches!(level, Level::Causal | Level::Eventual))
-        {
+        if own_session && level.is_some_and(|level| may_be_local(&level)) {
             of_parts = keyspace.clone();
         }
         let Some(v1::reply::Result::Scan(result)) = served.reply.result else {

@@ -121,8 +121,7 @@ pub(crate) async fn set(
         }
         unknown |= error.may_have_applied();
         if passed_on || is_late || !error.is_retryable() {
-            let outcome = if unknown { Outcome::Unknown } else { error.outcome };
-            return Err(Error { outcome, ..error });
+            return Err(may_have(unknown, error));
         }
         sleep(LOOK_EVERY).await;
     }
@@ -157,20 +156,24 @@ async fn lead(
             }
         };
         if let Some(change) = change {
-            handle.proposer.change_origins(change).await?;
+            let changed = handle.proposer.change_origins(change).await;
+            changed.map_err(|error| may_have(proposed, error))?;
             proposed = true;
         }
         let leadership = handle.group.leadership();
         if leadership.token.is_none() {
-            let error = not_leader(range, leadership.leader);
-            let outcome = if proposed { Outcome::Unknown } else { error.outcome };
-            return Err(Error { outcome, ..error });
+            return Err(may_have(proposed, not_leader(range, leadership.leader)));
         }
         if Instant::now() >= deadline {
             return Err(pending(shared, handle, &origin));
         }
         drop(timeout(LOOK_EVERY, origins.changed()).await);
     }
+}
+
+/// The error of a command of which something may have happened before.
+fn may_have(happened: bool, error: Error) -> Error {
+    if happened { Error { outcome: Outcome::Unknown, ..error } } else { error }
 }
 
 /// The error of a command that waited in vain, naming for whom.

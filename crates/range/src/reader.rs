@@ -162,23 +162,28 @@ impl<'a> Reader<'a> {
         let mut page = Page::default();
         let Some(span) = request.span.intersection(&self.meta.span) else { return Ok(page) };
         let (mut bytes, mut work) = (0, 0);
-        let work_max = request.bytes_max.saturating_mul(WORK_PER_BYTE);
+        let work_max = request.bytes_max.max(WORK_BYTES_MIN).saturating_mul(WORK_PER_BYTE);
         for found in self.rows(&span, request.reverse) {
             let (user_key, row) = found?;
-            // One row at least, or whoever asks for the next page would get no further.
-            let is_full = page.rows.len() >= request.limit || bytes >= request.bytes_max;
-            if page.reached.is_some() && work >= work_max || is_full && !page.rows.is_empty() {
+            // One key at least, or whoever asks for the next page would get no further.
+            if page.reached.is_some() && work >= work_max {
                 page.more = true;
                 break;
             }
             let row = self.merged(&user_key, row)?;
+            let exists = row.as_ref().is_some_and(ValueRow::exists);
+            let is_full = page.rows.len() >= request.limit || bytes >= request.bytes_max;
+            if exists && is_full && !page.rows.is_empty() {
+                page.more = true;
+                break;
+            }
             self.shown.count_unfolded(&user_key, &self.meta.origins, &mut page.unfolded);
             work += ROW_WORK + user_key.as_bytes().len();
             page.reached = Some(user_key.clone());
             let Some(row) = row else { continue };
             page.follow(&row);
             work += size(&row.content);
-            if !row.exists() {
+            if !exists {
                 continue;
             }
             let value = (!request.keys_only).then(|| row.read(self.meta.value_type));
@@ -263,8 +268,9 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// Bytes that a scan may read for each that it may answer.
+/// Bytes that a scan may read for each that it may answer, and the least that it may answer for this.
 const WORK_PER_BYTE: usize = 8;
+const WORK_BYTES_MIN: usize = 1 << 10;
 /// What a row costs beside its bytes, as so many of them.
 const ROW_WORK: usize = 64;
 /// Ids of a key that are stepped over one by one: to begin anew costs about as much.

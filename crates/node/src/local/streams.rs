@@ -87,9 +87,11 @@ async fn follow(shared: Arc<Shared>, origin: NodeId) {
         ranges.retain(|range| !skipped.contains(range));
         turn += 1;
         if !ranges.is_empty() {
+            let left_out = skipped.clone();
             match subscribe(&shared, Stream { origin, via, ranges, skipped }).await {
-                Ok(Some(refused)) => {
+                Ok(Some(mut refused)) => {
                     // The rest can be had there, at once.
+                    refused.extend(left_out);
                     refusals.insert(via, refused);
                     turn -= 1;
                 }

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use latitude_probe::{Mark, Plant};
-use latitude_range::{Done, Origin, OriginState, Reader, ValueType};
+use latitude_range::{Done, Op, Origin, OriginState, Reader, ValueType};
 use latitude_rpc::ToWire;
 use latitude_rpc::pb::v1;
 use latitude_types::{Error, KeySpan, Level, OperationKind, Past, Reason, Timestamp, WriteTime};
@@ -44,7 +44,7 @@ impl Serving<'_> {
         if is_causal {
             // What it is to follow must be here, or whoever reads it here would wait (pitfall B12).
             self.causes_met().await?;
-        } else if ends_what_it_saw(self.value_type()?, op) {
+        } else if self.ends_what_is_here(op, !context.is_empty())? {
             // It follows nothing, but what its own session has done before, it is to end (consistency.md 1.2, rule 4).
             self.own_writes_met().await?;
         }
@@ -77,7 +77,9 @@ impl Serving<'_> {
             ValueType::Siblings if !context.is_empty() => context.to_vec(),
             _ => seen.named_by(&id, op),
         };
-        if named.len() > NAMED_MAX {
+        // A copy of what was taken is answered like the first.
+        let is_known = in_base || in_overlay;
+        if !is_known && named.len() > NAMED_MAX {
             let message = format!(
                 "it would end {} copies of what is in the key, one by one, and a local write can name {NAMED_MAX}: ask for \
                  it at level strict, where it need not name them",
@@ -85,8 +87,6 @@ impl Serving<'_> {
             );
             return Err(Error::new(Reason::ValueTooLarge, message));
         }
-        // A copy of what was taken is answered like the first.
-        let is_known = in_base || in_overlay;
         if !is_known && !seen.has_room_for(value_type, op, &named) {
             return Err(latitude_range::Refusal::Full.into_error());
         }
@@ -153,9 +153,12 @@ impl Serving<'_> {
         Ok(Answer { result, receipt, session })
     }
 
-    fn value_type(&self) -> Result<ValueType, Error> {
+    /// Whether the write ends what is seen here. One of siblings with a context ends what its client has read.
+    fn ends_what_is_here(&self, op: &Op, has_context: bool) -> Result<bool, Error> {
         let reader = Reader::new(self.handle.id(), &*self.shared.engine).map_err(internal)?;
-        Ok(reader.meta().value_type)
+        let value_type = reader.meta().value_type;
+        let names_itself = value_type == ValueType::Siblings && has_context;
+        Ok(!names_itself && ends_what_it_saw(value_type, op))
     }
 
     /// This node as an origin of the range. A replica is admitted soon after it came.
