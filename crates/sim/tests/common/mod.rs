@@ -14,7 +14,8 @@ pub(crate) fn run_near<T: 'static, F: Future<Output = Result<T>> + 'static>(
     node: u32,
     program: impl Fn(ClientHost) -> F,
 ) -> T {
-    let region = cluster.layout().regions[node as usize - 1].clone();
+    let regions = &cluster.layout().regions;
+    let region = regions[(node as usize - 1) % regions.len()].clone();
     for _ in 0..cluster.layout().regions.len() {
         let here = region.clone();
         let ran = cluster.run_client(WITHIN, |host| {
