@@ -38,6 +38,7 @@ use tokio::time::{Instant, sleep};
 use crate::bed::{Bed, PATIENCE, regions};
 use crate::raw::{self, Raw};
 use asking::{Ended, ask, found};
+use subject::Habit;
 pub use subject::Subject;
 
 /// The ranges of a keyspace that a load runs on.
@@ -255,18 +256,23 @@ impl Shared {
     async fn process(self: Arc<Self>, keyspace: Keyspace, region: &str, seed: u64) -> Result<()> {
         let mut random = SmallRng::seed_from_u64(seed);
         let mut caller = self.new_caller();
-        let (subject, stays) = (self.subject, self.subject.stays(seed));
+        let (subject, habit) = (self.subject, self.subject.habit(seed));
         // What it saw last, to have conditions that hold.
         let mut seen = vec![Value::Absent; self.keys.len()];
         while !self.stop.load(Ordering::SeqCst) {
             let at = random.random_range(0..self.keys.len());
             let number = self.value_next.fetch_add(1, Ordering::SeqCst);
-            let level = subject.level(stays, &mut random);
+            let level = subject.level(habit, &mut random);
             let micro_op = subject.next(&self.keys[at], number, &seen[at], level, &mut random);
+            let level = match (habit, &micro_op) {
+                (Habit::ReadsAlone, MicroOp::Read { .. }) => Level::Eventual,
+                _ => level,
+            };
             let way = Way { keyspace: &keyspace, region, level, is_final: false };
-            self.run(way, &mut caller, micro_op, &mut seen[at]).await?;
-            if random.random_ratio(1, OPERATIONS_OF_A_SESSION) {
-                self.change_session(&mut caller, stays)?;
+            let is_answered = self.run(way, &mut caller, micro_op, &mut seen[at]).await?;
+            let is_stuck = habit == Habit::Stays && !is_answered;
+            if is_stuck || random.random_ratio(1, OPERATIONS_OF_A_SESSION) {
+                self.change_session(&mut caller, habit)?;
             }
         }
         Ok(())
@@ -274,7 +280,7 @@ impl Shared {
 
     /// Leaves the session to whoever wants it, and goes on with the one that was left longest ago, as it
     /// would in another process: by its text. One that stays in its region takes over none.
-    fn change_session(&self, caller: &mut Caller, stays: bool) -> Result<()> {
+    fn change_session(&self, caller: &mut Caller, habit: Habit) -> Result<()> {
         let mut left = self.left.lock().unwrap_or_else(PoisonError::into_inner);
         // A process has something to hand on only once it has sent an operation.
         if caller.token_from.is_none()
@@ -283,7 +289,7 @@ impl Shared {
             left.push((caller.process, token));
         }
         *caller = self.new_caller();
-        if !stays && left.len() > self.subject.processes() / 2 {
+        if habit == Habit::Roams && left.len() > self.subject.processes() / 2 {
             let (process, token) = left.remove(0);
             caller.session = token.parse()?;
             caller.token_from = Some(process);
@@ -291,7 +297,7 @@ impl Shared {
         Ok(())
     }
 
-    /// Runs and records one operation. After an unknown outcome the caller goes on as another process, with
+    /// Runs and records one operation. Returns whether it was answered. After an unknown outcome the caller goes on as another process, with
     /// the session as the last answer left it.
     async fn run(
         &self,
@@ -299,7 +305,7 @@ impl Shared {
         caller: &mut Caller,
         micro_op: MicroOp,
         seen: &mut Value,
-    ) -> Result<()> {
+    ) -> Result<bool> {
         let extras = Extras {
             node: Some(way.region.to_owned()),
             level: Some(way.level.name().to_owned()),
@@ -349,9 +355,10 @@ impl Shared {
                 } else {
                     self.recorder.fail(process, now, extras)?;
                 }
+                return Ok(false);
             }
         }
-        Ok(())
+        Ok(true)
     }
 
     fn note_taken(&self, way: Way<'_>, phase: usize, done: &MicroOp) {
@@ -372,7 +379,7 @@ impl Shared {
         while !self.stop.load(Ordering::SeqCst) {
             let key = &self.keys[random.random_range(0..self.keys.len())];
             let phase = self.phase();
-            let level = self.subject.level(false, &mut random);
+            let level = self.subject.level(Habit::Roams, &mut random);
             let extras = Extras { level: Some(level.name().to_owned()), ..Extras::default() };
             let invoked = vec![read(key, Value::Absent)];
             self.recorder.invoke(process, self.nanos(), invoked, extras)?;

@@ -20,6 +20,19 @@ pub enum Subject {
     Sets,
 }
 
+/// What a process asks for besides the subject, and whose sessions it goes on with.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Habit {
+    /// All levels of the subject, and sessions that others have left, in any region.
+    Roams,
+    /// Local levels only, in its own sessions. It leaves one that cannot go on: what came through the log may have causes
+    /// that its region lacks, and whoever has read it waits for them (consistency.md 1.1).
+    Stays,
+    /// As [`Stays`](Self::Stays), and reads at level eventual only, which brings no causes: a region that is cut off serves
+    /// all of it.
+    ReadsAlone,
+}
+
 impl Subject {
     /// The keyspace it runs on.
     pub fn keyspace(self) -> &'static str {
@@ -66,17 +79,22 @@ impl Subject {
         self.ok_min() / 5
     }
 
-    /// Every third process of all levels keeps to its region: it takes over nobody's session and asks for nothing
-    /// that a region by itself cannot serve.
-    pub(super) fn stays(self, process: u64) -> bool {
-        self != Self::Log && process % 9 < 3
+    /// The habit of a process. Processes take turns over the regions, so each region has all of them.
+    pub(super) fn habit(self, process: u64) -> Habit {
+        match (self, process % 12) {
+            (Self::Log, _) | (_, 3..9) => Habit::Roams,
+            (_, 0..3) => Habit::Stays,
+            (_, 9..) => Habit::ReadsAlone,
+        }
     }
 
     /// The level of the next operation.
-    pub(super) fn level(self, stays: bool, random: &mut impl Rng) -> Level {
-        let levels: &[Level] = match self {
-            Self::Log => &[Level::Strict, Level::Sequential],
-            _ if stays => &[Level::Causal, Level::Causal, Level::Eventual],
+    pub(super) fn level(self, habit: Habit, random: &mut impl Rng) -> Level {
+        let levels: &[Level] = match (self, habit) {
+            (Self::Log, _) => &[Level::Strict, Level::Sequential],
+            (_, Habit::Stays | Habit::ReadsAlone) => {
+                &[Level::Causal, Level::Causal, Level::Eventual]
+            }
             _ => &[Level::Strict, Level::Sequential, Level::Causal, Level::Eventual],
         };
         *levels.choose(random).unwrap_or(&Level::Strict)
