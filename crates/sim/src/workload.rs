@@ -426,6 +426,8 @@ impl Shared {
         if home.is_some() {
             host.begin_anew(home);
         }
+        // Every other one is after the element that all want and nothing else: nothing else holds it up.
+        let is_after_one = workload.one_element && at % 2 == 1;
         let mut client = self.new_client();
         let mut seen: BTreeMap<u32, Option<i64>> = BTreeMap::new();
         // Keys to be read next: one that was just written, then what its writer had been about before.
@@ -446,8 +448,8 @@ impl Shared {
                 host.begin_anew(home);
             }
             // Beside the session that the history is about: in it they would be causes that no judge knows.
-            if host.random.random_range(0..10) < workload.typed {
-                let session = beside.clone();
+            if is_after_one || host.random.random_range(0..10) < workload.typed {
+                let session = if is_after_one { Session::new() } else { beside.clone() };
                 if host.random.random_range(0..10) < workload.others {
                     self.others.operate(&mut host, &session, level).await?;
                 } else {
@@ -459,6 +461,12 @@ impl Shared {
                     let one_element = workload.one_element;
                     self.typed.operate(&mut host, &session, level, one_element).await?;
                 }
+            }
+            if is_after_one {
+                let (least, most) = workload.pause_ms;
+                let pause = host.random.random_range(least..=most);
+                tokio::time::sleep(Duration::from_millis(pause)).await;
+                continue;
             }
             let keyspace = host
                 .client

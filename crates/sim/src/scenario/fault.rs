@@ -36,8 +36,8 @@ pub(crate) enum Kind {
     /// Nobody hears a node, neither nodes nor clients, and it hears all: what it is asked to do it does, and its clients
     /// ask another.
     Mute,
-    /// No client hears a node, for long or again and again, and it goes on; another node is cut from the others. What clients
-    /// have asked of the one they ask again of the other, which cannot know of it.
+    /// No client hears a node, for long or again and again, and it goes on; it or another node is cut from the others. What
+    /// clients have asked of the one they ask again where nobody can know of it.
     AskedAgain,
     /// Every node hears a majority, and no two the same one.
     Ring,
@@ -286,12 +286,14 @@ pub(crate) fn draw(
         }
         Kind::AskedAgain => {
             nodes[1..].iter().for_each(|node| steps.partition(one, *node));
+            // Who is cut off takes the second copies, or the first.
+            let unheard = if random.random() { other } else { one };
             if random.random_ratio(1, 3) {
-                steps.unanswering(other, targets.clients);
+                steps.unanswering(unheard, targets.clients);
             } else {
                 // Whoever is not heard for long is asked no more: it is heard again and again.
                 let clients: Vec<_> = (0..targets.clients).map(Party::Client).collect();
-                steps.losing_answers(other, &clients, random);
+                steps.losing_answers(unheard, &clients, random);
             }
         }
         Kind::Ring => {

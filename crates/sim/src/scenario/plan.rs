@@ -56,6 +56,13 @@ impl Plan {
         let leases = derive(seed, "read mode").is_multiple_of(3);
         let layout = layout(seed, length, leases, &mut random("layout"));
         let workload = with_local(workload(&layout, &mut random("workload")), &mut random("local"));
+        // What all clients want every node is to be asked for.
+        let everywhere = workload.one_element && layout.nodes > 3;
+        let workload = Workload {
+            on_all_nodes: workload.on_all_nodes || everywhere,
+            learners: workload.learners && !everywhere,
+            ..workload
+        };
         let workload = match length {
             Length::Short => workload,
             Length::Long => unhurried(workload, &mut random("long")),
@@ -81,7 +88,11 @@ impl Plan {
         let together = random.random::<bool>().then(|| random.random_range(0..most));
         let mut drawn: Vec<_> = (0..count)
             .filter_map(|_| {
-                let kind = *kinds.choose(random)?;
+                // What all clients want differs from node to node, so copies of a write do.
+                let kind = match workload.one_element && random.random() {
+                    true => Kind::AskedAgain,
+                    false => *kinds.choose(random)?,
+                };
                 let from = match together {
                     Some(about) if random.random_ratio(2, 3) => {
                         about + random.random_range(0..TOGETHER_MS)
@@ -141,7 +152,7 @@ fn layout(seed: u64, length: Length, leases: bool, random: &mut SmallRng) -> Lay
     // a seed's plan does not depend on it.
     let ticks = match length {
         Length::Short => [1, 2, 4, 8],
-        Length::Long => [2, 4, 8, 8],
+        Length::Long => [4, 8, 8, 16],
     };
     let tick = *ticks.choose(&mut random_of(seed, "tick")).unwrap_or(&1);
     layout.tick = ms(tick);
@@ -151,6 +162,15 @@ fn layout(seed: u64, length: Length, leases: bool, random: &mut SmallRng) -> Lay
     let most = if random.random() { 35 } else { 100 };
     let far = random.random_range(10..most);
     layout.far = (ms(far), ms(far + random.random_range(0..20)));
+    // Over the wide area the times of Raft are longer, and a quarter of an hour is simulated sooner.
+    if length == Length::Long {
+        let random = &mut random_of(seed, "distances");
+        if random.random() {
+            layout.regions = Layout::three_regions(seed).regions;
+        }
+        let far = random.random_range(35..150);
+        layout.far = (ms(far), ms(far + random.random_range(0..20)));
+    }
     // Often so short that a node which was down for a while needs snapshots.
     layout.snapshots.log_bytes_max =
         *[1 << 10, 2 << 10, 4 << 10, 64 << 10].choose(random).unwrap_or(&4096);
@@ -188,12 +208,17 @@ fn workload(layout: &Layout, random: &mut SmallRng) -> Workload {
     }
 }
 
-/// Two thirds of the runs have operations at local levels too, and two thirds of these counters and sets; in a third of
-/// those all clients want the same element of the same set.
+/// Two thirds of the runs have operations at local levels too, and two thirds of these counters and sets; in half of
+/// those all clients want the same element of the same set, mostly without the log.
 fn with_local(workload: Workload, random: &mut SmallRng) -> Workload {
     let local = if random.random_ratio(2, 3) { random.random_range(1..=9) } else { 0 };
     let typed = if local > 0 && random.random_ratio(2, 3) { random.random_range(1..=8) } else { 0 };
-    let one_element = typed > 0 && random.random_ratio(1, 3);
+    let one_element = typed > 0 && random.random();
+    let (local, typed) = if one_element {
+        (random.random_range(6..=9), random.random_range(6..=9))
+    } else {
+        (local, typed)
+    };
     let others = typed > 0 && !one_element && random.random();
     let others = if others { random.random_range(2..=8) } else { 0 };
     Workload { local, typed, others, one_element, ..workload }

@@ -109,9 +109,10 @@ impl Typed {
         };
         let (counters, sets) = (of(COUNTERS), of(SETS));
         if one_element && host.random.random_ratio(4, 5) {
-            return match host.random.random() {
-                true => self.add_element(host, &sets, "t0", THE_ONE).await,
-                false => self.remove_element(host, &sets, "t0", level).await,
+            return match host.random.random_range(0..6) {
+                0..3 => self.add_element(host, &sets, "t0", THE_ONE).await,
+                3 => self.remove_element(host, &sets, "t0", level).await,
+                _ => self.remove_unread(host, "t0", level).await,
             };
         }
         match host.random.random_range(0..16) {
@@ -245,6 +246,14 @@ impl Typed {
             Ok(_) => Ok(()),
             Err(error) => expected(&error),
         }
+    }
+
+    /// Removes an element without a look at the set and in no session: whatever node takes it ends what it sees itself.
+    async fn remove_unread(&self, host: &mut ClientHost, key: &str, level: Level) -> Result<()> {
+        host.say(&format!("removes {THE_ONE} from {key}, unread"));
+        let sets = host.client.keyspace(SETS).with_timeout(TIMEOUT).with_level(level);
+        let went = sets.set_remove(key, THE_ONE.to_string()).await;
+        went.map_or_else(|error| expected(&error), |_| Ok(()))
     }
 
     /// Deletes a set: whatever of it its deleter has seen, or meets where it is deleted, goes.
