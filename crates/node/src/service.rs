@@ -222,9 +222,15 @@ impl Latitude for Doors {
         for command in &mut batch.commands {
             limit_timeout(command, deadline).map_err(status)?;
         }
-        let (count, bytes) = (batch.commands.len(), batch.encoded_len());
-        if count > COMMANDS_MAX || bytes > BATCH_BYTES_MAX {
-            return Err(too_many_commands("batch", &format!(" and {BATCH_BYTES_MAX} bytes")));
+        if batch.commands.len() > COMMANDS_MAX {
+            return Err(too_many_commands("batch"));
+        }
+        let bytes = batch.encoded_len();
+        if bytes > BATCH_BYTES_MAX {
+            let message = format!(
+                "the batch has {bytes} bytes, and {BATCH_BYTES_MAX} are taken at once: send several"
+            );
+            return Err(status(Error::new(Reason::BatchTooLarge, message)));
         }
         let replies = batch.commands.into_iter().map(|command| execute(&self.shared, command));
         let replies = fitting_batch(futures::future::join_all(replies).await);
@@ -274,9 +280,10 @@ async fn execute(shared: &Arc<Shared>, command: v1::Command) -> v1::Reply {
     fitting(router::execute(shared, command).await)
 }
 
-fn too_many_commands(of: &str, and: &str) -> Status {
+/// How many there were nobody knows: they are not all decoded.
+fn too_many_commands(of: &str) -> Status {
     let message = format!(
-        "the {of} is larger than the {COMMANDS_MAX} commands{and} that are taken at once: send several"
+        "the {of} has more than the {COMMANDS_MAX} commands that are taken at once: send several"
     );
     status(Error::new(Reason::BatchTooLarge, message))
 }
@@ -305,7 +312,7 @@ async fn serve_stream(
             Some(reply) = in_hand.next(), if !in_hand.is_empty() => ready.push(reply),
             frame = incoming.next(), if takes_more => match frame {
                 Some(Ok(frame)) if frame.commands.len() > COMMANDS_MAX => {
-                    drop(frames.send(Err(too_many_commands("frame", ""))).await);
+                    drop(frames.send(Err(too_many_commands("frame"))).await);
                     return;
                 }
                 Some(Ok(frame)) => {

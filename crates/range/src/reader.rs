@@ -31,8 +31,8 @@ pub struct ScanRequest {
     pub reverse: bool,
     /// At most this many rows; 0 counts as 1.
     pub limit: usize,
-    /// Stop after this many bytes of keys and values, and after eight times as many of what was read for them, deleted keys
-    /// and values that are not wanted among it. One key at least is looked at.
+    /// Stop after this many bytes of keys and values, and after eight times as many, 8 KiB at least, of what was read for
+    /// them, deleted keys and values that are not wanted among it. One key at least is looked at.
     pub bytes_max: usize,
     /// Leave the values out.
     pub keys_only: bool,

@@ -80,8 +80,7 @@ impl Serving<'_> {
         // What is not there follows the deletions that have been forgotten (pitfalls 16a, B14); and so does what is
         // there, if it was written after one of them.
         met.dropped(meta.gc_stamp, &meta.gc_past);
-        let mut unfolded = reader.unfolded();
-        let result = match &self.request.operation {
+        let (result, unfolded) = match &self.request.operation {
             Operation::Get { key } => {
                 if !meta.span.contains(key.as_bytes()) {
                     return Err(latitude_range::Refusal::Moved.into_error());
@@ -91,11 +90,10 @@ impl Serving<'_> {
                 let state = row.as_ref().map(ValueRow::state).unwrap_or_default();
                 let result = typed::get_result(state.value(meta.value_type), state.version);
                 receipt.version.clone_from(&result.version);
-                v1::reply::Result::Get(result)
+                (v1::reply::Result::Get(result), reader.unfolded())
             }
             Operation::Scan(scan) => {
-                let (page, of_page) = read_scan(reader, scan, &mut met).map_err(internal)?;
-                unfolded = of_page;
+                let (page, unfolded) = read_scan(reader, scan, &mut met).map_err(internal)?;
                 // Of what other ranges hold of what these rows follow nothing is known here.
                 // And of what this one holds what was shown when it was read counts, not what is by now.
                 let was_shown = |origin: &Origin| {
@@ -104,7 +102,7 @@ impl Serving<'_> {
                 };
                 receipt.not_closed = proven.standing == Standing::Causal
                     && (page.resume.is_some() || !meta.origins.iter().all(was_shown));
-                v1::reply::Result::Scan(page)
+                (v1::reply::Result::Scan(page), unfolded)
             }
             Operation::Write { .. } => {
                 return Err(Error::new(Reason::Internal, "a write was planned as a read"));
