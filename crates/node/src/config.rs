@@ -67,6 +67,9 @@ pub struct Limits {
     /// Local writes of one range that are not in its log yet take about this much memory, in bytes, before
     /// further ones are refused.
     pub unfolded_bytes_max: usize,
+    /// This node's own local writes that are folded are kept for those who lag behind while all of its own take less
+    /// than this in its store, in bytes. Whoever lags behind further has them by the log.
+    pub laggards_bytes_max: usize,
 }
 
 impl Default for Limits {
@@ -76,6 +79,7 @@ impl Default for Limits {
             free_space_floor: 512 << 20,
             default_timeout: Duration::from_secs(10),
             unfolded_bytes_max: 64 << 20,
+            laggards_bytes_max: 256 << 20,
         }
     }
 }

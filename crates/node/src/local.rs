@@ -52,6 +52,7 @@ use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::Instant;
 
 use crate::clock_keeper::Clock;
+use crate::config::Limits;
 use crate::shared::NO_PANIC;
 
 pub(crate) use causes::{behind_told, follow_base, has_logs, keep as keep_showing, unmet_logs};
@@ -82,6 +83,8 @@ struct Inner {
     committer: Committer,
     /// Unfolded deltas of one range take about this much memory at most.
     quota: usize,
+    /// See [`Limits::laggards_bytes_max`].
+    laggards_bytes_max: usize,
     /// Seconds from a position given here to its fold being applied here.
     folded_after: Histogram,
     state: Mutex<State>,
@@ -145,7 +148,7 @@ impl Local {
         clock: Clock,
         engine: Arc<dyn Engine>,
         committer: Committer,
-        quota: usize,
+        limits: &Limits,
         folded_after: Histogram,
     ) -> Result<(Self, Folder), String> {
         let mut unclaimed: BTreeMap<RangeId, Vec<Arc<Delta>>> = BTreeMap::new();
@@ -190,7 +193,8 @@ impl Local {
             clock,
             engine,
             committer,
-            quota,
+            quota: limits.unfolded_bytes_max,
+            laggards_bytes_max: limits.laggards_bytes_max,
             folded_after,
             state: Mutex::new(state),
             changed: watch::Sender::new(()),

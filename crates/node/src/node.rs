@@ -322,7 +322,7 @@ pub(crate) fn join_cluster(shared: &Arc<Shared>, membership: Membership) {
         shared.clock.clone(),
         Arc::clone(&shared.engine),
         shared.committer.clone(),
-        shared.config.limits.unfolded_bytes_max,
+        &shared.config.limits,
         shared.metrics.local_write_folded(),
     );
     let (local, folder) = match opened {

@@ -43,6 +43,7 @@ struct Run {
     snapshots: u64,
     elections: u64,
     receipts: u64,
+    causality_open: bool,
     trace: String,
 }
 
@@ -69,6 +70,7 @@ impl Report {
                 snapshots: outcome.snapshots_installed,
                 elections: outcome.elections,
                 receipts: outcome.receipts,
+                causality_open: outcome.summary.causality_open,
                 trace: format!("{:016x}", outcome.trace.hash()),
             }
         });
@@ -116,6 +118,8 @@ pub(crate) struct Tally {
     marks: BTreeMap<String, u64>,
     elections: u64,
     receipts: u64,
+    /// Runs of which the judge of causality could not say.
+    causality_open: u64,
 }
 
 impl Tally {
@@ -140,6 +144,7 @@ impl Tally {
         self.snapshots += times * run.snapshots;
         self.elections += times * run.elections;
         self.receipts += times * run.receipts;
+        self.causality_open += u64::from(run.causality_open);
     }
 
     /// How many seeds were wrong.
@@ -175,6 +180,7 @@ impl Tally {
                 "looked at: {looked_at} applied batches, {elections} elections, {receipts} receipts; \
                  snapshots installed: {snapshots}"
             ),
+            format!("causality could not be judged: {} seeds", self.causality_open),
             format!("faults: {faults}"),
             format!("marks: {}", self.marks.iter().map(counted).collect::<Vec<_>>().join(", ")),
         ];

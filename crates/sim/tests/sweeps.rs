@@ -71,7 +71,9 @@ fn what_was_deleted_stays_deleted_and_nothing_is_kept_of_it() {
     // What nobody else gets to see for long: older than the deletions.
     run_near(&mut cluster, 3, |host| async move {
         let of = |name: &str| host.client.keyspace(name).with_level(Level::Causal);
-        of(KEYSPACE).put("k000", "old").await?;
+        for key in ["k000", "k001"] {
+            of(KEYSPACE).put(key, "old").await?;
+        }
         of(LIKES).add("photo", 1).await?;
         of(CARTS).set_add("alice", "milk").await?;
         Ok(())
@@ -80,9 +82,10 @@ fn what_was_deleted_stays_deleted_and_nothing_is_kept_of_it() {
     cluster.heal();
     run_near(&mut cluster, 1, |host| async move {
         let of = |name: &str, level| host.client.keyspace(name).with_level(level);
-        for key in ["k000", "k001"] {
-            of(KEYSPACE, Level::Strict).put(key, "new").await?;
-            of(KEYSPACE, Level::Strict).delete(key).await?;
+        // One through the log, one without it.
+        for (key, level) in [("k000", Level::Strict), ("k001", Level::Causal)] {
+            of(KEYSPACE, level).put(key, "new").await?;
+            of(KEYSPACE, level).delete(key).await?;
         }
         for _ in 0..ADDS {
             of(LIKES, Level::Causal).add("photo", 1).await?;

@@ -34,8 +34,6 @@ use crate::shared::Shared;
 const LOOK_EVERY: Duration = Duration::from_secs(5);
 /// Folded deltas of others are kept for so long after they were taken.
 pub(super) const RELAYED_MS: u64 = 10_000;
-/// This node's own deltas that are folded are kept for laggards while all of its own take less than this.
-const LAGGARDS_BYTES_MAX: usize = 256 << 20;
 /// Rows that are read before those among them that may go do.
 const ROWS_MAX: usize = 1_000;
 
@@ -171,7 +169,7 @@ impl Local {
         // What this node is still to write is above.
         let durable = state.frontier.durable();
         let (all, until) = match origin == self.inner.node {
-            true if state.own_bytes > LAGGARDS_BYTES_MAX => (durable, durable),
+            true if state.own_bytes > self.inner.laggards_bytes_max => (durable, durable),
             true => (durable, state.held_by_all().min(durable)),
             false => (now, Timestamp::from_ms(now.ms().saturating_sub(RELAYED_MS))),
         };

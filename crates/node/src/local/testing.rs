@@ -16,6 +16,7 @@ use prometheus_client::metrics::histogram::Histogram;
 
 use super::Local;
 use crate::clock_keeper::Clock;
+use crate::config::Limits;
 
 /// The node.
 pub(super) const HERE: NodeId = NodeId(1);
@@ -30,7 +31,8 @@ pub(super) fn local(engine: &Arc<dyn Engine>) -> Local {
     let (committer, _) = Committer::new(FlushInline(Arc::clone(engine)));
     let clock = Clock::new(hybrid, Arc::clone(engine), committer.clone());
     let folded_after = Histogram::new([]);
-    let opened = Local::open(HERE, clock, Arc::clone(engine), committer, 1 << 20, folded_after);
+    let limits = Limits { unfolded_bytes_max: 1 << 20, ..Limits::default() };
+    let opened = Local::open(HERE, clock, Arc::clone(engine), committer, &limits, folded_after);
     opened.expect("it can be read").0
 }
 
