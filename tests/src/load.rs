@@ -279,7 +279,7 @@ impl Shared {
     }
 
     /// Leaves the session to whoever wants it, and goes on with the one that was left longest ago, as it
-    /// would in another process: by its text. One that stays in its region takes over none.
+    /// would in another process: by its text. Only those who roam take one over.
     fn change_session(&self, caller: &mut Caller, habit: Habit) -> Result<()> {
         let mut left = self.left.lock().unwrap_or_else(PoisonError::into_inner);
         // A process has something to hand on only once it has sent an operation.
@@ -297,8 +297,8 @@ impl Shared {
         Ok(())
     }
 
-    /// Runs and records one operation. Returns whether it was answered. After an unknown outcome the caller goes on as another process, with
-    /// the session as the last answer left it.
+    /// Runs and records one operation. Returns whether it was answered. After an unknown outcome the caller goes on as
+    /// another process, with the session as the last answer left it.
     async fn run(
         &self,
         way: Way<'_>,
