@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::io;
 
 use bytes::Bytes;
+use latitude_probe::Plant;
 use latitude_types::ReplicaId;
 use openraft::entry::RaftEntry;
 use openraft::raft::{
@@ -150,12 +151,13 @@ impl Response {
     /// Whether it answers a leader's message and knows of no higher vote: whoever gives it has taken the
     /// leader for its own, even if it could not take the entries.
     pub(crate) fn acknowledges(&self) -> bool {
-        matches!(
-            self,
+        match self {
+            Self::Append(AppendAnswer::HigherVote(_)) => Plant::AckWithoutVote.is_on(),
             Self::Append(
-                AppendAnswer::Success | AppendAnswer::PartialSuccess(_) | AppendAnswer::Conflict
-            )
-        )
+                AppendAnswer::Success | AppendAnswer::PartialSuccess(_) | AppendAnswer::Conflict,
+            ) => true,
+            _ => false,
+        }
     }
 }
 

@@ -46,6 +46,8 @@ plants! {
     ClosedWithoutQuorum = "closed-without-quorum",
     /// What a replica without a vote acknowledges counts for the quorum that confirms a leader.
     LearnerCounted = "learner-counted",
+    /// An answer that names a higher vote counts as an acknowledgement of the leader that is asking.
+    AckWithoutVote = "acknowledged-without-vote",
     /// The clock's bound is raised without being written.
     BoundNotPersisted = "bound-not-persisted",
     /// A snapshot's installation first removes what there was, with no note of what it is about to do.
