@@ -14,7 +14,7 @@
 //!                             ├─ values    INV-8  what keys hold is what their types say of the log's writes
 //!                             ├─ replay    INV-9  the base is a function of the log alone
 //!                             ├─ replicas  INV-9  at the same entry all are the same
-//!                             ├─ logs             log matching, leader completeness, votes
+//!                             ├─ logs             log matching, leader completeness, append-only, what stays, votes
 //!                             ├─ applied          state machine safety
 //!                             ├─ committed        what is applied is durable on a quorum
 //!                             └─ fenced           nobody follows a clock that is far ahead

@@ -30,6 +30,8 @@ pub enum Check {
     LogMatching,
     /// Whoever leads has what was applied before.
     Leader,
+    /// Whoever leads cuts nothing off its log.
+    AppendOnly,
     /// What was applied anywhere stays in every log until it is applied there.
     Kept,
     /// A vote never goes back.
@@ -93,6 +95,7 @@ impl Check {
             Self::Committed => "committed",
             Self::LogMatching => "log matching",
             Self::Leader => "leader completeness",
+            Self::AppendOnly => "leader append-only",
             Self::Kept => "committed stays",
             Self::Vote => "vote",
             Self::StateMachine => "state machine safety",

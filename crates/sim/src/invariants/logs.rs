@@ -1,42 +1,44 @@
-//! What Raft promises of logs, seen where they meet the disk.
+//! The logs of all hosts, as their disks have them, and what Raft promises of logs, held against every write.
 //!
-//! | check | at every moment |
-//! | --- | --- |
-//! | log matching | two entries of one range with the same leadership and index have the same bytes and follow the same entry |
-//! | leader completeness | whoever begins to lead has every entry that was applied anywhere under an earlier leadership |
-//! | committed stays | an entry that was applied anywhere is neither cut off nor overwritten, and purged only once it is applied, until the range is dropped |
-//! | vote | a replica's vote never goes back |
-//!
-//! Election safety is in the first: openraft orders leaderships by term, then replica, and lets several be elected
-//! in a term, so the leadership that must be unique is that pair, and two leaders of one leadership would append
-//! different entries at one index.
-//!
-//! Sources: Ongaro and Ousterhout, "In search of an understandable consensus algorithm" (2014), figure 3; openraft's
-//! `docs/data/leader_id.md` for several leaders in a term.
+//! ```text
+//!   a batch ─┬─ put entry ──▶ append_only, kept (overwrites), matching
+//!            ├─ put vote ───▶ votes, then completeness if that makes its host a leader
+//!            ├─ put purged ─▶ kept (purges)
+//!            └─ deletes ────▶ append_only, kept (cuts)
+//! ```
+
+mod append_only;
+mod completeness;
+mod kept;
+mod matching;
+mod votes;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use latitude_consensus::LeaderToken;
 use latitude_consensus::inspect::{self, EntryId, LogEntry, Vote};
 use latitude_storage::{Batch, Column, View, Write, key};
 use latitude_types::{Generation, NodeId, RangeId};
 use xxhash_rust::xxh3::xxh3_64;
 
+use self::matching::Places;
 use super::applied::AppliedEntries;
-use crate::violation::{Check, Violation};
+use crate::violation::Violation;
 
 /// The logs of all hosts, as the disks have them.
 #[derive(Default)]
 pub(crate) struct Logs {
     hosts: BTreeMap<Arc<str>, BTreeMap<(RangeId, Generation), Log>>,
-    /// Every entry that ever stood in a log: the hash of its bytes and the entry before it.
-    entries: BTreeMap<(RangeId, EntryId), (u64, Option<EntryId>)>,
+    places: Places,
     elections: u64,
 }
 
 /// One replica's log.
 #[derive(Default)]
 struct Log {
+    /// The node it is on.
+    node: Option<NodeId>,
     vote: Option<Vote>,
     purged: Option<EntryId>,
     /// By index.
@@ -58,7 +60,9 @@ impl Logs {
             store.scan(Column::Log, latitude_storage::Scan::all()).filter_map(Result::ok)
         {
             let Some((range, generation)) = replica_of(&row) else { continue };
-            let log = logs.entry((range, generation)).or_default();
+            let log = logs
+                .entry((range, generation))
+                .or_insert_with(|| Log { node: node_of(host), ..Log::default() });
             if let Some((.., index)) = key::log::decode_entry(&row)
                 && let Ok(entry) = inspect::entry(&value)
             {
@@ -123,9 +127,7 @@ impl Logs {
         applied: &AppliedEntries,
     ) -> Option<Violation> {
         self.log(host, range, generation).purged = Some(upto);
-        applied.by(host, range).is_none_or(|last| last < upto.index).then(|| {
-            Check::Kept.found(format!("{range} purges up to {upto:?}, which is not applied here"))
-        })
+        kept::purges(range, upto, applied.by(host, range))
     }
 
     fn appends(
@@ -137,28 +139,17 @@ impl Logs {
         row: Row,
         applied: &AppliedEntries,
     ) -> Option<Violation> {
-        let log =
-            self.hosts.entry(Arc::clone(host)).or_default().entry((range, generation)).or_default();
+        let log = self.log(host, range, generation);
         let id = row.entry.id;
         let before =
             index.checked_sub(1).and_then(|index| log.entries.get(&index)).map(|row| row.entry.id);
-        let over = log.entries.insert(index, row.clone()).map(|row| row.entry.id);
-        if let Some(over) = over.filter(|over| *over != id)
-            && applied.id(range, index) == Some(over)
-        {
-            let what = format!("{range} overwrites {over:?}, which was applied, by {id:?}");
-            return Some(Check::Kept.found(what));
-        }
-        if id.index != index {
-            return Some(Check::LogMatching.found(format!("{range} has {id:?} at index {index}")));
-        }
-        let known = self.entries.entry((range, id)).or_insert((row.hash, before));
-        let follows = known.1.is_none() || before.is_none() || known.1 == before;
-        known.1 = known.1.or(before);
-        (known.0 != row.hash || !follows).then(|| {
-            let what = if follows { "has other bytes than" } else { "follows another entry than" };
-            Check::LogMatching.found(format!("{id:?} of {range} {what} in an earlier log"))
-        })
+        let hash = row.hash;
+        let over = log.entries.insert(index, row).map(|row| row.entry.id);
+        let overwritten = over.filter(|over| *over != id).and_then(|over| {
+            kept::overwrites(range, over, id, applied)
+                .or_else(|| append_only::changes(range, over, log.leads()))
+        });
+        overwritten.or_else(|| self.places.appends(range, index, id, hash, before))
     }
 
     fn votes(
@@ -171,23 +162,14 @@ impl Logs {
     ) -> Option<Violation> {
         let log = self.log(host, range, generation);
         let before = log.vote.replace(vote);
-        if before.is_some_and(|before| vote < before) {
-            return Some(Check::Vote.found(format!("{range} votes {vote:?} after {before:?}")));
+        if let Some(found) = votes::votes(range, before, vote) {
+            return Some(found);
         }
-        let leads = vote.committed && node_of(host) == Some(vote.leader.replica.node);
-        if !leads || before == Some(vote) {
+        if before == Some(vote) {
             return None;
         }
-        let lacks = applied.of(range).find(|(index, id)| {
-            let has = log.entries.get(index).map(|row| row.entry.id);
-            let purged = log.purged.is_some_and(|purged| purged.index >= *index);
-            id.leader < vote.leader && !purged && has != Some(*id)
-        });
-        let found = lacks.map(|(_, id)| {
-            let what =
-                format!("{range} is led by {:?}, which lacks {id:?}, applied before", vote.leader);
-            Check::Leader.found(what)
-        });
+        let leadership = log.leads()?;
+        let found = completeness::begins_to_lead(range, leadership, log, applied);
         self.elections += 1;
         found
     }
@@ -203,17 +185,17 @@ impl Logs {
     ) -> Option<Violation> {
         let mut found = None;
         for ((range, generation), log) in self.hosts.entry(Arc::clone(host)).or_default() {
-            let upto = log.purged.map(|purged| purged.index);
+            let leads = log.leads();
+            let upto = log.purged.map_or(0, |purged| purged.index);
             log.entries.retain(|index, row| {
                 let name = key::log::entry(*range, *generation, *index);
-                let stays = !(start <= &name[..] && &name[..] < end);
-                let is_committed =
-                    applied.id(*range, *index) == Some(row.entry.id) && !dropped.contains(range);
-                if !stays && is_committed && upto.is_none_or(|upto| *index > upto) {
-                    let what = format!("{range} cuts off {:?}, which was applied", row.entry.id);
-                    found.get_or_insert_with(|| Check::Kept.found(what));
+                let goes = start <= &name[..] && &name[..] < end;
+                // What is purged may go, and so may the log of a range that is no more.
+                if goes && *index > upto && !dropped.contains(range) && found.is_none() {
+                    found = kept::cuts(*range, row.entry.id, applied)
+                        .or_else(|| append_only::changes(*range, row.entry.id, leads));
                 }
-                stays
+                !goes
             });
         }
         found
@@ -232,7 +214,17 @@ impl Logs {
     }
 
     fn log(&mut self, host: &Arc<str>, range: RangeId, generation: Generation) -> &mut Log {
-        self.hosts.entry(Arc::clone(host)).or_default().entry((range, generation)).or_default()
+        let log = self.hosts.entry(Arc::clone(host)).or_default().entry((range, generation));
+        log.or_insert_with(|| Log { node: node_of(host), ..Log::default() })
+    }
+}
+
+impl Log {
+    /// The leadership it is the log of, by its vote: that of its own node, elected by a quorum. A node that has
+    /// started again leads no more, and its vote says so only once it has heard of another.
+    fn leads(&self) -> Option<LeaderToken> {
+        let vote = self.vote.filter(|vote| vote.committed)?;
+        (self.node == Some(vote.leader.replica.node)).then_some(vote.leader)
     }
 }
 
@@ -265,13 +257,13 @@ pub(crate) fn node_of(host: &str) -> Option<NodeId> {
 
 #[cfg(test)]
 pub(crate) mod tests {
-    use latitude_consensus::LeaderToken;
     use latitude_types::ReplicaId;
 
     use super::*;
+    use crate::violation::Check;
 
     pub(crate) const RANGE: RangeId = RangeId(4);
-    const GENERATION: Generation = Generation(1);
+    pub(super) const GENERATION: Generation = Generation(1);
 
     pub(crate) fn leader(term: u64, node: u32) -> LeaderToken {
         LeaderToken { term, replica: ReplicaId { node: NodeId(node), generation: GENERATION } }
@@ -291,88 +283,37 @@ pub(crate) mod tests {
         logs
     }
 
-    fn append(logs: &mut Logs, host: &Arc<str>, id: EntryId, hash: u64) -> Option<Check> {
+    /// Appends an entry, nothing being applied anywhere.
+    pub(super) fn append(
+        logs: &mut Logs,
+        host: &Arc<str>,
+        id: EntryId,
+        hash: u64,
+    ) -> Option<Check> {
         let row = Row { entry: LogEntry { id, command: None }, hash };
         let applied = AppliedEntries::default();
         let found = logs.appends(host, RANGE, GENERATION, id.index, row, &applied);
         found.map(|found| found.check)
     }
 
-    #[test]
-    fn one_place_holds_one_entry_in_every_log_and_the_same_one_before_it() {
-        let (a, b): (Arc<str>, Arc<str>) = ("node-1".into(), "node-2".into());
-        let mut logs = Logs::default();
-        assert_eq!(append(&mut logs, &a, id(1, 1), 10), None);
-        assert_eq!(append(&mut logs, &a, id(1, 2), 20), None);
-        assert_eq!(append(&mut logs, &b, id(1, 1), 10), None);
-        assert_eq!(append(&mut logs, &b, id(1, 2), 21), Some(Check::LogMatching), "other bytes");
-        let c: Arc<str> = "node-3".into();
-        assert_eq!(append(&mut logs, &c, id(2, 1), 30), None);
-        assert_eq!(
-            append(&mut logs, &c, id(1, 2), 20),
-            Some(Check::LogMatching),
-            "another before it"
-        );
-    }
-
-    #[test]
-    fn a_vote_does_not_go_back() {
-        let host: Arc<str> = "node-1".into();
-        let mut logs = Logs::default();
+    /// Votes, nothing being applied anywhere.
+    pub(super) fn vote(
+        logs: &mut Logs,
+        host: &Arc<str>,
+        term: u64,
+        node: u32,
+        committed: bool,
+    ) -> Option<Check> {
+        let vote = Vote { leader: leader(term, node), committed };
         let applied = AppliedEntries::default();
-        let mut vote = |term, node, committed| {
-            let vote = Vote { leader: leader(term, node), committed };
-            logs.votes(&host, RANGE, GENERATION, vote, &applied).map(|found| found.check)
-        };
-        assert_eq!(vote(2, 1, false), None);
-        assert_eq!(vote(2, 1, true), None);
-        assert_eq!(vote(2, 2, false), None, "the greater replica of the same term");
-        assert_eq!(vote(2, 1, true), Some(Check::Vote));
+        logs.votes(host, RANGE, GENERATION, vote, &applied).map(|found| found.check)
     }
 
-    #[test]
-    fn whoever_leads_has_what_was_applied_before() {
-        let host: Arc<str> = "node-1".into();
-        let applied = AppliedEntries::with(RANGE, &[id(1, 1), id(1, 2)]);
-        let lead = |entries: &[EntryId], term| {
-            let mut logs = log_of(&host, entries);
-            let vote = Vote { leader: leader(term, 1), committed: true };
-            let found = logs.votes(&host, RANGE, GENERATION, vote, &applied);
-            assert_eq!(logs.elections(), 1);
-            found.map(|found| found.check)
-        };
-        assert_eq!(lead(&[id(1, 1), id(1, 2)], 2), None);
-        assert_eq!(lead(&[id(1, 1)], 2), Some(Check::Leader));
-        assert_eq!(lead(&[id(1, 1)], 0), None, "an old leadership learns late that it was one");
-    }
-
-    #[test]
-    fn what_was_applied_anywhere_is_cut_off_only_by_a_purge_of_what_is_applied_here() {
-        let host: Arc<str> = "node-1".into();
-        let applied = AppliedEntries::with(RANGE, &[id(1, 1)]);
-        let check = |batch: &Batch, applied: &AppliedEntries| {
-            let mut logs = log_of(&host, &[id(1, 1), id(1, 2)]);
-            logs.writes(&host, batch, applied, &BTreeSet::new()).first().map(|found| found.check)
-        };
-        let cut = |from| {
-            let span = key::log::entries_from(RANGE, GENERATION, from);
-            let mut batch = Batch::new();
-            batch.delete_range(Column::Log, span.start, span.end);
-            batch
-        };
-        assert_eq!(check(&cut(2), &applied), None, "nobody has applied it");
-        assert_eq!(check(&cut(1), &applied), Some(Check::Kept));
-        let mut logs = log_of(&host, &[id(1, 1), id(1, 2)]);
-        let found = logs.purges(&host, RANGE, GENERATION, id(1, 1), &applied);
-        assert_eq!(found.map(|found| found.check), Some(Check::Kept), "it is not applied here");
-        let none = BTreeSet::new();
-        assert!(logs.writes(&host, &cut(1), &applied, &none).is_empty(), "purged is not cut off");
-        let mut logs = log_of(&host, &[id(1, 1)]);
-        let dropped = BTreeSet::from([RANGE]);
-        assert!(logs.writes(&host, &cut(1), &applied, &dropped).is_empty(), "nobody misses it");
-        let mut over = log_of(&host, &[id(1, 1)]);
-        let row = Row { entry: LogEntry { id: id(2, 1), command: None }, hash: 2 };
-        let found = over.appends(&host, RANGE, GENERATION, 1, row, &applied);
-        assert_eq!(found.map(|found| found.check), Some(Check::Kept));
+    /// A batch that deletes the entries from this index on.
+    pub(super) fn cut(from: u64) -> Batch {
+        let span = key::log::entries_from(RANGE, GENERATION, from);
+        let mut batch = Batch::new();
+        batch.delete_range(Column::Log, span.start, span.end);
+        batch
     }
 }
