@@ -246,7 +246,9 @@ fn run(seed: u64, length: Length, twice: bool) -> Ran {
         let again = scenario::run_traced(seed, length);
         let difference = match (&ran.trace, &again.trace) {
             (Some(one), Some(other)) => one.first_difference(other),
-            _ => None,
+            // What kept them from beginning is told already.
+            (None, None) => None,
+            (..) => Some("one of the two runs did not begin".into()),
         };
         if let Some(difference) = difference {
             ran.result = Err(Check::Determinism.found(difference));

@@ -156,7 +156,7 @@ fn quorum_serves(cluster: &mut Cluster, nemesis: &mut Nemesis, plan: &Plan) -> a
     served(cluster, nemesis, &plan.workload)
 }
 
-/// Every range takes a write, each from a client that knows nothing of the time before.
+/// Every range takes a write and a strict read, each from a client that knows nothing of the time before.
 fn served(cluster: &mut Cluster, nemesis: &mut Nemesis, workload: &Workload) -> anyhow::Result<()> {
     let keys: Vec<_> = (0..workload.ranges).map(|range| workload.key_beside(range)).collect();
     let deadline = cluster.now() + SERVED_WITHIN;
@@ -164,9 +164,21 @@ fn served(cluster: &mut Cluster, nemesis: &mut Nemesis, workload: &Workload) -> 
         let keyspace = host.client.keyspace(KEYSPACE).with_timeout(Duration::from_secs(5));
         for key in keys {
             loop {
-                match keyspace.put(&key, "yes").await {
-                    Ok(_) => break,
-                    Err(error) if host.now() > deadline => return Err((key, error)),
+                let put = keyspace.put(&key, "yes").await;
+                let read = match put {
+                    Ok(_) => keyspace.get(&key).await,
+                    Err(error) => Err(error),
+                };
+                match read {
+                    Ok(read) if read.value.as_ref().is_some_and(|v| v.bytes == "yes") => break,
+                    Ok(read) => {
+                        return Err(format!("{key} is {:?} after it was put", read.value));
+                    }
+                    Err(error) if host.now() > deadline => {
+                        return Err(format!(
+                            "the range of {key} is not served within {SERVED_WITHIN:?}: {error}"
+                        ));
+                    }
                     Err(_) => tokio::time::sleep(Duration::from_millis(100)).await,
                 }
             }
@@ -175,17 +187,13 @@ fn served(cluster: &mut Cluster, nemesis: &mut Nemesis, workload: &Workload) -> 
     });
     while !client.is_ready() {
         if cluster.now() > deadline + Duration::from_secs(10) {
-            bail!(Check::Deadline.found("a put does not end by its deadline"));
+            bail!(Check::Deadline.found("a put or a read does not end by its deadline"));
         }
         cluster.step()?;
         nemesis.look(cluster)?;
     }
     match client.take() {
-        Some(Err((key, error))) => {
-            let what =
-                format!("the range of {key} is not served within {SERVED_WITHIN:?}: {error}");
-            bail!(Check::Served.found(what))
-        }
+        Some(Err(what)) => bail!(Check::Served.found(what)),
         _ => Ok(()),
     }
 }
