@@ -51,7 +51,8 @@ pub(crate) enum Kind {
     Pause,
     /// Messages from and to a node take long.
     Latency,
-    /// What a node says takes long to arrive, or what it is told, and what goes the other way does not.
+    /// What a node says takes long to arrive, or what it is told, and what goes the other way does not. Often it leads
+    /// when that begins, and others take over meanwhile.
     SlowWay,
     /// Connections between two hosts break, again and again.
     Reset,
@@ -232,10 +233,10 @@ pub(crate) fn draw(
         kind,
         Kind::Isolate | Kind::Split | Kind::OneWay | Kind::Bridge | Kind::AskedAgain
     );
-    let longer = if cuts && random.random() {
-        3 * targets.timeout + between(random, 500, 4_000)
-    } else {
-        Duration::ZERO
+    let longer = match kind {
+        _ if cuts && random.random() => 3 * targets.timeout + between(random, 500, 4_000),
+        Kind::SlowWay if random.random() => between(random, 500, 8_000),
+        _ => Duration::ZERO,
     };
     let until = from + lasts + longer;
     let how = if random.random() { Crash::Killed } else { Crash::PowerLost };
@@ -337,6 +338,14 @@ pub(crate) fn draw(
             for other in &nodes[1..] {
                 let (from, to) = if towards { (*other, one) } else { (one, *other) };
                 steps.lasting(Action::Delay(from, to, more), Action::Hasten(from, to, more));
+            }
+            // On what a node hears that leads nothing nobody depends.
+            if random.random() {
+                let before = from.saturating_sub(between(random, 100, 500));
+                (0..3).for_each(|_| steps.at(before, Action::Transfer(one)));
+                if random.random() {
+                    steps.again_and_again(random, 200, 1_500, |_| Action::Transfer(other));
+                }
             }
         }
         Kind::Reset => {

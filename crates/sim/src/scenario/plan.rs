@@ -64,7 +64,7 @@ impl Plan {
             ..workload
         };
         let workload = match length {
-            Length::Short => workload,
+            Length::Short => hurried(workload, &mut random("hurry")),
             Length::Long => unhurried(workload, &mut random("long")),
         };
         let random = &mut random("faults");
@@ -77,7 +77,11 @@ impl Plan {
             regions: layout.regions.len().max(1) as u32,
             timeout: layout.settings().election_timeout_max,
         };
-        let kinds = kinds(random);
+        let mut kinds = kinds(random);
+        // Where clients hardly pause, much happens before a node hears of it that hears late.
+        if workload.pause_ms.0 == 0 && random.random() && !kinds.contains(&Kind::SlowWay) {
+            kinds.push(Kind::SlowWay);
+        }
         let (count, lasts, long) = match length {
             Length::Short => (3..=10, 12_000..25_000, 8_000),
             Length::Long => (15..=50, 600_000..1_500_000, 60_000),
@@ -222,6 +226,19 @@ fn with_local(workload: Workload, random: &mut SmallRng) -> Workload {
     let others = typed > 0 && !one_element && random.random();
     let others = if others { random.random_range(2..=8) } else { 0 };
     Workload { local, typed, others, one_element, ..workload }
+}
+
+/// In half of the runs more clients hardly pause: what takes several of them within one round trip takes that.
+fn hurried(workload: Workload, random: &mut SmallRng) -> Workload {
+    if random.random() {
+        return workload;
+    }
+    Workload {
+        clients: random.random_range(6..=10),
+        ranges: workload.keys.min(4),
+        pause_ms: (0, random.random_range(1..=10)),
+        ..workload
+    }
 }
 
 /// As many operations in a long run as fit into what its judges can hold.
