@@ -167,8 +167,8 @@ impl Session {
         lock(&self.state).encoded()
     }
 
-    /// A time that nothing the session has seen exceeds.
-    pub(crate) fn clock(&self) -> Timestamp {
+    /// A time that nothing the session has seen exceeds, and everything it writes does.
+    pub fn clock(&self) -> Timestamp {
         lock(&self.state).known.as_ref().map_or(Timestamp::ZERO, Token::clock)
     }
 

@@ -210,6 +210,11 @@ impl ClientHost {
         self.invariants.acknowledged(&self.host, version);
     }
 
+    /// Notes that a session which had seen nothing above `seen` was told that it wrote this.
+    pub fn wrote(&self, seen: Timestamp, version: &WriteTime) {
+        self.invariants.wrote(&self.host, seen, version);
+    }
+
     /// Gives the program another SDK, which knows nothing yet but where that node is, counted from 0 and round
     /// all there are; `None`: where each is.
     pub fn begin_anew(&mut self, at: Option<u32>) {

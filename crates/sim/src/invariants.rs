@@ -3,6 +3,7 @@
 //! ```text
 //!   node ── write(batch) ──▶ Invariants ──▶ disk
 //!                             ├─ bound     INV-1  nothing is applied above the durable bound
+//!   both ─────────────────────├─ merged    INV-2  a question's clock comes before its effect, an answer's last
 //!                             ├─ stamps    INV-3  applied stamps rise
 //!   client ── receipt ───────▶├─ closed    INV-4  what was closed stays closed
 //!   step ──── marks ─────────▶├─ frontier  INV-5  what is said of local writes is durable
@@ -33,6 +34,7 @@ mod frontier;
 mod held;
 mod ids;
 mod logs;
+mod merged;
 mod replay;
 mod replicas;
 mod shown;
@@ -57,7 +59,7 @@ use stretches::Wanted;
 
 use crate::clock::SimClock;
 use crate::net::Wire;
-use crate::tap::Said;
+use crate::tap::{Said, Told};
 use crate::violation::{Check, Violation};
 
 /// The invariants of one cluster. Clones are the same.
@@ -81,6 +83,7 @@ struct Inner {
     frontiers: frontier::Frontiers,
     marks: held::Held,
     stretches: stretches::Stretches,
+    merged: merged::Merged,
     shown: shown::Shown,
     folds: folds::Folds,
     /// Who holds a replica of which range.
@@ -225,6 +228,12 @@ impl Invariants {
         inner.note(client, found.into_iter().collect());
     }
 
+    /// A client was told that it wrote this, in a session that had seen nothing above that time.
+    pub(crate) fn wrote(&self, client: &str, seen: Timestamp, version: &WriteTime) {
+        let found = merged::wrote(seen, version.time);
+        self.lock().note(client, found.into_iter().collect());
+    }
+
     /// A client was told that it wrote this.
     pub(crate) fn acknowledged(&self, client: &str, version: &WriteTime) {
         let mut inner = self.lock();
@@ -250,13 +259,15 @@ impl Invariants {
         inner.note(host, found);
     }
 
-    /// A host says something to another one, in that call of a connection.
-    pub(crate) fn said(&self, host: &Arc<str>, to: &str, call: (&Wire, u64), said: &Said) {
+    /// A host says something to another one, on that connection.
+    pub(crate) fn said(&self, host: &Arc<str>, to: &str, wire: &Wire, told: &Told) {
         let mut inner = self.lock();
         let inner = &mut *inner;
         let mut found = Vec::new();
-        match said {
+        let call = (wire, told.call);
+        match &told.said {
             Said::Pull(pull) => {
+                inner.merged.asked(call, told.clock);
                 if let Some(wanted) = inner.stretches.asked(host, to, call, pull) {
                     let Wanted { origin, ranges } = &wanted;
                     let told = pull.ranges.iter().map(|of| (RangeId(of.range_id), of.after));
@@ -268,6 +279,7 @@ impl Invariants {
                 }
             }
             Said::Stretch(stretch) => {
+                found.extend(inner.merged.answered(call, told.clock, Timestamp(stretch.to)));
                 if let Some(wanted) = inner.stretches.answered(call)
                     && stretch.refused.is_empty()
                     && !stretch.unknown

@@ -168,8 +168,8 @@ impl AsyncWrite for Stream {
             ready!(breaker.guard(Half::Write, cx, |cx| Pin::new(stream).poll_write(cx, buf)))?;
         trace.note(Kind::Sent, host, peer, &buf[..sent]);
         if let Some((tap, watch)) = tap {
-            for (call, said) in tap.sent(&buf[..sent]) {
-                watch.said(host, &way.0, (wire, call), &said);
+            for told in tap.sent(&buf[..sent]) {
+                watch.said(host, &way.0, wire, &told);
             }
         }
         Poll::Ready(Ok(sent))

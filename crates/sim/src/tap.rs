@@ -12,6 +12,7 @@
 use std::collections::BTreeMap;
 
 use latitude_rpc::pb::peer::{Class, Frame, Message, MessageKind, Pull, Stretch};
+use latitude_types::Timestamp;
 use prost::Message as _;
 
 /// What whoever dials says first.
@@ -40,7 +41,14 @@ enum Stream {
     Ignored,
 }
 
-/// Something that one node says to another.
+/// Something that one node says to another, in a frame with that clock.
+#[derive(Clone, PartialEq, Debug)]
+pub(crate) struct Told {
+    pub(crate) call: u64,
+    pub(crate) clock: Timestamp,
+    pub(crate) said: Said,
+}
+
 #[derive(Clone, PartialEq, Debug)]
 pub(crate) enum Said {
     Pull(Pull),
@@ -48,8 +56,8 @@ pub(crate) enum Said {
 }
 
 impl Tap {
-    /// These bytes were sent. What was said in them, in which call of the connection.
-    pub(crate) fn sent(&mut self, bytes: &[u8]) -> Vec<(u64, Said)> {
+    /// These bytes were sent. What was said in them.
+    pub(crate) fn sent(&mut self, bytes: &[u8]) -> Vec<Told> {
         self.rest.extend_from_slice(bytes);
         let mut at = 0;
         let dialled = match self.dialled {
@@ -76,7 +84,8 @@ impl Tap {
             if kind == DATA {
                 let state = self.streams.entry(stream).or_insert(Stream::Read(Vec::new(), false));
                 let messages = state.data(unpadded(payload, flags));
-                said.extend(messages.iter().filter_map(|message| said_in(message, dialled)));
+                let messages = messages.iter();
+                said.extend(messages.filter_map(|(clock, message)| told(*clock, message, dialled)));
             }
             at += HEADER_LEN + len;
         }
@@ -95,8 +104,8 @@ fn unpadded(payload: &[u8], flags: u8) -> &[u8] {
 }
 
 impl Stream {
-    /// The messages that these bytes make whole.
-    fn data(&mut self, bytes: &[u8]) -> Vec<Message> {
+    /// The messages that these bytes make whole, each with its frame's clock.
+    fn data(&mut self, bytes: &[u8]) -> Vec<(Timestamp, Message)> {
         let mut messages = Vec::new();
         let Self::Read(rest, greeted) = self else { return messages };
         rest.extend_from_slice(bytes);
@@ -116,13 +125,14 @@ impl Stream {
                 return messages;
             };
             *greeted = true;
-            messages.extend(frame.messages);
+            let clock = Timestamp(frame.clock);
+            messages.extend(frame.messages.into_iter().map(|message| (clock, message)));
             rest.drain(..PREFIX_LEN + len);
         }
     }
 }
 
-fn said_in(message: &Message, dialled: bool) -> Option<(u64, Said)> {
+fn told(clock: Timestamp, message: &Message, dialled: bool) -> Option<Told> {
     if message.kind() != MessageKind::Pull || !message.failure.is_empty() {
         return None;
     }
@@ -131,7 +141,7 @@ fn said_in(message: &Message, dialled: bool) -> Option<(u64, Said)> {
         true => Said::Pull(Pull::decode(body).ok()?),
         false => Said::Stretch(Stretch::decode(body).ok()?),
     };
-    Some((message.call, said))
+    Some(Told { call: message.call, clock, said })
 }
 
 #[cfg(test)]
@@ -153,6 +163,7 @@ mod tests {
         Frame {
             greeting: Some(greeting),
             messages: bodies.iter().map(message).collect(),
+            clock: 12,
             ..Frame::default()
         }
     }
@@ -191,11 +202,12 @@ mod tests {
             sent.extend_from_slice(&bytes(1, &[asks, more], most));
             let mut tap = Tap::default();
             let said: Vec<_> = sent.chunks(step).flat_map(|bytes| tap.sent(bytes)).collect();
-            assert_eq!(said, [(6, Said::Pull(pull.clone())), (6, Said::Pull(pull.clone()))]);
+            let is = |said| Told { call: 6, clock: Timestamp(12), said };
+            assert_eq!(said, [is(Said::Pull(pull.clone())), is(Said::Pull(pull.clone()))]);
             let answers = bytes(1, &[frame(Class::Stream, std::slice::from_ref(&told))], most);
             let mut tap = Tap::default();
             let said: Vec<_> = answers.chunks(step).flat_map(|bytes| tap.sent(bytes)).collect();
-            assert_eq!(said, [(6, Said::Stretch(stretch.clone()))]);
+            assert_eq!(said, [is(Said::Stretch(stretch.clone()))]);
         }
     }
 

@@ -10,6 +10,8 @@ use std::sync::Once;
 pub enum Check {
     /// No clock is above its durable bound.
     Bound,
+    /// A question's clock is merged before it has an effect, an answer's read after all it tells.
+    Merged,
     /// Applied stamps rise.
     Stamps,
     /// What was closed stays closed.
@@ -85,6 +87,7 @@ impl Check {
     pub fn name(self) -> &'static str {
         match self {
             Self::Bound => "INV-1",
+            Self::Merged => "INV-2",
             Self::Stamps => "INV-3",
             Self::Closed => "INV-4",
             Self::Frontier => "INV-5",

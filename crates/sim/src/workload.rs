@@ -28,6 +28,7 @@ use latitude_checker::{
     History, Recorder, causal, durability, linearizable, promise, sequential, sessions,
 };
 use latitude_client::{Level, ReceiptDetail, Session, wire};
+use latitude_types::Timestamp;
 use rand::rngs::SmallRng;
 use rand::seq::IndexedRandom;
 use rand::{RngExt, SeedableRng};
@@ -164,11 +165,14 @@ struct Client {
     trail: Vec<u32>,
     /// The process whose token the next operation takes over.
     token_from: Option<u64>,
+    /// Above all that the session had seen when its last operation was sent.
+    seen: Timestamp,
 }
 
 impl Client {
     /// What is known of an operation before it is sent.
     fn extras(&mut self, level: Level) -> Extras {
+        self.seen = self.session.clock();
         let token_from = self.token_from.take();
         Extras { level: Some(level.to_string()), token_from, ..Extras::default() }
     }
@@ -565,7 +569,7 @@ impl Shared {
 
     fn new_client(&self) -> Client {
         let (process, session) = (self.recorder.process(), Session::new());
-        Client { process, session, trail: Vec::new(), token_from: None }
+        Client { process, session, trail: Vec::new(), token_from: None, seen: Timestamp::ZERO }
     }
 
     /// Leaves the session to whoever wants it, and goes on with one that another client has left, if there

@@ -264,6 +264,7 @@ impl Shared {
     ) -> Result<Went> {
         let extras = Extras { version: version(written), ..Extras::default() };
         let key = self.workload.key(at);
+        host.wrote(client.seen, written);
         host.say(&format!("{} {what} {key} at {:?}", client.process, extras.version));
         self.note_written(at, client);
         self.recorder.ok(client.process, nanos(host), write, extras)?;
