@@ -6,6 +6,7 @@
 mod clocks;
 #[path = "../common/mod.rs"]
 mod common;
+mod fair;
 mod healing;
 mod held_back;
 mod laggards;
