@@ -167,7 +167,7 @@ impl Session {
         lock(&self.state).encoded()
     }
 
-    /// A time that nothing the session has seen exceeds, and everything it writes does.
+    /// A time that nothing the session has seen exceeds. Whatever it writes from here on is above it.
     pub fn clock(&self) -> Timestamp {
         lock(&self.state).known.as_ref().map_or(Timestamp::ZERO, Token::clock)
     }

@@ -49,6 +49,7 @@ pub(crate) struct Told {
     pub(crate) said: Said,
 }
 
+/// What it says.
 #[derive(Clone, PartialEq, Debug)]
 pub(crate) enum Said {
     Pull(Pull),

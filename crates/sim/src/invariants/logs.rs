@@ -186,12 +186,14 @@ impl Logs {
         let mut found = None;
         for ((range, generation), log) in self.hosts.entry(Arc::clone(host)).or_default() {
             let leads = log.leads();
-            let upto = log.purged.map_or(0, |purged| purged.index);
+            // The first entry of a log is at index 0, so nothing purged is not the same as up to there.
+            let upto = log.purged.map(|purged| purged.index);
             log.entries.retain(|index, row| {
                 let name = key::log::entry(*range, *generation, *index);
                 let goes = start <= &name[..] && &name[..] < end;
                 // What is purged may go, and so may the log of a range that is no more.
-                if goes && *index > upto && !dropped.contains(range) && found.is_none() {
+                let must_stay = upto.is_none_or(|upto| *index > upto) && !dropped.contains(range);
+                if goes && must_stay && found.is_none() {
                     found = kept::cuts(*range, row.entry.id, applied)
                         .or_else(|| append_only::changes(*range, row.entry.id, leads));
                 }

@@ -60,6 +60,10 @@ mod tests {
         };
         assert_eq!(check(&cut(2), &applied), None, "nobody has applied it");
         assert_eq!(check(&cut(1), &applied), Some(Check::Kept));
+        let mut first = log_of(&host, &[id(1, 0)]);
+        let at_first = AppliedEntries::with(RANGE, &[id(1, 0)]);
+        let found = first.writes(&host, &cut(0), &at_first, &BTreeSet::new());
+        assert_eq!(found.first().map(|found| found.check), Some(Check::Kept), "the very first");
         let mut logs = log_of(&host, &[id(1, 1), id(1, 2)]);
         let found = logs.purges(&host, RANGE, GENERATION, id(1, 1), &applied);
         assert_eq!(found.map(|found| found.check), Some(Check::Kept), "it is not applied here");
