@@ -18,6 +18,8 @@ pub(super) struct Step<'a> {
     pub(super) key: usize,
     /// Whether it certainly happened. If not it writes, and no step comes after it.
     pub(super) certain: bool,
+    /// Whether it is a local write: it is bound by `after` and not by its place in its process.
+    pub(super) local: bool,
     /// The certain steps just before it: of its process, and of the one whose token it took over. What
     /// comes before those does too.
     pub(super) after: Vec<usize>,
@@ -53,6 +55,8 @@ impl Step<'_> {
 pub(super) struct Program<'a> {
     /// What it was made of.
     pub(super) operations: &'a [Operation],
+    /// Of these invocations, those that are local writes, and whether their session knows that they happened.
+    pub(super) local: BTreeMap<usize, bool>,
     /// The keys, by number.
     pub(super) keys: Vec<&'a str>,
     /// In the order of their invocations, which is one in which all of `after` comes before.
@@ -72,12 +76,13 @@ impl<'a> Program<'a> {
         operations: &'a [Operation],
         local: &BTreeMap<usize, bool>,
     ) -> Result<Self, Doubt> {
-        let mut program = Self { operations, keys: Vec::new(), steps: Vec::new() };
+        let local = local.clone();
+        let mut program = Self { operations, local, keys: Vec::new(), steps: Vec::new() };
         let mut keys: BTreeMap<&str, usize> = BTreeMap::new();
         let mut completed: BTreeMap<u64, Vec<usize>> = BTreeMap::new();
         let mut own: BTreeMap<u64, Vec<usize>> = BTreeMap::new();
         for operation in operations {
-            let is_local = local.get(&operation.invoke_line);
+            let is_local = program.local.get(&operation.invoke_line).copied();
             let mut action = if is_local.is_some() || is_judged(operation)? {
                 Some(single(operation)?)
             } else {
@@ -121,13 +126,13 @@ impl<'a> Program<'a> {
             }
             let of_key = |step: &&usize| action.is_some() && program.steps[**step].key == key;
             after.extend(known.iter().filter(of_key));
-            if is_local == Some(&true) {
+            if is_local == Some(true) && certain {
                 known.push(here);
             }
             if !known.is_empty() {
                 own.insert(operation.process, known);
             }
-            if is_local == Some(&false) {
+            if is_local == Some(false) {
                 // Of several that nobody heard of, this may be another one's place.
                 after.clear();
             }
@@ -136,7 +141,8 @@ impl<'a> Program<'a> {
             if certain && is_local.is_none() {
                 completed.entry(operation.process).or_default().push(program.steps.len());
             }
-            program.steps.push(Step { source: operation, action, key, certain, after });
+            let local = is_local.is_some();
+            program.steps.push(Step { source: operation, action, key, certain, local, after });
         }
         Ok(program)
     }

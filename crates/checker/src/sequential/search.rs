@@ -88,7 +88,7 @@ struct Node {
 struct Search<'p, 'a> {
     program: &'p Program<'a>,
     foresight: Foresight,
-    /// The certain steps of each process.
+    /// The certain steps of each process; a local write is a session of its own.
     sessions: Vec<Vec<usize>>,
     /// Of a certain step its session and its place there; of an unknown one its bit.
     rank: Vec<(usize, usize)>,
@@ -146,11 +146,12 @@ impl<'p, 'a> Search<'p, 'a> {
             .collect();
 
         let mut sessions: Vec<Vec<usize>> = Vec::new();
-        let mut processes: BTreeMap<u64, usize> = BTreeMap::new();
+        let mut processes: BTreeMap<(u64, Option<usize>), usize> = BTreeMap::new();
         let unknown = useful(program, &demands);
         let mut rank = vec![(0, 0); program.steps.len()];
         for (at, step) in program.steps.iter().enumerate().filter(|(_, step)| step.certain) {
-            let session = *processes.entry(step.source.process).or_insert_with(|| {
+            let session = (step.source.process, step.local.then_some(at));
+            let session = *processes.entry(session).or_insert_with(|| {
                 sessions.push(Vec::new());
                 sessions.len() - 1
             });
@@ -373,7 +374,7 @@ fn explain(program: &Program<'_>, budget: Budget) -> Violation {
     while low < high {
         let middle = low.midpoint(high);
         let operations = until(program.operations, returns[middle]);
-        let known = Program::new(&operations).expect("what is read whole is read in part");
+        let known = in_part(program, &operations);
         match Search::new(&known, Foresight::Used).run(budget) {
             Outcomes::Order => low = middle + 1,
             Outcomes::None(_) => high = middle,
@@ -381,7 +382,7 @@ fn explain(program: &Program<'_>, budget: Budget) -> Violation {
         }
     }
     let operations = until(program.operations, returns[high]);
-    let known = Program::new(&operations).expect("what is read whole is read in part");
+    let known = in_part(program, &operations);
     let (steps, why) = describe(&known, returns[high], budget);
     let lines: BTreeSet<usize> =
         steps.iter().map(|&at| known.steps[at].source.invoke_line).collect();
@@ -394,6 +395,11 @@ fn explain(program: &Program<'_>, budget: Budget) -> Violation {
         operations: cited.map(Cited::across).collect(),
         why,
     }
+}
+
+/// The program of what was known of another just after a line.
+fn in_part<'a>(whole: &Program<'_>, operations: &'a [Operation]) -> Program<'a> {
+    Program::mixed(operations, &whole.local).expect("what is read whole is read in part")
 }
 
 /// What was known just after a line. All that was answered later may have happened, and is bound by
