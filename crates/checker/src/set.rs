@@ -15,11 +15,11 @@
 //!   observed what was invoked after it returned;
 //! - *nothing back*: if a certain removal had certainly observed each addition there was, it is not there. A
 //!   removal certainly observed what its session had added before; if both went through the log, what was
-//!   acknowledged before it was invoked; and, if it is causal and the element was added once, what its session
-//!   had seen;
+//!   acknowledged before it was invoked; and, if the element was added once, what its session had seen: if it is
+//!   causal, at any level but eventual, if it went through the log, at those of the log;
 //! - no element twice in one answer.
 //!
-//! Elements that are added once make this exact. A history in which a set is deleted cannot be judged yet.
+//! A delete of the set is a removal of every element. Elements that are added once make this exact.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -46,16 +46,26 @@ struct Element {
     additions: Vec<usize>,
     removals: Vec<Removal>,
     failed: Option<usize>,
-    /// Where sessions first had it in an answer: by chain, the place.
+    /// Where sessions first had it in an answer that was not eventual: by chain, the place.
     seen: BTreeMap<usize, u32>,
+    /// And where in one of the log.
+    seen_in_log: BTreeMap<usize, u32>,
 }
 
+/// A removal of an element, or a delete of its set.
 struct Removal {
     operation: usize,
-    /// The additions it certainly observed.
+    /// The additions it certainly observed, in their order.
     observed: Vec<usize>,
 }
 
+impl Removal {
+    fn new(operation: usize) -> Self {
+        Self { operation, observed: Vec::new() }
+    }
+}
+
+/// Of each set its elements.
 type Elements<'a> = HashMap<&'a str, BTreeMap<i64, Element>>;
 
 fn judge(operations: &[Operation], unnamed: Level) -> Result<(), Broken> {
@@ -63,6 +73,15 @@ fn judge(operations: &[Operation], unnamed: Level) -> Result<(), Broken> {
     let mut sets = Elements::new();
     for (at, operation) in operations.iter().enumerate() {
         take(&mut sets, at, operation)?;
+    }
+    for (at, operation) in operations.iter().enumerate() {
+        if let ([MicroOp::Delete { key }], true) = (&operation.micro_ops[..], happened(operation)) {
+            let elements = sets.get_mut(key.as_str()).into_iter().flat_map(BTreeMap::values_mut);
+            elements.for_each(|element| element.removals.push(Removal::new(at)));
+        }
+    }
+    for element in sets.values_mut().flat_map(BTreeMap::values_mut) {
+        element.removals.sort_unstable_by_key(|removal| removal.operation);
     }
     let mut broken = None;
     known.order.walk(|at, own| {
@@ -75,14 +94,12 @@ fn judge(operations: &[Operation], unnamed: Level) -> Result<(), Broken> {
                 note_seen(&known, set, at, list);
             }
             MicroOp::Remove { element, .. } => {
-                let Some(element) = set.get_mut(element) else { return };
-                let observed: Vec<usize> = (element.additions.iter().copied())
-                    .filter(|&addition| has_observed(&known, element, at, addition, own))
-                    .collect();
-                let removal = element.removals.iter_mut().find(|removal| removal.operation == at);
-                if let Some(removal) = removal {
-                    removal.observed = observed;
+                if let Some(element) = set.get_mut(element) {
+                    note_observed(&known, element, at, own);
                 }
+            }
+            MicroOp::Delete { .. } => {
+                set.values_mut().for_each(|element| note_observed(&known, element, at, own));
             }
             _ => {}
         }
@@ -90,21 +107,22 @@ fn judge(operations: &[Operation], unnamed: Level) -> Result<(), Broken> {
     broken.map_or(Ok(()), |violation: Violation| Err(violation.into()))
 }
 
+fn happened(operation: &Operation) -> bool {
+    operation.outcome == Outcome::Ok || operation.outcome.is_unknown()
+}
+
 fn take<'a>(sets: &mut Elements<'a>, at: usize, operation: &'a Operation) -> Result<(), Broken> {
-    let happened = operation.outcome == Outcome::Ok || operation.outcome.is_unknown();
     let set = sets.entry(operation.micro_ops[0].key()).or_default();
     match operation.micro_ops.as_slice() {
         [MicroOp::Read { value: Value::Absent | Value::List(_), .. }] => {}
-        [MicroOp::Add { amount, .. }] if happened => {
+        [MicroOp::Add { amount, .. }] if happened(operation) => {
             set.entry(*amount).or_default().additions.push(at);
         }
         [MicroOp::Add { amount, .. }] => set.entry(*amount).or_default().failed = Some(at),
-        [MicroOp::Remove { element, .. }] if happened => {
-            let removal = Removal { operation: at, observed: Vec::new() };
-            set.entry(*element).or_default().removals.push(removal);
+        [MicroOp::Remove { element, .. }] if happened(operation) => {
+            set.entry(*element).or_default().removals.push(Removal::new(at));
         }
-        [MicroOp::Remove { .. }] => {}
-        [MicroOp::Delete { .. }] if !happened => {}
+        [MicroOp::Remove { .. } | MicroOp::Delete { .. }] => {}
         _ => return Err(Doubt::of_type(operation).into()),
     }
     Ok(())
@@ -116,8 +134,21 @@ fn note_seen(known: &Known<'_>, set: &mut BTreeMap<i64, Element>, read: usize, l
         for element in list {
             if let Some(element) = set.get_mut(element) {
                 element.seen.entry(place.chain).or_insert(place.at);
+                if known.levels[read].is_log() {
+                    element.seen_in_log.entry(place.chain).or_insert(place.at);
+                }
             }
         }
+    }
+}
+
+/// Notes what a removal of the element certainly observed, if there is such a removal.
+fn note_observed(known: &Known<'_>, element: &mut Element, removal: usize, own: &Clock) {
+    let found = element.removals.binary_search_by_key(&removal, |removal| removal.operation);
+    if let Ok(found) = found {
+        let additions = element.additions.iter().copied();
+        let observed = additions.filter(|&at| has_observed(known, element, removal, at, own));
+        element.removals[found].observed = observed.collect();
     }
 }
 
@@ -134,10 +165,14 @@ fn has_observed(
     let returned = added.return_line.is_some_and(|line| line < removed.invoke_line);
     let log = known.levels[addition].is_log() && known.levels[removal].is_log();
     let in_session = known.order.places[addition].is_some_and(|place| own.holds(place));
-    let saw = known.levels[removal] != Level::Eventual
-        && !known.levels[removal].is_log()
-        && element.additions.len() == 1
-        && element.seen.iter().any(|(&chain, &at)| own.of(chain) >= at);
+    let seen = match known.levels[removal] {
+        Level::Eventual => None,
+        Level::Causal => Some(&element.seen),
+        Level::Sequential | Level::Strict => Some(&element.seen_in_log),
+    };
+    let is_seen =
+        |seen: &BTreeMap<usize, u32>| seen.iter().any(|(&chain, &at)| own.of(chain) >= at);
+    let saw = element.additions.len() == 1 && seen.is_some_and(is_seen);
     (acknowledged && (in_session || (log && returned))) || saw
 }
 
@@ -178,13 +213,15 @@ fn judge_read(
             return Some(violation("a phantom element", &others, why));
         }
         let ended = |addition: usize| {
-            let mut removals = element.removals.iter();
+            let mut removals = element.removals.iter().rev();
             removals.find(|removal| {
-                known.shows(read, own, removal.operation).is_some()
-                    && removal.observed.contains(&addition)
+                removal.observed.binary_search(&addition).is_ok()
+                    && known.shows(read, own, removal.operation).is_some()
             })
         };
-        if let Some(removals) = additions().map(|&at| ended(at)).collect::<Option<Vec<_>>>() {
+        // The last first: it is the one that most likely has not ended.
+        let each = additions().rev().map(|&at| ended(at));
+        if let Some(removals) = each.collect::<Option<Vec<_>>>() {
             let removal = removals[0].operation;
             let by = known.shows(read, own, removal)?;
             let removed = operations[removal].return_line?;
@@ -203,7 +240,7 @@ fn judge_read(
             continue;
         }
         let kept = |addition: &&usize| {
-            !element.removals.iter().any(|removal| {
+            !element.removals.iter().rev().any(|removal| {
                 let removed = operations[removal.operation].return_line;
                 let too_early =
                     removed.is_some_and(|line| line < operations[**addition].invoke_line);

@@ -36,6 +36,7 @@ fn history(seed: u64, shape: Shape) -> Vec<Operation> {
                 match &mut operation.micro_ops[0] {
                     MicroOp::Add { amount, .. } => drop(set.insert(*amount)),
                     MicroOp::Remove { element, .. } => drop(set.remove(element)),
+                    MicroOp::Delete { .. } => set.clear(),
                     MicroOp::Read { value, .. } => {
                         let mut list: Vec<i64> = set.iter().copied().collect();
                         if numbers.percent(shape.wrong_percent) {
@@ -68,9 +69,10 @@ fn history(seed: u64, shape: Shape) -> Vec<Operation> {
                 None => fresh,
             };
             let there = sets.get(&key).and_then(|set| set.iter().nth(numbers.below(set.len() + 1)));
-            let micro_op = match numbers.below(6) {
-                0..=2 => MicroOp::Read { key, value: Value::Absent },
-                3 | 4 => MicroOp::Add { key, amount: element },
+            let micro_op = match numbers.below(13) {
+                0..=5 => MicroOp::Read { key, value: Value::Absent },
+                6..=9 => MicroOp::Add { key, amount: element },
+                10 => MicroOp::Delete { key },
                 _ => MicroOp::Remove { element: there.copied().unwrap_or(element), key },
             };
             let token = numbers.percent(10).then(|| processes[numbers.below(shape.clients)]);
@@ -113,7 +115,11 @@ fn every_read_has_a_choice(operations: &[Operation]) -> bool {
                 matches!(operations[*at].micro_ops[0], MicroOp::Add { amount, .. } if amount == element)
             };
             let removes = |at: &usize| {
-                matches!(&operations[*at].micro_ops[0], MicroOp::Remove { element: e, .. } if *e == element)
+                match &operations[*at].micro_ops[0] {
+                    MicroOp::Remove { element: removed, .. } => *removed == element,
+                    MicroOp::Delete { .. } => true,
+                    _ => false,
+                }
             };
             let all: Vec<usize> = of_key.clone().filter(adds).filter(|&at| happened(at)).collect();
             let shown: Vec<usize> = of_key
@@ -124,11 +130,13 @@ fn every_read_has_a_choice(operations: &[Operation]) -> bool {
                 let before = a.return_line.is_some_and(|line| line < r.invoke_line);
                 let mine = known.order.places[addition].is_some_and(|at| clocks[removal].holds(at));
                 let log = known.levels[removal].is_log() && known.levels[addition].is_log();
-                let saw = known.levels[removal] == Level::Causal && all.len() == 1;
+                let by = known.levels[removal];
+                let saw = by != Level::Eventual && all.len() == 1;
                 let seen = |at: usize| {
                     let reads = &operations[at].micro_ops[0];
                     operations[at].outcome == Outcome::Ok
                         && known.levels[at] != Level::Eventual
+                        && (known.levels[at].is_log() || !by.is_log())
                         && reads.key() == key
                         && known.order.places[at].is_some_and(|at| clocks[removal].holds(at))
                         && matches!(reads, MicroOp::Read { value: Value::List(list), .. } if list.contains(&element))
@@ -225,6 +233,34 @@ fn an_addition_wins_over_a_removal_that_did_not_observe_it() {
     let again = [(0, "causal", remove(7)), (1, "causal", add(7))];
     assert_eq!(end(&again, &[]), Some("an added element is missing"));
     assert_eq!(end(&again, &[7]), None);
+}
+
+#[test]
+fn a_delete_is_a_removal_of_every_element() {
+    let delete = || MicroOp::Delete { key: "s".to_owned() };
+    let end = |middle: &[(u64, &'static str, MicroOp)], list: &[i64]| {
+        let mut steps = vec![(0, "causal", add(7)), (1, "strict", add(8))];
+        steps.extend_from_slice(middle);
+        steps.push((9, "strict", read(list)));
+        rule(&run(&steps))
+    };
+    // Through the log it observes what the log has acknowledged; of the other nobody knows.
+    let by_log = [(2, "strict", delete())];
+    assert_eq!(end(&by_log, &[7]), None);
+    assert_eq!(end(&by_log, &[]), None);
+    assert_eq!(end(&by_log, &[8]), Some("a removed element is back"));
+    // What a session has seen its delete ends, also where it is not sent through the log.
+    let seen = [(2, "causal", read(&[7, 8])), (2, "causal", delete())];
+    assert_eq!(end(&seen, &[8]), Some("a removed element is back"));
+    assert_eq!(end(&seen, &[]), None);
+    let seen_in_log = [(2, "sequential", read(&[7, 8])), (2, "sequential", delete())];
+    assert_eq!(end(&seen_in_log, &[7]), Some("a removed element is back"));
+    let seen_elsewhere = [(2, "causal", read(&[7, 8])), (2, "sequential", delete())];
+    assert_eq!(end(&seen_elsewhere, &[7]), None, "what was read at level causal may not be folded");
+    let eventual = [(2, "causal", read(&[7, 8])), (2, "eventual", delete())];
+    assert_eq!(end(&eventual, &[8]), None);
+    let later = [(2, "strict", delete()), (2, "strict", add(8))];
+    assert_eq!(end(&later, &[7]), Some("an added element is missing"));
 }
 
 #[test]
