@@ -489,6 +489,13 @@ impl RaftLogStorage<TypeConfig> for RangeLog {
         I::IntoIter: OptionalSend,
     {
         let entries: Vec<_> = entries.into_iter().collect();
+        if let (Some(entry), Some(last)) = (entries.first(), self.state().last)
+            && entry.log_id.index > last.index + 1
+        {
+            // The store would be refused at the next start. What follows a snapshot comes when that is installed:
+            // openraft purges the log first, which waits for it, and executes in order.
+            return Err(hole(self.shared.range, last.index + 1));
+        }
         let mut batch = Batch::new();
         for entry in &entries {
             let key =

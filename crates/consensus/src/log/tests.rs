@@ -287,3 +287,18 @@ async fn the_largest_stamp_is_known_again_after_reopening() {
     append(&mut log, [entry(2, 1, 10)]).await;
     assert_eq!(reopen(log, &disk).stamp_max(), low);
 }
+
+#[tokio::test]
+async fn what_would_leave_a_hole_is_refused_and_what_follows_a_snapshot_is_not() {
+    let disk = MemoryDisk::new();
+    let mut log = open_whole(&disk);
+    append(&mut log, (0..3).map(|index| entry(1, index, 8))).await;
+    let (sender, _flushed) = TypeConfig::oneshot();
+    let refused = log.append([entry(1, 4, 8)], IOFlushed::signal(sender)).await.unwrap_err();
+    assert!(refused.to_string().contains("entry 3 is missing"), "{refused}");
+    assert_eq!(all(&mut log).await, [(1, 0), (1, 1), (1, 2)]);
+    // A snapshot that is installed takes the log with it.
+    log.purge(id(1, 3)).await.expect("the disk has space");
+    append(&mut log, [entry(1, 4, 8)]).await;
+    assert_eq!(all(&mut reopen(log, &disk)).await, [(1, 4)]);
+}

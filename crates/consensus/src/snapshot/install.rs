@@ -16,6 +16,10 @@
 //! *Why the base and the log agree.* Between 2 and 3 the base is ahead of the log, which is what a replica
 //! that lost its log looks like. The marker tells the two apart, and outlives 2 because 1 was synced.
 //!
+//! *Why there is no hole between the base and the log.* Openraft acknowledges a snapshot before it is installed, and
+//! may be sent what follows it at once. It appends that only when the log is purged up to the snapshot, which
+//! waits for the installation; `RangeLog::append` refuses what would leave a hole.
+//!
 //! *Why no reader sees a half state.* The engine replaces all rows of the range in one step, the metadata
 //! and the applied row among them. Whoever reads from one engine snapshot reads the state before or the
 //! one after.
