@@ -6,12 +6,14 @@
 //! start it may be very old, older than what an earlier life of the node has acted on: see
 //! [`replicas`](crate::replicas).
 
-use std::future::pending;
+use std::future::{pending, ready};
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::StreamExt;
 use futures::future::join_all;
+use futures::stream::FuturesUnordered;
+use futures::{FutureExt, StreamExt};
 use latitude_consensus::Group;
 use latitude_directory::{
     Counter, Directory, KeyspaceRecord, KeyspaceState, NodeRecord, RangeRecord,
@@ -23,7 +25,7 @@ use latitude_storage::View;
 use latitude_types::{Error, Key, KeySpan, KeyspaceId, Level, NodeId, RangeId, Reason, Stamp};
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use crate::shared::Shared;
 
@@ -32,6 +34,8 @@ const ASK_EVERY: Duration = Duration::from_secs(1);
 const ASK_TIMEOUT: Duration = Duration::from_secs(2);
 /// A question about a keyspace nobody has heard of waits at most this long for each of two steps.
 const REFRESH_PATIENCE: Duration = Duration::from_secs(1);
+/// After so long without an answer the next one is asked as well.
+const HEDGE_AFTER: Duration = Duration::from_millis(150);
 
 /// The directory as this node has it. Cheap to clone.
 #[derive(Clone)]
@@ -169,14 +173,17 @@ fn assemble(
 }
 
 /// Answers another node that asks for the directory.
-pub(crate) fn answer(
+pub(crate) async fn answer(
     shared: &Shared,
     request: &pb::DirectoryRequest,
 ) -> Result<pb::DirectoryReply, Error> {
-    let group = shared.registry.get(RangeId::META);
-    let group = group.ok_or_else(|| {
-        Error::new(Reason::RangeNotHere, "this node has no replica of the meta range")
-    })?;
+    let no_replica =
+        || Error::new(Reason::RangeNotHere, "this node has no replica of the meta range");
+    if request.strict {
+        let meta = shared.range(RangeId::META).ok_or_else(no_replica)?;
+        meta.strict_read_barrier(Stamp::ZERO).await?;
+    }
+    let group = shared.registry.get(RangeId::META).ok_or_else(no_replica)?;
     let applied = group.applied_position().0.index;
     if applied <= request.version {
         return Ok(pb::DirectoryReply { version: applied, directory: None });
@@ -191,28 +198,37 @@ pub(crate) fn answer(
 }
 
 /// Waits, for a moment, until the catalog is not older than this call. Whether it is not.
+///
+/// Any replica of the meta range can tell, its own among them: each is asked a little after the one before, so that
+/// one that is silent keeps from nothing.
 pub(crate) async fn refresh(shared: &Shared) -> bool {
-    let newest = async {
-        let (own, leader) = match shared.range(RangeId::META) {
-            Some(meta) if meta.strict_read_barrier(Stamp::ZERO).await.is_ok() => {
-                return Some(meta.group.applied_position().0.index);
-            }
-            Some(meta) => (shared.node().ok()?, meta.group.leadership().leader?.node),
-            None => (shared.node().ok()?, shared.membership()?.meta.voters.first()?.node),
-        };
-        if leader == own {
-            return None;
-        }
-        // The leader has applied whatever has been acknowledged.
-        let request = pb::DirectoryRequest { version: u64::MAX };
-        Some(
-            shared.peers().client(leader).ok()?.directory(request).await.ok()?.into_inner().version,
-        )
+    let own = async {
+        let meta = shared.range(RangeId::META)?;
+        meta.strict_read_barrier(Stamp::ZERO).await.ok()?;
+        Some(meta.group.applied_position().0.index)
     };
+    let places = u32::from(shared.range(RangeId::META).is_some())..;
+    let others = others_with_meta(shared).into_iter().zip(places).map(|(node, place)| async move {
+        sleep(HEDGE_AFTER * place).await;
+        let request = pb::DirectoryRequest { version: u64::MAX, strict: true };
+        let mut client = shared.peers().client(node).ok()?;
+        Some(client.directory(request).await.ok()?.into_inner().version)
+    });
+    let mut asked = FuturesUnordered::new();
+    asked.push(own.boxed());
+    asked.extend(others.map(FutureExt::boxed));
+    let newest = async { pin!(asked.filter_map(ready)).next().await };
     let Ok(Some(version)) = timeout(REFRESH_PATIENCE, newest).await else { return false };
     let reached =
         shared.catalog.wait_for(|directory| (directory.version() >= version).then_some(()));
     timeout(REFRESH_PATIENCE, reached).await.is_ok()
+}
+
+/// The other nodes that have a replica of the meta range, as far as is known.
+fn others_with_meta(shared: &Shared) -> Vec<NodeId> {
+    let (own, directory) = (shared.node().ok(), shared.catalog.current());
+    let replicas = directory.range(RangeId::META).into_iter().flat_map(|meta| meta.replicas());
+    replicas.map(|replica| replica.node).filter(|node| Some(*node) != own).collect()
 }
 
 /// Keeps the catalog current for as long as the node runs.
@@ -251,7 +267,7 @@ async fn own_replica(shared: &Shared) {
 
 /// Follows this node's own replica of the meta range until it goes.
 async fn follow(shared: &Shared, group: &Group) {
-    let mut applied = std::pin::pin!(group.watch_applied());
+    let mut applied = pin!(group.watch_applied());
     loop {
         let read = shared.membership().map(|membership| {
             let (version, rows) = read(shared, group)?;
@@ -271,9 +287,7 @@ async fn follow(shared: &Shared, group: &Group) {
 /// Asks the nodes of the meta range, each by itself, for ever: one that is cut off or has not caught up keeps
 /// from nobody what another one knows.
 async fn ask_around(shared: &Shared) {
-    let (own, directory) = (shared.node().ok(), shared.catalog.current());
-    let replicas = directory.range(RangeId::META).into_iter().flat_map(|meta| meta.replicas());
-    let others = replicas.map(|replica| replica.node).filter(|node| Some(*node) != own);
+    let others = others_with_meta(shared).into_iter();
     join_all(others.map(|node| keep_asking(shared, node))).await;
     // There is no other one.
     pending().await
@@ -294,7 +308,8 @@ async fn keep_asking(shared: &Shared, node: NodeId) {
 async fn ask(shared: &Shared, node: NodeId) -> Option<Directory> {
     let membership = shared.membership()?;
     let mut client = shared.peers().client(node).ok()?;
-    let request = pb::DirectoryRequest { version: shared.catalog.current().version() };
+    let version = shared.catalog.current().version();
+    let request = pb::DirectoryRequest { version, strict: false };
     let reply = timeout(ASK_TIMEOUT, client.directory(request)).await.ok()?.ok()?;
     let pb::DirectoryReply { version, directory } = reply.into_inner();
     let malformed = |error: String| Error::new(Reason::Malformed, error);

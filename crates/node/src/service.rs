@@ -489,7 +489,8 @@ impl Peer for Doors {
         &self,
         request: Request<pb::DirectoryRequest>,
     ) -> Result<Response<pb::DirectoryReply>, Status> {
-        catalog::answer(&self.shared, &request.into_inner()).map(Response::new).map_err(status)
+        let answer = catalog::answer(&self.shared, &request.into_inner()).await;
+        answer.map(Response::new).map_err(status)
     }
 
     async fn forward(
