@@ -48,6 +48,8 @@ plants! {
     LearnerCounted = "learner-counted",
     /// An answer that names a higher vote counts as an acknowledgement of the leader that is asking.
     AckWithoutVote = "acknowledged-without-vote",
+    /// A peer's clock is looked at, and not taken in.
+    PeerNotMerged = "peer-not-merged",
     /// The clock's bound is raised without being written.
     BoundNotPersisted = "bound-not-persisted",
     /// A snapshot's installation first removes what there was, with no note of what it is about to do.
