@@ -14,6 +14,7 @@ use std::ops::Range;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
+use latitude_client::Error;
 use latitude_probe::{Mark, Marks};
 use nemesis::Nemesis;
 use plan::{Away, Plan};
@@ -102,10 +103,10 @@ fn play(seed: u64, length: Length, trace: &mut Option<Trace>) -> anyhow::Result<
     let running = plan.workload.start(&mut cluster);
     let mut nemesis = Nemesis::new(&mut cluster, running.hosts());
     make_faults(&mut cluster, &mut nemesis, &plan)?;
-    quorum_serves(&mut cluster, &mut nemesis, &plan)
+    let open = quorum_serves(&mut cluster, &mut nemesis, &plan)
         .context("while a quorum is whole and the others are away")?;
     nemesis.end(&mut cluster);
-    served(&mut cluster, &mut nemesis, &plan.workload).context("when all is whole")?;
+    served(&mut cluster, &mut nemesis, &plan.workload, "all", open).context("when all is whole")?;
     let is_far = plan.faults.contains(&fault::Kind::FarSkew);
     let history =
         running.finish(&mut cluster, if is_far { SLEWED_WITHIN } else { Duration::ZERO })?;
@@ -139,8 +140,12 @@ fn make_faults(cluster: &mut Cluster, nemesis: &mut Nemesis, plan: &Plan) -> any
     nemesis.run_until(cluster, begun + plan.lasts)
 }
 
-/// Ends every fault but for some nodes, which are down or cut off; then the others must serve.
-fn quorum_serves(cluster: &mut Cluster, nemesis: &mut Nemesis, plan: &Plan) -> anyhow::Result<()> {
+/// Ends every fault but for some nodes, which are down or cut off; then the others must serve. Returns as [`served`].
+fn quorum_serves(
+    cluster: &mut Cluster,
+    nemesis: &mut Nemesis,
+    plan: &Plan,
+) -> anyhow::Result<Option<&'static str>> {
     for Away { node, down } in &plan.away {
         if *down {
             cluster.crash(*node, Crash::Killed);
@@ -153,37 +158,61 @@ fn quorum_serves(cluster: &mut Cluster, nemesis: &mut Nemesis, plan: &Plan) -> a
             cluster.isolate(node);
         }
     }
-    served(cluster, nemesis, &plan.workload)
+    served(cluster, nemesis, &plan.workload, "quorum", None)
 }
 
 /// Every range takes a write and a strict read, each from a client that knows nothing of the time before.
-fn served(cluster: &mut Cluster, nemesis: &mut Nemesis, workload: &Workload) -> anyhow::Result<()> {
+///
+/// Nobody else writes these keys: the read finds `value`, or what an earlier write left open. Returns `value` if a write
+/// of it was left open here.
+fn served(
+    cluster: &mut Cluster,
+    nemesis: &mut Nemesis,
+    workload: &Workload,
+    value: &'static str,
+    open: Option<&'static str>,
+) -> anyhow::Result<Option<&'static str>> {
     let keys: Vec<_> = (0..workload.ranges).map(|range| workload.key_beside(range)).collect();
     let deadline = cluster.now() + SERVED_WITHIN;
     let client = cluster.start_client(SERVED_WITHIN, move |host| async move {
         let keyspace = host.client.keyspace(KEYSPACE).with_timeout(Duration::from_secs(5));
+        let mut leaves_open = None;
         for key in keys {
             loop {
-                let put = keyspace.put(&key, "yes").await;
+                let put = keyspace.put(&key, value).await;
+                if put.as_ref().is_err_and(Error::may_have_applied) {
+                    leaves_open = Some(value);
+                }
                 let read = match put {
                     Ok(_) => keyspace.get(&key).await,
                     Err(error) => Err(error),
                 };
-                match read {
-                    Ok(read) if read.value.as_ref().is_some_and(|v| v.bytes == "yes") => break,
-                    Ok(read) => {
-                        return Err(format!("{key} is {:?} after it was put", read.value));
-                    }
+                let found = match read {
+                    Ok(read) => read.value.map(|value| value.bytes),
                     Err(error) if host.now() > deadline => {
-                        return Err(format!(
+                        let what = format!(
                             "the range of {key} is not served within {SERVED_WITHIN:?}: {error}"
-                        ));
+                        );
+                        return Err(Check::Served.found(what));
                     }
-                    Err(_) => tokio::time::sleep(Duration::from_millis(100)).await,
+                    Err(_) => {
+                        tokio::time::sleep(Duration::from_millis(100)).await;
+                        continue;
+                    }
+                };
+                let may_be = [Some(value), open];
+                if !may_be
+                    .iter()
+                    .flatten()
+                    .any(|may_be| found.as_deref() == Some(may_be.as_bytes()))
+                {
+                    let what = format!("{key} is {found:?} after {value:?} was put");
+                    return Err(Check::Linearizable.found(what));
                 }
+                break;
             }
         }
-        Ok(())
+        Ok(leaves_open)
     });
     while !client.is_ready() {
         if cluster.now() > deadline + Duration::from_secs(10) {
@@ -192,10 +221,7 @@ fn served(cluster: &mut Cluster, nemesis: &mut Nemesis, workload: &Workload) -> 
         cluster.step()?;
         nemesis.look(cluster)?;
     }
-    match client.take() {
-        Some(Err(what)) => bail!(Check::Served.found(what)),
-        _ => Ok(()),
-    }
+    Ok(client.take().context("the client has ended")??)
 }
 
 fn become_the_same(cluster: &mut Cluster) -> anyhow::Result<()> {

@@ -11,6 +11,7 @@
 //!
 //! The operations themselves are in `workload/operations.rs`.
 
+mod everywhere;
 mod operations;
 mod others;
 mod types;
@@ -347,24 +348,25 @@ impl Running {
         cluster.run_client(Duration::from_secs(30), |host| async move {
             last.read_all(host).await
         })??;
-        // Clients are placed in one region after another: each reads near by.
-        let regions = if shared.workload.local > 0 { cluster.layout().regions.len() } else { 0 };
-        for _ in 0..regions {
-            let last = Arc::clone(&shared);
-            cluster.run_client(Duration::from_secs(30), |host| async move {
-                last.read_all_near(host).await
+        if shared.workload.local > 0 {
+            let (last, nodes) = (Arc::clone(&shared), cluster.layout().nodes);
+            cluster.run_client(Duration::from_secs(60), |host| async move {
+                last.read_everywhere(&host, nodes).await
             })??;
         }
         let by_lease = shared.by_lease.load(Ordering::Relaxed);
         let folded = operations::folded(cluster.folded());
-        Ok(Seen { history: shared.recorder.history(), by_lease, folded })
+        let (history, typed) = (shared.recorder.history(), shared.typed.history());
+        Ok(Seen { history, typed, by_lease, folded })
     }
 }
 
 /// What the clients of a workload have seen.
 pub struct Seen {
-    /// All of it.
+    /// All of it that is about registers.
     pub history: History,
+    /// What is about counters and sets.
+    typed: History,
     /// Reads that were answered by a lease.
     pub by_lease: usize,
     /// Where the log took local writes in.
@@ -409,6 +411,8 @@ impl Seen {
         if report.verdict != promise::Verdict::Kept {
             bail!(Check::Durability.found(report.verdict.to_string()));
         }
+        types::judge(&self.typed)?;
+        let operations = [operations, self.typed.operations()].concat();
         let count = |outcome| operations.iter().filter(|op| op.outcome == outcome).count();
         let outcomes = [Outcome::Ok, Outcome::Fail, Outcome::Info].map(count);
         Ok(Summary { outcomes, by_lease: self.by_lease, causality_open })
@@ -443,7 +447,7 @@ impl Shared {
         let mut seen: BTreeMap<u32, Option<i64>> = BTreeMap::new();
         // Keys to be read next: one that was just written, then what its writer had been about before.
         let mut chased: VecDeque<u32> = VecDeque::new();
-        let beside = Session::new();
+        let mut beside = self.typed.asker();
         while !self.stop.load(Ordering::Relaxed) {
             let drawn = host.random.random_range(0..workload.keys);
             let next = chased.pop_front();
@@ -460,9 +464,11 @@ impl Shared {
             }
             // Beside the session that the history is about: in it they would be causes that no judge knows.
             if is_after_one || host.random.random_range(0..10) < workload.typed {
-                let session = if is_after_one { Session::new() } else { beside.clone() };
+                if is_after_one {
+                    beside = self.typed.asker();
+                }
                 if host.random.random_range(0..10) < workload.others {
-                    self.others.operate(&mut host, &session, level).await?;
+                    self.others.operate(&mut host, &beside.session, level).await?;
                 } else {
                     // What follows nothing is taken by a node that knows nothing of the others.
                     let level = match level {
@@ -470,7 +476,7 @@ impl Shared {
                         level => level,
                     };
                     let one_element = workload.one_element;
-                    self.typed.operate(&mut host, &session, level, one_element).await?;
+                    self.typed.operate(&mut host, &mut beside, level, one_element).await?;
                 }
             }
             if is_after_one {
@@ -590,46 +596,6 @@ impl Shared {
                 *client = Client { session, token_from: Some(process), ..self.new_client() };
             }
         }
-    }
-
-    /// What replicas near by have is what strict reads see, and nothing of it is left to be folded.
-    async fn read_all_near(&self, host: ClientHost) -> Result<()> {
-        if self.workload.typed > 0 {
-            self.typed.judge(&host).await?;
-        }
-        if self.workload.typed > 0 && self.workload.others > 0 {
-            self.others.judge(&host).await?;
-        }
-        let keyspace = host.client.keyspace(KEYSPACE).with_timeout(Duration::from_secs(10));
-        for at in 0..self.workload.keys {
-            let key = self.workload.key(at);
-            let strict = keyspace.clone().with_level(Level::Strict).get(&key).await;
-            for level in [Level::Causal, Level::Eventual] {
-                let near = keyspace
-                    .clone()
-                    .with_level(level)
-                    .with_receipt(ReceiptDetail::Full)
-                    .get(&key)
-                    .await;
-                let (strict, near) = match (&strict, near) {
-                    (Ok(strict), Ok(near)) => (strict, near),
-                    (Err(error), _) => {
-                        bail!(Check::Served.found(format!("{key} cannot be read: {error}")))
-                    }
-                    (_, Err(error)) => {
-                        bail!(Check::Served.found(format!("{key} cannot be read {level}: {error}")))
-                    }
-                };
-                let unfolded = near.receipt.is_some_and(|receipt| !receipt.unfolded.is_empty());
-                if unfolded || near.value != strict.value {
-                    bail!(Check::Convergence.found(format!(
-                        "{key} is {:?} strictly and {:?} {level} at {}; not folded: {unfolded}",
-                        strict.value, near.value, host.region
-                    )));
-                }
-            }
-        }
-        Ok(())
     }
 
     /// Reads every key strictly, and must succeed.

@@ -329,7 +329,7 @@ pub(super) fn expected(error: &Error) -> Result<()> {
     }
 }
 
-fn nanos(host: &ClientHost) -> u64 {
+pub(super) fn nanos(host: &ClientHost) -> u64 {
     host.now().as_nanos() as u64
 }
 

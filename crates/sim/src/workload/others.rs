@@ -5,9 +5,9 @@ use std::collections::BTreeSet;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use anyhow::{Result, anyhow, bail};
+use anyhow::{Result, bail};
 use bytes::Bytes;
-use latitude_client::{Error, Keyspace, Level, Session, wire};
+use latitude_client::{Error, Held, Keyspace, Level, Session, TypedValue, wire};
 use rand::RngExt;
 
 use super::operations::expected;
@@ -34,6 +34,11 @@ pub(super) fn prepare(cluster: &mut Cluster, like: &wire::CreateKeyspaceRequest)
     create(cluster, like, MAPS, wire::ValueType::Map)?;
     create(cluster, like, FLAGS, wire::ValueType::Flag)?;
     create(cluster, like, SIBLINGS, wire::ValueType::Siblings)
+}
+
+/// The keys, each with its keyspace.
+pub(super) fn keys() -> impl Iterator<Item = (&'static str, String)> {
+    [MAPS, FLAGS, SIBLINGS].into_iter().map(|keyspace| (keyspace, KEY.into()))
 }
 
 impl Others {
@@ -105,28 +110,17 @@ impl Others {
         }
     }
 
-    /// Whether all levels read the same, once everything is folded.
-    pub(super) async fn judge(&self, host: &ClientHost) -> Result<()> {
-        let failed = |error: Error| {
-            anyhow!(
-                Check::Served.found(format!("a map, a flag or siblings cannot be read: {error}"))
-            )
-        };
-        let mut first = None;
-        for level in [Level::Strict, Level::Causal, Level::Eventual] {
-            let of = |name: &str| host.client.keyspace(name).with_level(level);
-            let fields = of(MAPS).fields(KEY).await.map_err(failed)?.value;
-            let flag = of(FLAGS).flag(KEY).await.map_err(failed)?.value;
-            let siblings = of(SIBLINGS).siblings(KEY).await.map_err(failed)?.value;
-            let siblings: BTreeSet<_> = siblings.values.into_iter().map(|one| one.value).collect();
-            let values = fields.iter().map(|(_, value)| value).chain(&siblings);
-            self.must_be_written(values.cloned())?;
-            let read = format!("{fields:?}, {flag}, {siblings:?}");
-            let strict = first.get_or_insert_with(|| read.clone());
-            if *strict != read {
-                bail!(Check::Set.found(format!("{read} at level {level}, and {strict} at strict")));
+    /// What a key holds once everything is folded, somebody wrote.
+    pub(super) fn ends_as(&self, held: Held) -> Result<()> {
+        match held.value {
+            TypedValue::Map(fields) => {
+                self.must_be_written(fields.into_iter().map(|(_, value)| value))
             }
+            TypedValue::Siblings(siblings) => {
+                self.must_be_written(siblings.values.into_iter().map(|one| one.value))
+            }
+            TypedValue::Flag(_) => Ok(()),
+            value => bail!(Check::Answers.found(format!("{KEY} holds {value:?}"))),
         }
-        Ok(())
     }
 }

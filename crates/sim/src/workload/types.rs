@@ -1,18 +1,26 @@
 //! Counters and sets beside the registers: every acknowledged add counts exactly once, at whatever level and
-//! however often it was sent, with and without bounds, unless a reset or a delete ends it; an element is there exactly if it was added and not removed by somebody who had seen it.
+//! however often it was sent, with and without bounds; an element is there exactly if it was added and not removed by
+//! somebody who had seen it.
+//!
+//! What clients see of them is a history of its own, which `latitude_checker` judges; what each entry of the log leaves
+//! of them is judged by definition in `invariants/values.rs`, also where a counter is reset or deleted.
 
-use std::collections::BTreeMap;
-use std::sync::Mutex;
+use std::io::{Sink, sink};
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use anyhow::{Result, anyhow, bail};
-use latitude_client::{Keyspace, Level, Session, wire};
+use bytes::Bytes;
+use latitude_checker::history::{Extras, MicroOp, Operation, Value};
+use latitude_checker::{History, Level as Judged, Recorder, counter, promise, set};
+use latitude_client::{
+    AddOutcome, Answer, Error, Held, Keyspace, Level, Session, TypedValue, wire,
+};
 use rand::RngExt;
 use rand::seq::IteratorRandom;
 
-use super::operations::expected;
-use super::{NO_PANIC, TIMEOUT, Workload};
+use super::operations::{expected, nanos};
+use super::{TIMEOUT, Workload};
 use crate::cluster::{ClientHost, Cluster};
 use crate::violation::Check;
 
@@ -20,42 +28,31 @@ const COUNTERS: &str = "sim-counters";
 const SETS: &str = "sim-sets";
 /// Keys of either keyspace.
 const KEYS: u32 = 2;
-/// Elements that are added again and again, also while somebody removes them: what becomes of them is judged entry by
-/// entry (`invariants/values.rs`). All others are added once.
+/// The counter that is reset and deleted: its judge knows only of sums.
+const ENDED: &str = "t1";
+/// Elements that are added again and again, also while somebody removes them. All others are added once.
 const SHARED: std::ops::Range<i64> = -3..0;
 /// One of them.
 const THE_ONE: i64 = -1;
 
-/// What is known of the counters and sets.
-#[derive(Default, Debug)]
+/// The counters and sets, and their history.
 pub(super) struct Typed {
     next: AtomicI64,
-    counters: Mutex<BTreeMap<String, Sum>>,
-    elements: Mutex<BTreeMap<(String, i64), Element>>,
-    /// Sets that somebody deletes now, or has tried to delete; nobody knows whether that comes still.
-    deleting: Mutex<BTreeMap<String, u32>>,
+    recorder: Recorder<Sink>,
 }
 
-/// What a counter is made of.
-#[derive(Default, Debug)]
-struct Sum {
-    acknowledged: i64,
-    /// Adds of which nobody knows whether they happened; all are positive.
-    unknown: i64,
-    /// Somebody has reset or deleted it, or tried to: what it comes to is judged entry by entry
-    /// (`invariants/values.rs`).
-    ended: bool,
+/// A session on counters and sets, and the process it is in their history.
+pub(super) struct Asker {
+    pub(super) session: Session,
+    process: u64,
+    /// The process whose session it goes on with.
+    token_from: Option<u64>,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Element {
-    /// It was sent.
-    MayBe,
-    Added,
-    /// Somebody who may have seen it has asked for its removal.
-    MayBeRemoved,
-    /// Removed by somebody who had seen it.
-    Removed,
+impl Default for Typed {
+    fn default() -> Self {
+        Self { next: AtomicI64::new(0), recorder: Recorder::new(sink()) }
+    }
 }
 
 impl Workload {
@@ -90,12 +87,23 @@ pub(super) fn create(
     Ok(())
 }
 
+/// The keys, each with its keyspace.
+pub(super) fn keys() -> impl Iterator<Item = (&'static str, String)> {
+    let of = |keyspace| (0..KEYS).map(move |at| (keyspace, format!("t{at}")));
+    of(COUNTERS).chain(of(SETS))
+}
+
 impl Typed {
+    /// A session that has seen nothing yet.
+    pub(super) fn asker(&self) -> Asker {
+        Asker { session: Session::new(), process: self.recorder.process(), token_from: None }
+    }
+
     /// One operation on a counter or a set.
     pub(super) async fn operate(
         &self,
         host: &mut ClientHost,
-        session: &Session,
+        asker: &mut Asker,
         level: Level,
         one_element: bool,
     ) -> Result<()> {
@@ -105,62 +113,67 @@ impl Typed {
                 .keyspace(name)
                 .with_timeout(TIMEOUT)
                 .with_level(level)
-                .with_session(session.clone())
+                .with_session(asker.session.clone())
         };
         let (counters, sets) = (of(COUNTERS), of(SETS));
         if one_element && host.random.random_ratio(4, 5) {
             return match host.random.random_range(0..6) {
-                0..3 => self.add_element(host, &sets, "t0", THE_ONE).await,
-                3 => self.remove_element(host, &sets, "t0", level).await,
-                _ => self.remove_unread(host, "t0", level).await,
+                0..3 => self.add_element(host, asker, &sets, level, "t0", THE_ONE).await,
+                3 => self.remove_element(host, asker, &sets, level, "t0").await,
+                _ => self.remove_unread(host, level, "t0").await,
             };
         }
         match host.random.random_range(0..16) {
-            0..5 => self.add(host, &counters, &key).await,
-            5 => self.end_or_bound(host, &counters, &key, level).await,
+            0..4 => self.add(host, asker, &counters, level, &key).await,
+            4 => self.read_counter(host, asker, &counters, level, &key).await,
+            5 => self.end_or_bound(host, asker, &counters, level, &key).await,
             6..12 => {
                 let element = match host.random.random() {
                     true => host.random.random_range(SHARED),
                     false => self.next.fetch_add(1, Ordering::Relaxed),
                 };
-                self.add_element(host, &sets, &key, element).await
+                self.add_element(host, asker, &sets, level, &key, element).await
             }
-            12..14 => self.remove_element(host, &sets, &key, level).await,
-            _ => self.delete_set(host, &sets, &key).await,
+            12..14 => self.remove_element(host, asker, &sets, level, &key).await,
+            _ => {
+                let delete = vec![MicroOp::Delete { key: of_set(&key) }];
+                let deleting = sets.delete(&key);
+                self.ask(host, asker, level, delete.clone(), deleting, |_| Ok(Some(delete)))
+                    .await?;
+                Ok(())
+            }
         }
     }
 
-    async fn add(&self, host: &mut ClientHost, counters: &Keyspace, key: &str) -> Result<()> {
+    async fn add(
+        &self,
+        host: &mut ClientHost,
+        asker: &mut Asker,
+        counters: &Keyspace,
+        level: Level,
+        key: &str,
+    ) -> Result<()> {
         let amount = host.random.random_range(1..=9);
-        host.say(&format!("adds {amount} to {key}"));
-        let went = counters.add(key, amount).await;
-        host.say(&format!("adding {amount} to {key}: {:?}", went.as_ref().map(drop)));
-        let mut sums = self.counters.lock().expect(NO_PANIC);
-        let sum = sums.entry(key.into()).or_default();
-        match went {
-            Ok(_) => sum.acknowledged += amount,
-            Err(error) => {
-                expected(&error)?;
-                if error.may_have_applied() {
-                    sum.unknown += amount;
-                }
-            }
-        }
-        Ok(())
+        let add = MicroOp::Add { key: of_counter(key), amount };
+        self.add_with(host, asker, level, key, add, async {
+            let answer = counters.add(key, amount).await?;
+            Ok(answer.map(AddOutcome::Applied))
+        })
+        .await
     }
 
     /// What counters have through the log alone. The first one is never ended, so that its sum stays exact.
     async fn end_or_bound(
         &self,
         host: &mut ClientHost,
+        asker: &mut Asker,
         counters: &Keyspace,
-        key: &str,
         level: Level,
+        key: &str,
     ) -> Result<()> {
-        let log = if level.writes_through_log() { level } else { Level::Strict };
-        let counters = counters.clone().with_level(log);
-        if key != "t0" && host.random.random() {
-            self.counters.lock().expect(NO_PANIC).entry(key.into()).or_default().ended = true;
+        let level = if level.writes_through_log() { level } else { Level::Strict };
+        let counters = counters.clone().with_level(level);
+        if key == ENDED && host.random.random() {
             let went = match host.random.random() {
                 true => counters.reset(key).await,
                 false => counters.delete(key).await,
@@ -168,47 +181,76 @@ impl Typed {
             host.say(&format!("ends {key}: {:?}", went.as_ref().map(drop)));
             return went.map_or_else(|error| expected(&error), |_| Ok(()));
         }
-        let (amount, most) = (host.random.random_range(1..=9), host.random.random_range(0..100));
-        let went = counters.add_within(key, amount, None, Some(most)).await;
-        host.say(&format!("adds {amount} to {key}, up to {most}: {:?}", went.as_ref().map(drop)));
-        let mut sums = self.counters.lock().expect(NO_PANIC);
-        let sum = sums.entry(key.into()).or_default();
-        match went {
-            Ok(answer) => sum.acknowledged += if answer.value.is_applied() { amount } else { 0 },
-            Err(error) => {
-                expected(&error)?;
-                sum.unknown += if error.may_have_applied() { amount } else { 0 };
-            }
+        let (amount, high) = (host.random.random_range(1..=9), host.random.random_range(0..100));
+        let add = MicroOp::BoundedAdd { key: of_counter(key), amount, low: i64::MIN, high };
+        let adding = counters.add_within(key, amount, None, Some(high));
+        self.add_with(host, asker, level, key, add, adding).await
+    }
+
+    /// An addition, and through the log the sum it left.
+    async fn add_with(
+        &self,
+        host: &ClientHost,
+        asker: &mut Asker,
+        level: Level,
+        key: &str,
+        add: MicroOp,
+        adding: impl Future<Output = Result<Answer<AddOutcome>, Error>>,
+    ) -> Result<()> {
+        if key == ENDED {
+            host.say(&format!("adds to {key}"));
+            let went = adding.await;
+            host.say(&format!("adding to {key}: {:?}", went.as_ref().map(drop)));
+            return went.map_or_else(|error| expected(&error), |_| Ok(()));
         }
+        let read = |value| MicroOp::Read { key: of_counter(key), value };
+        let with = |sum| [vec![add.clone()], vec![read(sum)]].concat();
+        let asked = match level.writes_through_log() {
+            true => with(Value::Absent),
+            false => vec![add.clone()],
+        };
+        self.ask(host, asker, level, asked.clone(), adding, |outcome| match outcome {
+            AddOutcome::Applied(added) if level.writes_through_log() => match added.sum {
+                Some(sum) => Ok(Some(with(Value::Integer(sum)))),
+                None => bail!(Check::Answers.found("an add through the log answers no sum")),
+            },
+            AddOutcome::Applied(_) => Ok(Some(asked)),
+            AddOutcome::OutOfBounds { .. } => Ok(None),
+        })
+        .await?;
+        Ok(())
+    }
+
+    async fn read_counter(
+        &self,
+        host: &ClientHost,
+        asker: &mut Asker,
+        counters: &Keyspace,
+        level: Level,
+        key: &str,
+    ) -> Result<()> {
+        let read = |value| vec![MicroOp::Read { key: of_counter(key), value }];
+        let reading = counters.counter(key);
+        if key == ENDED {
+            return reading.await.map_or_else(|error| expected(&error), |_| Ok(()));
+        }
+        let seen = |sum: &i64| Ok(Some(read(Value::Integer(*sum))));
+        self.ask(host, asker, level, read(Value::Absent), reading, seen).await?;
         Ok(())
     }
 
     async fn add_element(
         &self,
-        host: &mut ClientHost,
+        host: &ClientHost,
+        asker: &mut Asker,
         sets: &Keyspace,
+        level: Level,
         key: &str,
         element: i64,
     ) -> Result<()> {
-        self.note(key, element, Element::MayBe);
-        host.say(&format!("adds {element} to {key}"));
-        match sets.set_add(key, element.to_string()).await {
-            Ok(_) => {
-                // It may have been seen, and removed, before its adder heard of it.
-                let mut elements = self.elements.lock().expect(NO_PANIC);
-                if let Some(known) = elements.get_mut(&(key.into(), element))
-                    && *known == Element::MayBe
-                {
-                    *known = Element::Added;
-                }
-            }
-            Err(error) => {
-                expected(&error)?;
-                if !error.may_have_applied() {
-                    self.elements.lock().expect(NO_PANIC).remove(&(key.into(), element));
-                }
-            }
-        }
+        let add = vec![MicroOp::Add { key: of_set(key), amount: element }];
+        let adding = sets.set_add(key, element.to_string());
+        self.ask(host, asker, level, add.clone(), adding, |_| Ok(Some(add))).await?;
         Ok(())
     }
 
@@ -216,155 +258,201 @@ impl Typed {
     async fn remove_element(
         &self,
         host: &mut ClientHost,
+        asker: &mut Asker,
         sets: &Keyspace,
-        key: &str,
         level: Level,
+        key: &str,
     ) -> Result<()> {
-        let members = match sets.members(key).await {
-            Ok(answer) => answer.value,
-            Err(error) => return expected(&error),
-        };
-        for member in &members {
-            self.must_be_possible(key, decode(member)?)?;
-        }
+        let read = |value| vec![MicroOp::Read { key: of_set(key), value }];
+        let reading = sets.members(key);
+        let seen = |members: &Vec<Bytes>| Ok(Some(read(Value::List(elements(members)?))));
+        let seen = self.ask(host, asker, level, read(Value::Absent), reading, seen).await?;
+        let Some(members) = seen else { return Ok(()) };
         // What several have added is ended by as many names as its remover has seen, elsewhere others than here.
         let shared = host.random.random_ratio(2, 3);
-        let is_wanted = |member: &&bytes::Bytes| {
-            !shared || decode(member).is_ok_and(|element| SHARED.contains(&element))
-        };
-        let wanted = members.iter().filter(is_wanted).choose(&mut host.random);
-        let Some(member) = wanted else { return Ok(()) };
-        let element = decode(member)?;
-        host.say(&format!("removes {element} from {key}"));
-        self.note(key, element, Element::MayBeRemoved);
-        match sets.set_remove(key, member).await {
-            // An eventual read is in no session: what it saw need not be seen by the remove.
-            Ok(_) if level != Level::Eventual => {
-                self.note(key, element, Element::Removed);
-                Ok(())
-            }
-            Ok(_) => Ok(()),
-            Err(error) => expected(&error),
-        }
+        let wanted = elements(&members)?.into_iter();
+        let wanted = wanted.filter(|element| !shared || SHARED.contains(element));
+        let Some(element) = wanted.choose(&mut host.random) else { return Ok(()) };
+        let remove = vec![MicroOp::Remove { key: of_set(key), element }];
+        let removing = sets.set_remove(key, element.to_string());
+        self.ask(host, asker, level, remove.clone(), removing, |_| Ok(Some(remove))).await?;
+        Ok(())
     }
 
     /// Removes an element without a look at the set and in no session: whatever node takes it ends what it sees itself.
-    async fn remove_unread(&self, host: &mut ClientHost, key: &str, level: Level) -> Result<()> {
-        host.say(&format!("removes {THE_ONE} from {key}, unread"));
+    async fn remove_unread(&self, host: &ClientHost, level: Level, key: &str) -> Result<()> {
         let sets = host.client.keyspace(SETS).with_timeout(TIMEOUT).with_level(level);
-        let went = sets.set_remove(key, THE_ONE.to_string()).await;
-        went.map_or_else(|error| expected(&error), |_| Ok(()))
+        let remove = vec![MicroOp::Remove { key: of_set(key), element: THE_ONE }];
+        let removing = sets.set_remove(key, THE_ONE.to_string());
+        let nobody = &mut self.asker();
+        self.ask(host, nobody, level, remove.clone(), removing, |_| Ok(Some(remove))).await?;
+        Ok(())
     }
 
-    /// Deletes a set: whatever of it its deleter has seen, or meets where it is deleted, goes.
-    async fn delete_set(&self, host: &mut ClientHost, sets: &Keyspace, key: &str) -> Result<()> {
-        *self.deleting.lock().expect(NO_PANIC).entry(key.into()).or_default() += 1;
-        self.may_all_go(key);
-        host.say(&format!("deletes {key}"));
-        let went = sets.delete(key).await;
-        // What was added meanwhile it may have met.
-        self.may_all_go(key);
-        let over = || {
-            if let Some(count) = self.deleting.lock().expect(NO_PANIC).get_mut(key) {
-                *count -= 1;
-            }
+    /// Takes down an operation when it is sent and when it is answered. `done`: what it is then; `None`: it certainly
+    /// found a sum out of its bounds. Returns what was answered.
+    async fn ask<T>(
+        &self,
+        host: &ClientHost,
+        asker: &mut Asker,
+        level: Level,
+        asked: Vec<MicroOp>,
+        answering: impl Future<Output = Result<Answer<T>, Error>>,
+        done: impl FnOnce(&T) -> Result<Option<Vec<MicroOp>>>,
+    ) -> Result<Option<T>> {
+        let shown = |operations: &[MicroOp]| {
+            let of = operations.iter().map(|op| format!("{} {op}", op.key()));
+            of.collect::<Vec<_>>().join(", ")
         };
-        match went {
-            Ok(_) => {
-                over();
-                Ok(())
+        let token_from = asker.token_from.take();
+        let extras = Extras { level: Some(level.to_string()), token_from, ..Extras::default() };
+        host.say(&format!("typed {} asks {} {level}", asker.process, shown(&asked)));
+        self.recorder.invoke(asker.process, nanos(host), asked, extras)?;
+        match answering.await {
+            Ok(answer) => {
+                let done = done(&answer.value)?;
+                let is = done.as_deref().map_or_else(|| "out of bounds".into(), shown);
+                host.say(&format!("typed {}: {is}", asker.process));
+                match done {
+                    Some(done) => {
+                        self.recorder.ok(asker.process, nanos(host), done, Extras::default())?
+                    }
+                    None => {
+                        self.recorder.mismatch(asker.process, nanos(host), Extras::default())?
+                    }
+                };
+                Ok(Some(answer.value))
             }
             Err(error) => {
-                if !error.may_have_applied() {
-                    over();
+                host.say(&format!("typed {} failed: {error}", asker.process));
+                expected(&error)?;
+                if error.may_have_applied() {
+                    let next = self.recorder.info(asker.process, nanos(host), Extras::default())?;
+                    asker.token_from = Some(std::mem::replace(&mut asker.process, next));
+                } else {
+                    self.recorder.fail(asker.process, nanos(host), Extras::default())?;
                 }
-                expected(&error)
+                Ok(None)
             }
         }
     }
 
-    fn may_all_go(&self, key: &str) {
-        let mut elements = self.elements.lock().expect(NO_PANIC);
-        let of_key = elements.iter_mut().filter(|((of, _), _)| of == key);
-        for (_, known) in of_key.filter(|(_, known)| **known != Element::Removed) {
-            *known = Element::MayBeRemoved;
-        }
-    }
-
-    fn note(&self, key: &str, element: i64, now: Element) {
-        if SHARED.contains(&element) {
-            return;
-        }
-        let deleting = self.deleting.lock().expect(NO_PANIC).get(key).copied().unwrap_or_default();
-        let now = match now {
-            Element::MayBe if deleting > 0 => Element::MayBeRemoved,
-            now => now,
+    /// Takes down what a key holds once everything is folded.
+    pub(super) fn ends_as(&self, host: &ClientHost, key: &str, held: &Held) -> Result<()> {
+        let (key, value) = match &held.value {
+            TypedValue::Counter(_) if key == ENDED => return Ok(()),
+            TypedValue::Counter(sum) => (of_counter(key), Value::Integer(*sum)),
+            TypedValue::Set(members) => (of_set(key), Value::List(elements(members)?)),
+            _ => bail!(Check::Answers.found(format!("{key} holds {held:?}"))),
         };
-        let mut elements = self.elements.lock().expect(NO_PANIC);
-        let known = elements.entry((key.into(), element)).or_insert(now);
-        if *known != Element::Removed {
-            *known = now;
-        }
-    }
-
-    /// Nobody sees what nobody added.
-    fn must_be_possible(&self, key: &str, element: i64) -> Result<()> {
-        if SHARED.contains(&element)
-            || self.elements.lock().expect(NO_PANIC).contains_key(&(key.into(), element))
-        {
-            return Ok(());
-        }
-        bail!(Check::Set.found(format!("{element} is in {key}, and nobody added it")))
-    }
-
-    /// Whether everything is as it must be, once everything is folded.
-    pub(super) async fn judge(&self, host: &ClientHost) -> Result<()> {
-        let keys = (0..KEYS).map(|at| format!("t{at}"));
-        let of = |name: &str, level| host.client.keyspace(name).with_level(level);
-        for key in keys {
-            let mut strict = None;
-            for level in [Level::Strict, Level::Causal, Level::Eventual] {
-                let failed = |error: latitude_client::Error| {
-                    Check::Served.found(format!("{key} cannot be read {level}: {error}"))
-                };
-                let found = of(COUNTERS, level).counter(&key).await.map_err(failed)?.value;
-                let same = *strict.get_or_insert(found);
-                let (least, most) = {
-                    let sums = self.counters.lock().expect(NO_PANIC);
-                    match sums.get(&key) {
-                        Some(Sum { ended: true, .. }) => (same, same),
-                        Some(sum) => (sum.acknowledged, sum.acknowledged + sum.unknown),
-                        None => (0, 0),
-                    }
-                };
-                if found < least || found > most {
-                    bail!(Check::Counter.found(format!(
-                        "{key} is {found} {level}, and should be {least} to {most}"
-                    )));
-                }
-                let members = of(SETS, level).members(&key).await.map_err(failed)?.value;
-                let members: Vec<_> = members.iter().map(|m| decode(m)).collect::<Result<_>>()?;
-                members.iter().try_for_each(|member| self.must_be_possible(&key, *member))?;
-                for ((of_key, element), known) in &*self.elements.lock().expect(NO_PANIC) {
-                    let is_there = members.contains(element);
-                    let wrong = match known {
-                        Element::Added => !is_there,
-                        Element::Removed => is_there,
-                        Element::MayBe | Element::MayBeRemoved => false,
-                    };
-                    if *of_key == key && wrong {
-                        bail!(Check::Set.found(format!(
-                            "{element} of {key} is {known:?}; there {level}: {is_there}"
-                        )));
-                    }
-                }
-            }
-        }
+        let read = |value| vec![MicroOp::Read { key: key.clone(), value }];
+        let (process, is_final) =
+            (self.recorder.process(), Extras { is_final: true, ..Extras::default() });
+        self.recorder.invoke(process, nanos(host), read(Value::Absent), is_final.clone())?;
+        self.recorder.ok(process, nanos(host), read(value), is_final)?;
         Ok(())
+    }
+
+    pub(super) fn history(&self) -> History {
+        self.recorder.history()
     }
 }
 
-fn decode(element: &[u8]) -> Result<i64> {
-    let text = String::from_utf8_lossy(element);
-    text.parse().map_err(|_| Check::Set.found(format!("nobody added {text:?}")).into())
+/// What the judges say of a history of counters and sets.
+///
+/// # Errors
+/// What no correct database could have answered.
+pub(super) fn judge(history: &History) -> Result<()> {
+    let operations = history.operations();
+    let judges: [(_, fn(&[Operation], Judged) -> promise::Report, _); 2] = [
+        (COUNTERS, counter::check_operations, Check::Counter),
+        (SETS, set::check_operations, Check::Set),
+    ];
+    for (keyspace, judge, check) in judges {
+        let report = judge(&of_keyspace(&operations, keyspace), Judged::Strict);
+        if report.verdict != promise::Verdict::Kept {
+            bail!(check.found(report.verdict.to_string()));
+        }
+    }
+    Ok(())
+}
+
+/// The operations of a keyspace. Those of others order sessions all the same: they stand as reads of a key that nobody
+/// writes.
+fn of_keyspace(operations: &[Operation], keyspace: &str) -> Vec<Operation> {
+    let is_of = |operation: &Operation| operation.micro_ops[0].key().starts_with(keyspace);
+    let beside = vec![MicroOp::Read { key: "beside".into(), value: Value::Absent }];
+    let of = |operation: &Operation| match is_of(operation) {
+        true => operation.clone(),
+        false => Operation { micro_ops: beside.clone(), ..operation.clone() },
+    };
+    operations.iter().map(of).collect()
+}
+
+/// A key of a counter in the history.
+fn of_counter(key: &str) -> String {
+    format!("{COUNTERS} {key}")
+}
+
+/// A key of a set in the history.
+fn of_set(key: &str) -> String {
+    format!("{SETS} {key}")
+}
+
+fn elements(members: &[Bytes]) -> Result<Vec<i64>> {
+    let decode = |element: &Bytes| {
+        let text = String::from_utf8_lossy(element);
+        text.parse().map_err(|_| Check::Set.found(format!("nobody added {text:?}")).into())
+    };
+    members.iter().map(decode).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::violation::Violation;
+
+    /// What the judges say of operations, each of a process, at this level and answered at once.
+    fn judged(operations: Vec<(u64, Level, MicroOp)>) -> Option<Check> {
+        let recorder = Recorder::new(sink());
+        for (process, level, operation) in operations {
+            let is_final = process == FINAL;
+            let asked = match operation.clone() {
+                MicroOp::Read { key, .. } => MicroOp::Read { key, value: Value::Absent },
+                operation => operation,
+            };
+            let extras = Extras { level: Some(level.to_string()), is_final, ..Extras::default() };
+            recorder.invoke(process, 0, vec![asked], extras).expect("it is a history");
+            recorder.ok(process, 0, vec![operation], Extras::default()).expect("it is one");
+        }
+        judge(&recorder.history()).err().map(|error| Violation::of(&error).check)
+    }
+
+    /// The process of final reads.
+    const FINAL: u64 = 9;
+
+    fn sum(value: i64) -> MicroOp {
+        MicroOp::Read { key: of_counter("t0"), value: Value::Integer(value) }
+    }
+
+    fn members(list: &[i64]) -> MicroOp {
+        MicroOp::Read { key: of_set("t1"), value: Value::List(list.to_vec()) }
+    }
+
+    #[test]
+    fn counters_and_sets_of_one_history_are_judged_each_by_its_own_judge() {
+        let begun = [
+            (0, Level::Causal, MicroOp::Add { key: of_counter("t0"), amount: 5 }),
+            (0, Level::Causal, MicroOp::Add { key: of_set("t1"), amount: 7 }),
+            (0, Level::Strict, MicroOp::Add { key: of_counter("t0"), amount: 2 }),
+        ];
+        let after = |more: &[(u64, Level, MicroOp)]| judged([&begun, more].concat());
+        assert_eq!(after(&[(0, Level::Causal, sum(7)), (0, Level::Causal, members(&[7]))]), None);
+        assert_eq!(after(&[(0, Level::Causal, sum(2))]), Some(Check::Counter), "its own is gone");
+        assert_eq!(after(&[(1, Level::Strict, sum(2))]), None, "the other may not be folded");
+        assert_eq!(after(&[(FINAL, Level::Strict, sum(2))]), Some(Check::Counter));
+        assert_eq!(after(&[(FINAL, Level::Strict, sum(12))]), Some(Check::Counter), "twice");
+        assert_eq!(after(&[(FINAL, Level::Strict, members(&[]))]), Some(Check::Set));
+        assert_eq!(after(&[(1, Level::Eventual, members(&[7, 8]))]), Some(Check::Set), "a phantom");
+    }
 }
