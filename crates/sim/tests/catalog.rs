@@ -1,7 +1,5 @@
 //! A node that does not know something asks for it, and not only one node.
 
-#![expect(clippy::unwrap_used, reason = "a test may panic")]
-
 use std::time::Duration;
 
 use anyhow::{Context, ensure};

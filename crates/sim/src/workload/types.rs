@@ -11,6 +11,8 @@ use std::time::Duration;
 
 use anyhow::{Result, anyhow, bail};
 use bytes::Bytes;
+use futures::FutureExt;
+use futures::future::LocalBoxFuture;
 use latitude_checker::history::{Extras, MicroOp, Operation, Value};
 use latitude_checker::{History, Level as Judged, Recorder, counter, promise, set};
 use latitude_client::{
@@ -48,6 +50,9 @@ pub(super) struct Asker {
     /// The process whose session it goes on with.
     token_from: Option<u64>,
 }
+
+/// An operation under way.
+type Answering<'a, T> = LocalBoxFuture<'a, Result<Answer<T>, Error>>;
 
 impl Default for Typed {
     fn default() -> Self {
@@ -137,7 +142,7 @@ impl Typed {
             12..14 => self.remove_element(host, asker, &sets, level, &key).await,
             _ => {
                 let delete = vec![MicroOp::Delete { key: of_set(&key) }];
-                let deleting = sets.delete(&key);
+                let deleting = sets.delete(&key).boxed_local();
                 self.ask(host, asker, level, delete.clone(), deleting, |_| Ok(Some(delete)))
                     .await?;
                 Ok(())
@@ -155,11 +160,11 @@ impl Typed {
     ) -> Result<()> {
         let amount = host.random.random_range(1..=9);
         let add = MicroOp::Add { key: of_counter(key), amount };
-        self.add_with(host, asker, level, key, add, async {
+        let adding = async {
             let answer = counters.add(key, amount).await?;
             Ok(answer.map(AddOutcome::Applied))
-        })
-        .await
+        };
+        self.add_with(host, asker, level, key, add, adding.boxed_local()).await
     }
 
     /// What counters have through the log alone. The first one is never ended, so that its sum stays exact.
@@ -183,7 +188,7 @@ impl Typed {
         }
         let (amount, high) = (host.random.random_range(1..=9), host.random.random_range(0..100));
         let add = MicroOp::BoundedAdd { key: of_counter(key), amount, low: i64::MIN, high };
-        let adding = counters.add_within(key, amount, None, Some(high));
+        let adding = counters.add_within(key, amount, None, Some(high)).boxed_local();
         self.add_with(host, asker, level, key, add, adding).await
     }
 
@@ -195,7 +200,7 @@ impl Typed {
         level: Level,
         key: &str,
         add: MicroOp,
-        adding: impl Future<Output = Result<Answer<AddOutcome>, Error>>,
+        adding: Answering<'_, AddOutcome>,
     ) -> Result<()> {
         if key == ENDED {
             host.say(&format!("adds to {key}"));
@@ -230,7 +235,7 @@ impl Typed {
         key: &str,
     ) -> Result<()> {
         let read = |value| vec![MicroOp::Read { key: of_counter(key), value }];
-        let reading = counters.counter(key);
+        let reading = counters.counter(key).boxed_local();
         if key == ENDED {
             return reading.await.map_or_else(|error| expected(&error), |_| Ok(()));
         }
@@ -249,7 +254,7 @@ impl Typed {
         element: i64,
     ) -> Result<()> {
         let add = vec![MicroOp::Add { key: of_set(key), amount: element }];
-        let adding = sets.set_add(key, element.to_string());
+        let adding = sets.set_add(key, element.to_string()).boxed_local();
         self.ask(host, asker, level, add.clone(), adding, |_| Ok(Some(add))).await?;
         Ok(())
     }
@@ -264,7 +269,7 @@ impl Typed {
         key: &str,
     ) -> Result<()> {
         let read = |value| vec![MicroOp::Read { key: of_set(key), value }];
-        let reading = sets.members(key);
+        let reading = sets.members(key).boxed_local();
         let seen = |members: &Vec<Bytes>| Ok(Some(read(Value::List(elements(members)?))));
         let seen = self.ask(host, asker, level, read(Value::Absent), reading, seen).await?;
         let Some(members) = seen else { return Ok(()) };
@@ -274,7 +279,7 @@ impl Typed {
         let wanted = wanted.filter(|element| !shared || SHARED.contains(element));
         let Some(element) = wanted.choose(&mut host.random) else { return Ok(()) };
         let remove = vec![MicroOp::Remove { key: of_set(key), element }];
-        let removing = sets.set_remove(key, element.to_string());
+        let removing = sets.set_remove(key, element.to_string()).boxed_local();
         self.ask(host, asker, level, remove.clone(), removing, |_| Ok(Some(remove))).await?;
         Ok(())
     }
@@ -283,7 +288,7 @@ impl Typed {
     async fn remove_unread(&self, host: &ClientHost, level: Level, key: &str) -> Result<()> {
         let sets = host.client.keyspace(SETS).with_timeout(TIMEOUT).with_level(level);
         let remove = vec![MicroOp::Remove { key: of_set(key), element: THE_ONE }];
-        let removing = sets.set_remove(key, THE_ONE.to_string());
+        let removing = sets.set_remove(key, THE_ONE.to_string()).boxed_local();
         let nobody = &mut self.asker();
         self.ask(host, nobody, level, remove.clone(), removing, |_| Ok(Some(remove))).await?;
         Ok(())
@@ -297,7 +302,7 @@ impl Typed {
         asker: &mut Asker,
         level: Level,
         asked: Vec<MicroOp>,
-        answering: impl Future<Output = Result<Answer<T>, Error>>,
+        answering: Answering<'_, T>,
         done: impl FnOnce(&T) -> Result<Option<Vec<MicroOp>>>,
     ) -> Result<Option<T>> {
         let shown = |operations: &[MicroOp]| {
@@ -364,16 +369,13 @@ impl Typed {
 /// What no correct database could have answered.
 pub(super) fn judge(history: &History) -> Result<()> {
     let operations = history.operations();
-    let judges: [(_, fn(&[Operation], Judged) -> promise::Report, _); 2] = [
-        (COUNTERS, counter::check_operations, Check::Counter),
-        (SETS, set::check_operations, Check::Set),
-    ];
-    for (keyspace, judge, check) in judges {
-        let report = judge(&of_keyspace(&operations, keyspace), Judged::Strict);
-        if report.verdict != promise::Verdict::Kept {
-            bail!(check.found(report.verdict.to_string()));
-        }
-    }
+    let kept = |report: promise::Report, check: Check| match report.verdict {
+        promise::Verdict::Kept => Ok(()),
+        verdict => Err(check.found(verdict.to_string())),
+    };
+    let of = |keyspace| of_keyspace(&operations, keyspace);
+    kept(counter::check_operations(&of(COUNTERS), Judged::Strict), Check::Counter)?;
+    kept(set::check_operations(&of(SETS), Judged::Strict), Check::Set)?;
     Ok(())
 }
 
