@@ -38,8 +38,9 @@ fn crowd(cluster: &mut Cluster, level: Level) -> Vec<Pending<Result<usize>>> {
     (0..CROWD).map(|_| cluster.start_client(WITHIN, client)).collect()
 }
 
-/// What the crowd got done in all.
+/// What the crowd got done in all. It is there still: else what was measured was measured beside nobody.
 fn done(cluster: &mut Cluster, crowd: Vec<Pending<Result<usize>>>) -> usize {
+    assert!(crowd.iter().all(|client| !client.is_ready()), "the crowd was gone before the end");
     cluster.run_for(2 * LASTS).unwrap();
     crowd.into_iter().map(|client| client.take().expect("it has ended").unwrap()).sum()
 }
