@@ -51,6 +51,20 @@ pub(super) struct Asker {
     token_from: Option<u64>,
 }
 
+/// A client whose turn it is, and the level it asks at.
+struct Turn<'a> {
+    host: &'a mut ClientHost,
+    asker: &'a mut Asker,
+    level: Level,
+}
+
+impl Turn<'_> {
+    fn keyspace(&self, name: &str) -> Keyspace {
+        let keyspace = self.host.client.keyspace(name).with_timeout(TIMEOUT);
+        keyspace.with_level(self.level).with_session(self.asker.session.clone())
+    }
+}
+
 /// An operation under way.
 type Answering<'a, T> = LocalBoxFuture<'a, Result<Answer<T>, Error>>;
 
@@ -112,110 +126,89 @@ impl Typed {
         level: Level,
         one_element: bool,
     ) -> Result<()> {
-        let key = format!("t{}", host.random.random_range(0..KEYS));
-        let of = |name: &str| {
-            host.client
-                .keyspace(name)
-                .with_timeout(TIMEOUT)
-                .with_level(level)
-                .with_session(asker.session.clone())
-        };
-        let (counters, sets) = (of(COUNTERS), of(SETS));
-        if one_element && host.random.random_ratio(4, 5) {
-            return match host.random.random_range(0..6) {
-                0..3 => self.add_element(host, asker, &sets, level, "t0", THE_ONE).await,
-                3 => self.remove_element(host, asker, &sets, level, "t0").await,
-                _ => self.remove_unread(host, level, "t0").await,
+        let turn = &mut Turn { host, asker, level };
+        let key = format!("t{}", turn.host.random.random_range(0..KEYS));
+        if one_element && turn.host.random.random_ratio(4, 5) {
+            return match turn.host.random.random_range(0..6) {
+                0..3 => self.add_element(turn, "t0", THE_ONE).await,
+                3 => self.remove_element(turn, "t0").await,
+                _ => self.remove_unread(turn, "t0").await,
             };
         }
-        match host.random.random_range(0..16) {
-            0..4 => self.add(host, asker, &counters, level, &key).await,
-            4 => self.read_counter(host, asker, &counters, level, &key).await,
-            5 => self.end_or_bound(host, asker, &counters, level, &key).await,
+        match turn.host.random.random_range(0..16) {
+            0..4 => self.add(turn, &key).await,
+            4 => self.read_counter(turn, &key).await,
+            5 => self.end_or_bound(turn, &key).await,
             6..12 => {
-                let element = match host.random.random() {
-                    true => host.random.random_range(SHARED),
+                let element = match turn.host.random.random() {
+                    true => turn.host.random.random_range(SHARED),
                     false => self.next.fetch_add(1, Ordering::Relaxed),
                 };
-                self.add_element(host, asker, &sets, level, &key, element).await
+                self.add_element(turn, &key, element).await
             }
-            12..14 => self.remove_element(host, asker, &sets, level, &key).await,
+            12..14 => self.remove_element(turn, &key).await,
             _ => {
+                let sets = turn.keyspace(SETS);
                 let delete = vec![MicroOp::Delete { key: of_set(&key) }];
                 let deleting = sets.delete(&key).boxed_local();
-                self.ask(host, asker, level, delete.clone(), deleting, |_| Ok(Some(delete)))
-                    .await?;
+                self.ask(turn, delete.clone(), deleting, |_| Ok(Some(delete))).await?;
                 Ok(())
             }
         }
     }
 
-    async fn add(
-        &self,
-        host: &mut ClientHost,
-        asker: &mut Asker,
-        counters: &Keyspace,
-        level: Level,
-        key: &str,
-    ) -> Result<()> {
-        let amount = host.random.random_range(1..=9);
+    async fn add(&self, turn: &mut Turn<'_>, key: &str) -> Result<()> {
+        let amount = turn.host.random.random_range(1..=9);
         let add = MicroOp::Add { key: of_counter(key), amount };
+        let counters = turn.keyspace(COUNTERS);
         let adding = async {
             let answer = counters.add(key, amount).await?;
             Ok(answer.map(AddOutcome::Applied))
         };
-        self.add_with(host, asker, level, key, add, adding.boxed_local()).await
+        self.add_with(turn, key, add, adding.boxed_local()).await
     }
 
     /// What counters have through the log alone. The first one is never ended, so that its sum stays exact.
-    async fn end_or_bound(
-        &self,
-        host: &mut ClientHost,
-        asker: &mut Asker,
-        counters: &Keyspace,
-        level: Level,
-        key: &str,
-    ) -> Result<()> {
-        let level = if level.writes_through_log() { level } else { Level::Strict };
-        let counters = counters.clone().with_level(level);
-        if key == ENDED && host.random.random() {
-            let went = match host.random.random() {
+    async fn end_or_bound(&self, turn: &mut Turn<'_>, key: &str) -> Result<()> {
+        if !turn.level.writes_through_log() {
+            turn.level = Level::Strict;
+        }
+        let counters = turn.keyspace(COUNTERS);
+        if key == ENDED && turn.host.random.random() {
+            let went = match turn.host.random.random() {
                 true => counters.reset(key).await,
                 false => counters.delete(key).await,
             };
-            host.say(&format!("ends {key}: {:?}", went.as_ref().map(drop)));
+            turn.host.say(&format!("ends {key}: {:?}", went.as_ref().map(drop)));
             return went.map_or_else(|error| expected(&error), |_| Ok(()));
         }
-        let (amount, high) = (host.random.random_range(1..=9), host.random.random_range(0..100));
+        let random = &mut turn.host.random;
+        let (amount, high) = (random.random_range(1..=9), random.random_range(0..100));
         let add = MicroOp::BoundedAdd { key: of_counter(key), amount, low: i64::MIN, high };
         let adding = counters.add_within(key, amount, None, Some(high)).boxed_local();
-        self.add_with(host, asker, level, key, add, adding).await
+        self.add_with(turn, key, add, adding).await
     }
 
     /// An addition, and through the log the sum it left.
     async fn add_with(
         &self,
-        host: &ClientHost,
-        asker: &mut Asker,
-        level: Level,
+        turn: &mut Turn<'_>,
         key: &str,
         add: MicroOp,
         adding: Answering<'_, AddOutcome>,
     ) -> Result<()> {
         if key == ENDED {
-            host.say(&format!("adds to {key}"));
+            turn.host.say(&format!("adds to {key}"));
             let went = adding.await;
-            host.say(&format!("adding to {key}: {:?}", went.as_ref().map(drop)));
+            turn.host.say(&format!("adding to {key}: {:?}", went.as_ref().map(drop)));
             return went.map_or_else(|error| expected(&error), |_| Ok(()));
         }
+        let by_log = turn.level.writes_through_log();
         let read = |value| MicroOp::Read { key: of_counter(key), value };
         let with = |sum| [vec![add.clone()], vec![read(sum)]].concat();
-        let asked = match level.writes_through_log() {
-            true => with(Value::Absent),
-            false => vec![add.clone()],
-        };
-        self.ask(host, asker, level, asked.clone(), adding, |outcome| match outcome {
-            AddOutcome::Applied(added) if level.writes_through_log() => match added.sum {
+        let asked = if by_log { with(Value::Absent) } else { vec![add.clone()] };
+        self.ask(turn, asked.clone(), adding, |outcome| match outcome {
+            AddOutcome::Applied(added) if by_log => match added.sum {
                 Some(sum) => Ok(Some(with(Value::Integer(sum)))),
                 None => bail!(Check::Answers.found("an add through the log answers no sum")),
             },
@@ -226,71 +219,60 @@ impl Typed {
         Ok(())
     }
 
-    async fn read_counter(
-        &self,
-        host: &ClientHost,
-        asker: &mut Asker,
-        counters: &Keyspace,
-        level: Level,
-        key: &str,
-    ) -> Result<()> {
+    async fn read_counter(&self, turn: &mut Turn<'_>, key: &str) -> Result<()> {
         let read = |value| vec![MicroOp::Read { key: of_counter(key), value }];
+        let counters = turn.keyspace(COUNTERS);
         let reading = counters.counter(key).boxed_local();
         if key == ENDED {
             return reading.await.map_or_else(|error| expected(&error), |_| Ok(()));
         }
         let seen = |sum: &i64| Ok(Some(read(Value::Integer(*sum))));
-        self.ask(host, asker, level, read(Value::Absent), reading, seen).await?;
+        self.ask(turn, read(Value::Absent), reading, seen).await?;
         Ok(())
     }
 
-    async fn add_element(
-        &self,
-        host: &ClientHost,
-        asker: &mut Asker,
-        sets: &Keyspace,
-        level: Level,
-        key: &str,
-        element: i64,
-    ) -> Result<()> {
+    async fn add_element(&self, turn: &mut Turn<'_>, key: &str, element: i64) -> Result<()> {
+        let sets = turn.keyspace(SETS);
         let add = vec![MicroOp::Add { key: of_set(key), amount: element }];
         let adding = sets.set_add(key, element.to_string()).boxed_local();
-        self.ask(host, asker, level, add.clone(), adding, |_| Ok(Some(add))).await?;
+        self.ask(turn, add.clone(), adding, |_| Ok(Some(add))).await?;
         Ok(())
     }
 
     /// Removes an element that was seen in the same session, at the same level.
-    async fn remove_element(
-        &self,
-        host: &mut ClientHost,
-        asker: &mut Asker,
-        sets: &Keyspace,
-        level: Level,
-        key: &str,
-    ) -> Result<()> {
+    async fn remove_element(&self, turn: &mut Turn<'_>, key: &str) -> Result<()> {
+        let sets = turn.keyspace(SETS);
         let read = |value| vec![MicroOp::Read { key: of_set(key), value }];
         let reading = sets.members(key).boxed_local();
         let seen = |members: &Vec<Bytes>| Ok(Some(read(Value::List(elements(members)?))));
-        let seen = self.ask(host, asker, level, read(Value::Absent), reading, seen).await?;
+        let seen = self.ask(turn, read(Value::Absent), reading, seen).await?;
         let Some(members) = seen else { return Ok(()) };
         // What several have added is ended by as many names as its remover has seen, elsewhere others than here.
-        let shared = host.random.random_ratio(2, 3);
+        let shared = turn.host.random.random_ratio(2, 3);
         let wanted = elements(&members)?.into_iter();
         let wanted = wanted.filter(|element| !shared || SHARED.contains(element));
-        let Some(element) = wanted.choose(&mut host.random) else { return Ok(()) };
-        let remove = vec![MicroOp::Remove { key: of_set(key), element }];
-        let removing = sets.set_remove(key, element.to_string()).boxed_local();
-        self.ask(host, asker, level, remove.clone(), removing, |_| Ok(Some(remove))).await?;
-        Ok(())
+        let Some(element) = wanted.choose(&mut turn.host.random) else { return Ok(()) };
+        self.remove(turn, &sets, key, element).await
     }
 
     /// Removes an element without a look at the set and in no session: whatever node takes it ends what it sees itself.
-    async fn remove_unread(&self, host: &ClientHost, level: Level, key: &str) -> Result<()> {
-        let sets = host.client.keyspace(SETS).with_timeout(TIMEOUT).with_level(level);
-        let remove = vec![MicroOp::Remove { key: of_set(key), element: THE_ONE }];
-        let removing = sets.set_remove(key, THE_ONE.to_string()).boxed_local();
-        let nobody = &mut self.asker();
-        self.ask(host, nobody, level, remove.clone(), removing, |_| Ok(Some(remove))).await?;
+    async fn remove_unread(&self, turn: &mut Turn<'_>, key: &str) -> Result<()> {
+        let Turn { host, level, .. } = turn;
+        let sets = host.client.keyspace(SETS).with_timeout(TIMEOUT).with_level(*level);
+        let nobody = &mut Turn { host, asker: &mut self.asker(), level: *level };
+        self.remove(nobody, &sets, key, THE_ONE).await
+    }
+
+    async fn remove(
+        &self,
+        turn: &mut Turn<'_>,
+        sets: &Keyspace,
+        key: &str,
+        element: i64,
+    ) -> Result<()> {
+        let remove = vec![MicroOp::Remove { key: of_set(key), element }];
+        let removing = sets.set_remove(key, element.to_string()).boxed_local();
+        self.ask(turn, remove.clone(), removing, |_| Ok(Some(remove))).await?;
         Ok(())
     }
 
@@ -298,13 +280,12 @@ impl Typed {
     /// found a sum out of its bounds. Returns what was answered.
     async fn ask<T>(
         &self,
-        host: &ClientHost,
-        asker: &mut Asker,
-        level: Level,
+        turn: &mut Turn<'_>,
         asked: Vec<MicroOp>,
         answering: Answering<'_, T>,
         done: impl FnOnce(&T) -> Result<Option<Vec<MicroOp>>>,
     ) -> Result<Option<T>> {
+        let Turn { host, asker, level } = turn;
         let shown = |operations: &[MicroOp]| {
             let of = operations.iter().map(|op| format!("{} {op}", op.key()));
             of.collect::<Vec<_>>().join(", ")

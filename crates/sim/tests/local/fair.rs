@@ -80,30 +80,33 @@ async fn folds(host: ClientHost) -> Result<Duration> {
     Ok(longest)
 }
 
+/// What is measured near the leader, at its longest: alone, and beside a crowd that puts at this level; and how many puts.
+fn measured<F: Future<Output = Result<Duration>> + 'static>(
+    seed: u64,
+    level: Level,
+    measure: impl Fn(ClientHost) -> F,
+) -> (Duration, Duration, usize) {
+    let mut cluster = cluster(seed);
+    let leader = leader_of(&mut cluster, KEYSPACE, KEYS[0]);
+    let alone = run_near(&mut cluster, leader, &measure);
+    let crowd = crowd(&mut cluster, level);
+    cluster.run_for(LASTS / 4).unwrap();
+    let beside = run_near(&mut cluster, leader, &measure);
+    let done = done(&mut cluster, crowd);
+    assert!(done > 10 * CROWD, "it was no crowd: {done}");
+    (alone, beside, done)
+}
+
 #[test]
 fn a_crowd_of_local_writes_does_not_keep_strict_ones_waiting() {
-    let mut cluster = cluster(73);
-    let leader = leader_of(&mut cluster, KEYSPACE, KEYS[0]);
-    let alone = run_near(&mut cluster, leader, strict_puts);
-    let crowd = crowd(&mut cluster, Level::Causal);
-    cluster.run_for(LASTS / 4).unwrap();
-    let beside = run_near(&mut cluster, leader, strict_puts);
-    let done = done(&mut cluster, crowd);
+    let (alone, beside, done) = measured(73, Level::Causal, strict_puts);
     println!("{alone:?} alone, {beside:?} beside {done} local writes");
-    assert!(done > 10 * CROWD, "it was no crowd: {done}");
     assert!(beside <= alone + 2 * ONE_WAY, "{beside:?}, {alone:?} alone");
 }
 
 #[test]
 fn a_crowd_of_strict_writes_does_not_keep_local_ones_from_the_log() {
-    let mut cluster = cluster(74);
-    let leader = leader_of(&mut cluster, KEYSPACE, KEYS[0]);
-    let alone = run_near(&mut cluster, leader, folds);
-    let crowd = crowd(&mut cluster, Level::Strict);
-    cluster.run_for(LASTS / 4).unwrap();
-    let beside = run_near(&mut cluster, leader, folds);
-    let done = done(&mut cluster, crowd);
+    let (alone, beside, done) = measured(74, Level::Strict, folds);
     println!("folded within {alone:?} alone, {beside:?} beside {done} strict writes");
-    assert!(done > 10 * CROWD, "it was no crowd: {done}");
     assert!(beside <= FOLDED_WITHIN + 2 * ONE_WAY, "{beside:?}");
 }
